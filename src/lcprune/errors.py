@@ -1,0 +1,47 @@
+"""The exceptions that lcprune raises on purpose.
+
+    LcpruneError
+    ├── InputError            what the user gave can't be used; the command line exits with 2
+    │   ├── BudgetError       a budget that can't be read or can't be met
+    │   ├── DataError         a data set that is missing, damaged or of the wrong shape
+    │   ├── ModelError        a model that can't be built, run or traced
+    │   ├── WeightsError      weights that are missing, damaged or don't fit
+    │   └── RunError          a run directory in a state that forbids what was asked
+    └── VerificationError     a check of our own failed; nothing is published, exit code 1
+
+Every message is one line that says what was expected.
+"""
+
+from __future__ import annotations
+
+
+class LcpruneError(Exception):
+    """Root of every exception that lcprune raises on purpose."""
+
+
+class InputError(LcpruneError):
+    """What the user gave can't be used."""
+
+
+class BudgetError(InputError):
+    """A budget that can't be read or can't be met."""
+
+
+class DataError(InputError):
+    """A data set that is missing, damaged or of the wrong shape."""
+
+
+class ModelError(InputError):
+    """A model that can't be built, run or traced."""
+
+
+class WeightsError(InputError):
+    """Weights that are missing, damaged or don't fit the model."""
+
+
+class RunError(InputError):
+    """A run directory in a state that forbids what was asked."""
+
+
+class VerificationError(LcpruneError):
+    """The slimmed model does not equal the masked original."""
