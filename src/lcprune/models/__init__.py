@@ -1,0 +1,15 @@
+"""Networks by name, and weights for them."""
+
+from lcprune.models._cifar_mobilenet import cifar_mobilenet_v2
+from lcprune.models._cifar_resnet import cifar_resnet
+from lcprune.models._weights import load_weights, state_sha256
+from lcprune.models._zoo import build, model_names
+
+__all__ = [
+    "build",
+    "cifar_mobilenet_v2",
+    "cifar_resnet",
+    "load_weights",
+    "model_names",
+    "state_sha256",
+]
