@@ -1,0 +1,202 @@
+"""The directory of a run: who may write to it, and how far it has come."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lcprune.artifact import _layout as layout
+from lcprune.artifact._files import PARTIAL, make_directory, write_text
+from lcprune.errors import RunError
+
+RUN_SCHEMA = 1
+_KIND = "lcprune run"
+_SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
+
+
+class RunState(enum.Enum):
+    """What a directory holds, as far as a run is concerned."""
+
+    EMPTY = "empty"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The contents of ``run.json``.
+
+    ``command`` is the subcommand that began the run, ``configuration`` what decides its result,
+    ``state`` what it found out on the way and needs again when it goes on.
+    """
+
+    command: str
+    configuration: Mapping[str, Any]
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "schema": RUN_SCHEMA,
+                "kind": _KIND,
+                "command": self.command,
+                "configuration": dict(self.configuration),
+                "state": dict(self.state),
+            },
+            indent=1,
+        )
+
+    def first_difference(self, configuration: Mapping[str, Any]) -> str | None:
+        """The first key whose value is not the stored one; the order is that of the run."""
+        for key in [*self.configuration, *configuration]:
+            if self.configuration.get(key) != configuration.get(key):
+                return key
+        return None
+
+
+def read_run(directory: Path) -> RunRecord:
+    """The record of a run; ``RunError`` where the directory holds none that can be read."""
+    path = directory / layout.RUN
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if raw["kind"] != _KIND:
+            raise RunError(f"{path} was not written by lcprune")
+        if raw["schema"] != RUN_SCHEMA:
+            raise RunError(f"{path} is of schema {raw['schema']}, expected {RUN_SCHEMA}")
+        return RunRecord(str(raw["command"]), dict(raw["configuration"]), dict(raw["state"]))
+    except OSError as error:
+        raise RunError(f"can't read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} was not written by lcprune") from error
+
+
+def run_state(directory: Path) -> RunState:
+    """What ``directory`` holds; one that does not exist counts as empty."""
+    try:
+        names = {p.name for p in directory.iterdir() if not p.name.startswith(PARTIAL)}
+    except FileNotFoundError:
+        return RunState.EMPTY
+    except NotADirectoryError:
+        return RunState.FOREIGN
+    except OSError as error:
+        raise RunError(f"can't read {directory}: {error.strerror or error}") from error
+    if not names:
+        return RunState.EMPTY
+    if layout.RUN not in names:
+        return RunState.FOREIGN
+    try:
+        read_run(directory)
+    except RunError:
+        return RunState.FOREIGN
+    return RunState.FINISHED if layout.SUMMARY in names else RunState.UNFINISHED
+
+
+def resume_line(directory: Path, command: str) -> str:
+    """What to type so that an unfinished run goes on."""
+    return f"lcprune {command} --out {shlex.quote(str(directory))} --resume"
+
+
+def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> RunState:
+    """The state of ``directory``, where a run may begin or go on there; else ``RunError``.
+
+    Writes nothing. A directory that holds anything but a run is refused even with ``force``.
+    """
+    if resume and force:
+        raise RunError("--resume goes on with a run and --force starts it again: choose one")
+    state = run_state(directory)
+    if state is RunState.FOREIGN:
+        raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
+    if state is RunState.UNFINISHED and not (resume or force):
+        line = resume_line(directory, read_run(directory).command)
+        raise RunError(
+            f"{directory} holds an unfinished run (--force starts again); to go on: {line}"
+        )
+    if state is RunState.FINISHED and not (resume or force):
+        raise RunError(f"{directory} holds a finished run: --force replaces it")
+    _check_writable(directory)
+    return state
+
+
+def begin_run(directory: Path, record: RunRecord) -> None:
+    """Make the directory, remove what an earlier run left there, and write ``run.json``.
+
+    ``RunError`` where the directory can't be written or holds anything but a run.
+    """
+    if run_state(directory) is RunState.FOREIGN:
+        raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
+    make_directory(directory)
+    _clear(directory)
+    write_text(directory / layout.RUN, record.to_json())
+
+
+def update_run(directory: Path, record: RunRecord, **state: Any) -> RunRecord:
+    """Add to the state of a run, on disk and in the record that is returned."""
+    record = replace(record, state={**record.state, **state})
+    write_text(directory / layout.RUN, record.to_json())
+    return record
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes out of a run directory; ``RunError`` where one is at work there.
+
+    The lock is the operating system's and ends with the process, however that ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is at work in {directory}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _clear(directory: Path) -> None:
+    """Remove a run's files and nothing else; ``summary.json`` first, since it means done."""
+    journal = [layout.JOURNAL + suffix for suffix in ("", *_SQLITE_COMPANIONS)]
+    names = [
+        layout.SUMMARY,
+        layout.REPORT,
+        layout.ARTIFACT,
+        layout.WEIGHTS,
+        layout.PLAN,
+        layout.CHECKPOINT,
+        layout.BASE_CHECKPOINT,
+        layout.BASE,
+        *journal,
+    ]
+    try:
+        for name in names:
+            (directory / name).unlink(missing_ok=True)
+        for leftover in directory.glob(f"{PARTIAL}*"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"can't write {directory}: {error.strerror or error}") from error
+
+
+def _check_writable(directory: Path) -> None:
+    """Refuse at once what would only fail after minutes of work."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RunError(f"can't write {directory}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"can't write {directory}: no permission to write to {existing}")

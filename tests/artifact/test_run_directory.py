@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lcprune.artifact import (
+    CHECKPOINT,
+    JOURNAL,
+    PARTIAL,
+    RUN,
+    SUMMARY,
+    WEIGHTS,
+    RunRecord,
+    RunState,
+    begin_run,
+    check_run,
+    locked,
+    read_run,
+    resume_line,
+    run_state,
+    update_run,
+)
+from lcprune.errors import RunError
+
+RECORD = RunRecord("prune", {"model": "m", "seed": 0, "budget": ["macs=50%"]})
+
+
+def make(path: Path, state: str) -> Path:
+    """A directory in one of the states that the tests are about."""
+    if state != "absent":
+        path.mkdir()
+    if state == "leftover":
+        (path / f"{PARTIAL}1-run.json").write_text("{")
+    if state in ("unfinished", "finished"):
+        begin_run(path, RECORD)
+        (path / JOURNAL).write_text("journal")
+        (path / "mine.txt").write_text("the user's")
+    if state == "finished":
+        (path / SUMMARY).write_text("{}")
+    if state == "foreign":
+        (path / "thesis.tex").write_text("the user's")
+    if state == "other run.json":
+        (path / RUN).write_text('{"kind": "something else"}')
+    return path
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {p.name: p.read_text() for p in path.iterdir()} if path.is_dir() else {}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("absent", RunState.EMPTY),
+        ("empty", RunState.EMPTY),
+        ("leftover", RunState.EMPTY),
+        ("unfinished", RunState.UNFINISHED),
+        ("finished", RunState.FINISHED),
+        ("foreign", RunState.FOREIGN),
+        ("other run.json", RunState.FOREIGN),
+    ],
+)
+def test_the_states_of_a_directory(tmp_path: Path, state: str, expected: RunState) -> None:
+    assert run_state(make(tmp_path / "out", state)) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "resume", "force"),
+    [
+        ("absent", False, False),
+        ("absent", True, False),
+        ("empty", False, False),
+        ("leftover", False, False),
+        ("unfinished", True, False),
+        ("unfinished", False, True),
+        ("finished", False, True),
+        ("finished", True, False),
+    ],
+)
+def test_where_a_run_may_begin_or_go_on(
+    tmp_path: Path, state: str, resume: bool, force: bool
+) -> None:
+    out = make(tmp_path / "out", state)
+    before = contents(out)
+    assert check_run(out, resume=resume, force=force) is run_state(out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "resume", "force", "message"),
+    [
+        ("unfinished", False, False, "unfinished"),
+        ("finished", False, False, "--force"),
+        ("unfinished", True, True, "choose one"),
+        ("foreign", False, False, "no run of lcprune"),
+        ("foreign", True, False, "no run of lcprune"),
+        ("foreign", False, True, "no run of lcprune"),
+        ("other run.json", False, True, "no run of lcprune"),
+    ],
+)
+def test_where_it_may_not(
+    tmp_path: Path, state: str, resume: bool, force: bool, message: str
+) -> None:
+    out = make(tmp_path / "out", state)
+    before = contents(out)
+    with pytest.raises(RunError, match=message) as caught:
+        check_run(out, resume=resume, force=force)
+    assert "\n" not in str(caught.value)
+    assert contents(out) == before
+
+
+def test_an_unfinished_run_names_the_line_that_goes_on(tmp_path: Path) -> None:
+    out = make(tmp_path / "an out", "unfinished")
+    with pytest.raises(RunError) as caught:
+        check_run(out)
+    line = resume_line(out, "prune")
+    assert str(caught.value).endswith(line)
+    assert shlex.split(line) == ["lcprune", "prune", "--out", str(out), "--resume"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("the user's")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError):
+            check_run(out, force=True)
+        with pytest.raises(RunError):
+            begin_run(out, RECORD)
+    assert (tmp_path / "file").read_text() == "the user's"
+
+
+def test_a_directory_without_permission_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The superuser may write anywhere, so the answer of the system is given here.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RunError, match="permission"):
+        check_run(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_beginning_again_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
+    out = make(tmp_path / "out", "finished")
+    for name in (WEIGHTS, CHECKPOINT, JOURNAL + "-wal", f"{PARTIAL}7-model.safetensors"):
+        (out / name).write_text("old")
+    begin_run(out, RunRecord("prune", {"model": "other"}))
+    assert sorted(contents(out)) == ["mine.txt", RUN]
+    assert read_run(out).configuration == {"model": "other"}
+
+
+def test_beginning_never_touches_a_foreign_directory(tmp_path: Path) -> None:
+    out = make(tmp_path / "out", "foreign")
+    before = contents(out)
+    with pytest.raises(RunError):
+        begin_run(out, RECORD)
+    assert contents(out) == before
+
+
+def test_the_state_grows_and_the_configuration_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    begin_run(out, RECORD)
+    record = update_run(out, RECORD, precision={"dtype": "bfloat16"})
+    record = update_run(out, record, stage="finetune")
+    assert read_run(out) == record
+    assert record.state == {"precision": {"dtype": "bfloat16"}, "stage": "finetune"}
+    assert record.configuration == RECORD.configuration
+
+
+def test_the_first_difference_is_named() -> None:
+    assert RECORD.first_difference({"budget": ["macs=50%"], "seed": 0, "model": "m"}) is None
+    assert RECORD.first_difference({**RECORD.configuration, "seed": 1}) == "seed"
+    assert RECORD.first_difference({**RECORD.configuration, "budget": [], "seed": 1}) == "seed"
+    assert RECORD.first_difference({**RECORD.configuration, "new": 1}) == "new"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"kind": "lcprune run", "schema": 99})])
+def test_a_record_that_cannot_be_read_is_a_run_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / RUN).write_text(text)
+    with pytest.raises(RunError):
+        read_run(tmp_path)
+
+
+def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="no advisory locks on this system")
+    with locked(tmp_path), pytest.raises(RunError, match="another process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

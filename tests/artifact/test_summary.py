@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lcprune.artifact import (
+    SUMMARY,
+    BudgetOutcome,
+    Latency,
+    Summary,
+    read_summary,
+    write_summary,
+)
+from lcprune.errors import InputError
+
+# The keys that the documented contract of summary.json lists.
+CONTRACT = """
+schema model data seed budget criterion compensation strategy macs_before macs_after params_before
+params_after top1_before top1_pruned top1_after verify_error loss_search_best trials search_seconds
+finetune_epochs finetune_seconds latency_ms_before latency_ms_after dtype_search threads device
+peak_rss_mb base_weights_sha256 versions
+"""
+
+SAMPLE = Summary(
+    model="cifar_resnet56",
+    data="cifar10:/data",
+    seed=0,
+    budget={"macs": BudgetOutcome(asked="50%", limit=50, before=100, after=49, ratio=0.49)},
+    criterion="l2",
+    compensation="additive",
+    strategy="evolution",
+    macs_before=100,
+    macs_after=49,
+    params_before=1000,
+    params_after=600,
+    top1_before=93.39,
+    top1_pruned=80.0,
+    top1_after=92.5,
+    verify_error=1e-15,
+    loss_search_best=0.2,
+    trials=400,
+    search_seconds=300.5,
+    finetune_epochs=5,
+    finetune_seconds=600.0,
+    latency_ms_before=Latency(value=10.0, engine="pytorch", batch=1, threads=2),
+    latency_ms_after=None,
+    dtype_search="bfloat16",
+    threads=2,
+    device="cpu",
+    peak_rss_mb=512.0,
+    base_weights_sha256="0" * 64,
+    versions={"torch": "2"},
+)
+
+
+def test_the_keys_are_those_of_the_contract() -> None:
+    raw = json.loads(SAMPLE.to_json())
+    assert next(iter(raw)) == "schema"
+    assert sorted(raw) == sorted(CONTRACT.split()) == sorted(Summary.keys())
+    assert sorted(raw["budget"]["macs"]) == ["after", "asked", "before", "limit", "ratio"]
+    assert sorted(raw["latency_ms_before"]) == ["batch", "engine", "threads", "value"]
+    assert raw["latency_ms_after"] is None
+    assert raw["schema"] == 1
+
+
+def test_a_summary_survives_the_file(tmp_path: Path) -> None:
+    write_summary(tmp_path, SAMPLE)
+    assert read_summary(tmp_path) == SAMPLE
+
+
+def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_summary(tmp_path, replace(SAMPLE, top1_after=float("nan")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema": 1}', '{"schema": 7}'])
+def test_what_is_no_summary_is_an_input_error(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / SUMMARY).write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_summary(tmp_path)
+    assert "\n" not in str(caught.value)
