@@ -1,0 +1,1 @@
+"""Shrink a convolutional network to a resource budget with layer-compensated pruning."""

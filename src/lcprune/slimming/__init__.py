@@ -1,0 +1,6 @@
+"""Slimming: a plan becomes a smaller, ordinary module, and is verified."""
+
+from lcprune.slimming._slim import slim
+from lcprune.slimming._verify import difference, verify
+
+__all__ = ["difference", "slim", "verify"]

@@ -1,0 +1,122 @@
+"""The oracle: a slimmed model equals the original with masked contractions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lcprune.errors import LcpruneError, ModelError, VerificationError
+from lcprune.ranking._plan import Plan
+from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._graph import FIXED
+from lcprune.tracing._rules import apply_rule
+from lcprune.tracing._run import (
+    ExampleInput,
+    as_arguments,
+    first_sample,
+    forward,
+    outputs,
+    private_copy,
+)
+from lcprune.tracing._trace import run_labelled
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""The largest relative difference that passes, by the precision of the comparison."""
+
+
+def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput) -> float:
+    """The largest relative difference between ``small`` and the masked ``model``.
+
+    The reference is ``model`` in eval mode in which the elements of every removed channel are
+    multiplied by 0 at the input of every contraction, producers untouched; statistics across
+    channels are taken over the kept ones. Both run in float64, or in float32 where the model
+    can't. Differences are relative to the largest reference value of each output tensor.
+
+    Raises ``VerificationError`` above 1e-9 (float64) or 1e-4 (float32), or where ``small`` can't
+    run, and ``ModelError`` where ``model`` can't.
+    """
+    error, precision = difference(model, small, plan, example_input)
+    if not error <= TOLERANCE[precision]:
+        raise VerificationError(
+            f"the slimmed model differs from the masked original by {error:.2g} "
+            f"(at most {TOLERANCE[precision]:g} in {str(precision).removeprefix('torch.')})"
+        )
+    return error
+
+
+def difference(
+    model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput
+) -> tuple[float, torch.dtype]:
+    """The difference that ``verify`` judges, and the precision that it was measured in."""
+    try:
+        return _difference(model, small, plan, example_input, torch.float64), torch.float64
+    except ModelError:
+        return _difference(model, small, plan, example_input, torch.float32), torch.float32
+
+
+def _difference(
+    model: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    example_input: ExampleInput,
+    precision: torch.dtype,
+) -> float:
+    arguments = first_sample(_cast(as_arguments(example_input), precision))
+    expected = masked_outputs(model, plan, arguments, precision)
+    candidate = private_copy(small).eval().to(precision)
+    try:
+        with torch.no_grad():
+            actual = outputs(forward(candidate, arguments))
+    except LcpruneError as error:
+        raise VerificationError(f"the slimmed model does not run: {error}") from error
+    return relative_difference(expected, actual)
+
+
+def masked_outputs(
+    model: nn.Module, plan: Plan, arguments: tuple[Any, ...], precision: torch.dtype
+) -> list[Tensor]:
+    """The outputs of the reference, in ``precision``."""
+    copied = private_copy(model).eval().to(precision)
+    flow = LabelFlow(copied, apply_rule)
+    flow.keep_only(_keep(flow, plan))
+    return [tensor.clone() for tensor in run_labelled(flow, copied, arguments)]
+
+
+def _keep(flow: LabelFlow, plan: Plan) -> Tensor:
+    """Whether the plan keeps each label; those that stand for no tensor are kept."""
+    keep = torch.ones(flow.labels.count, dtype=torch.bool)
+    for source in flow.labels.sources:
+        kept = plan.kept.get((source.tensor, source.dim))
+        if kept is not None:
+            labels = keep[source.start : source.start + source.size]
+            labels.fill_(False)
+            labels[list(kept)] = True
+    assert FIXED == -1, "keep_only appends the entry that FIXED labels read"
+    return keep
+
+
+def _cast(arguments: tuple[Any, ...], precision: torch.dtype) -> tuple[Any, ...]:
+    def cast(leaf: Any) -> Any:
+        return leaf.to(precision) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+    return tuple(tree_map(cast, list(arguments)))
+
+
+def relative_difference(expected: list[Tensor], actual: list[Tensor]) -> float:
+    """The largest difference, relative to the largest value of its reference tensor."""
+    if [t.shape for t in expected] != [t.shape for t in actual]:
+        raise VerificationError(
+            f"the slimmed model returns shapes {[tuple(t.shape) for t in actual]}, "
+            f"expected {[tuple(t.shape) for t in expected]}"
+        )
+    worst = 0.0
+    for reference, other in zip(expected, actual, strict=True):
+        if not reference.numel():
+            continue
+        scale = max(float(reference.abs().max()), torch.finfo(torch.float64).tiny)
+        error = float((reference.double() - other.double()).abs().max()) / scale
+        worst = max(worst, error if error == error else float("inf"))
+    return worst

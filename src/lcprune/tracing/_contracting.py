@@ -1,0 +1,171 @@
+"""Contractions: one set of labels ends, another begins."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.tracing._flow import Call
+from lcprune.tracing._graph import FIXED
+from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
+from lcprune.tracing._pointwise import merge, over_channels
+
+aten = torch.ops.aten
+
+
+def _single(call: Call, planes: Planes, dim: int) -> Tensor | None:
+    """The plane along ``dim``, tied over whatever else it varies over."""
+    plane = along(planes, dim)
+    return None if plane is None else call.flow.tie(plane, dim, f"channels at {call.where}")
+
+
+def convolution(call: Call) -> Any:
+    """Input channels end, filters begin; plain, grouped and transposed."""
+    source, weight, bias = call.args[:3]
+    transposed, groups = bool(call.args[6]), int(call.args[8])
+    flow = call.flow
+    channel_dim = source.dim() - weight.dim() + 1
+    plane = _single(call, flow.planes(source), channel_dim)
+    for other in flow.planes(source):
+        if along((other,), channel_dim) is None:
+            flow.labels.pin(other, f"labels that are not channels at {call.where}")
+    inputs = vector(plane, channel_dim, source.shape[channel_dim])
+    out_dim, in_dim = (1, 0) if transposed else (0, 1)
+    filters = vector(_single(call, flow.planes(weight), out_dim), out_dim, weight.shape[out_dim])
+    reads = vector(_single(call, flow.planes(weight), in_dim), in_dim, weight.shape[in_dim])
+
+    out = call.run(flow.masked(source, channel_dim), *call.args[1:])
+
+    flow.labels.produce(filters)
+    reason = f"the channels of {call.where} have a fixed size"
+    if groups == 1:
+        flow.labels.join(inputs, reads, reason)
+        outputs = filters
+        counts = [filters, reads]
+    elif transposed:
+        outputs, counts = _grouped(call, inputs, filters, reads, groups, transposed=True)
+    else:
+        outputs, counts = _grouped(call, inputs, filters, reads, groups, transposed=False)
+    planes = from_vector(outputs, channel_dim, out.dim())
+    if bias is not None:
+        planes = merge(
+            flow,
+            [(tuple(out.shape), planes), over_channels(flow, bias, channel_dim, out.dim())],
+            tuple(out.shape),
+            reason,
+        )
+    flow.set(out, planes)
+    positions = prod((source if transposed else out).shape[channel_dim + 1 :])
+    batch = prod(out.shape[:channel_dim])
+    kernel = prod(weight.shape[2:])
+    flow.count("conv", batch * positions * kernel, *counts)
+    flow.size_attribute("in_channels", inputs)
+    flow.size_attribute("out_channels", outputs)
+    return out
+
+
+def _grouped(
+    call: Call, inputs: Tensor, filters: Tensor, reads: Tensor, groups: int, *, transposed: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Output channels and counted vectors of a grouped convolution.
+
+    Either whole groups go (a depthwise convolution is the extreme case) and the module's
+    ``groups`` follows, or every group loses the same places; whichever leaves more to choose.
+    """
+    flow = call.flow
+    inside = inputs.view(groups, -1)
+    outside = filters.view(groups, -1) if not transposed else None
+    reason = f"the groups of {call.where}"
+    writable = isinstance(flow.module, nn.modules.conv._ConvNd)
+    if writable and groups >= inside.shape[1]:
+        whole = inside[:, :1]
+        flow.labels.join(inside, whole, reason)
+        if outside is not None:
+            flow.labels.join(outside, whole, reason)
+            flow.size_attribute("groups", whole.reshape(-1))
+            constant = reads.new_full((reads.numel(),), FIXED)
+            return filters, [filters, constant]
+        # Transposed: the weight is (in, out / groups, …); whole groups leave by its first
+        # dimension alone, and every output channel of a group follows its input channels.
+        flow.labels.join(inputs, reads, reason)
+        flow.size_attribute("groups", whole.reshape(-1))
+        flow.labels.produce(reads)
+        outputs = whole.expand(groups, filters.numel()).reshape(-1)
+        constant = filters.new_full((filters.numel(),), FIXED)
+        return outputs, [reads, constant]
+    first = inside[:1]
+    flow.labels.join(inside, first, reason)
+    if outside is not None:
+        flow.labels.join(outside, outside[:1], reason)
+        flow.labels.join(first.reshape(-1), reads, reason)
+        return filters, [filters, reads]
+    flow.labels.join(inputs, reads, reason)
+    return filters.repeat(groups), [reads, filters]
+
+
+def matrix_product(call: Call) -> Any:
+    """(n, k) @ (k, m): the labels of k end, those of n and m go on."""
+    added = call.func.overloadpacket is aten.addmm
+    left, right = call.args[1:3] if added else call.args[:2]
+    flow = call.flow
+    reason = f"the features of {call.where} have a fixed size"
+    ends_left = _single(call, flow.planes(left), 1)
+    ends_right = _single(call, flow.planes(right), 0)
+    size = left.shape[1]
+    features = vector(ends_left, 1, size)
+    reads = vector(ends_right, 0, size)
+    flow.labels.join(features, reads, reason)
+
+    masked = (flow.masked(left, 1), flow.masked(right, 0))
+    out = call.run(call.args[0], *masked) if added else call.run(*masked)
+
+    planes: list[Tensor] = []
+    counts = [torch.maximum(features, reads)]
+    for operand, dim in ((left, 0), (right, 1)):
+        plane = along(tuple(p for p in flow.planes(operand) if varying(p) == {dim}), dim)
+        if plane is not None:
+            planes.append(plane)
+            flow.labels.produce(plane)
+        counts.append(vector(plane, dim, operand.shape[dim]))
+    result: Planes = tuple(planes)
+    if added:
+        bias = call.args[0]
+        result = merge(
+            flow,
+            [(tuple(out.shape), result), (tuple(bias.shape), flow.planes(bias))],
+            tuple(out.shape),
+            reason,
+        )
+    flow.set(out, result)
+    flow.count("matmul", 1, *counts)
+    if isinstance(flow.module, nn.Linear):
+        flow.size_attribute("in_features", features)
+        flow.size_attribute("out_features", counts[2])
+    return out
+
+
+def batched_matrix_product(call: Call) -> Any:
+    """A product of two computed tensors: what takes part in it must stay."""
+    left, right = call.args[-2:]
+    out = call.run()
+    for tensor in call.tensors():
+        for plane in call.flow.planes(tensor):
+            call.flow.labels.pin(plane, f"a product of computed tensors, {call.where}")
+    call.flow.count("matmul", prod(left.shape) * right.shape[-1])
+    return out
+
+
+def embedding(call: Call) -> Any:
+    """Rows looked up in a table: its columns are the channels."""
+    weight, indices = call.args[:2]
+    out = call.run()
+    flow = call.flow
+    columns = along(flow.planes(weight), 1)
+    if columns is not None:
+        flow.labels.produce(columns)
+        flow.set(out, from_vector(columns.reshape(-1), indices.dim(), out.dim()))
+        flow.size_attribute("embedding_dim", columns.reshape(-1))
+    return out

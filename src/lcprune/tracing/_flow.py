@@ -1,0 +1,325 @@
+"""Labels flow with the data: the mode under which a model runs once to be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lcprune.errors import ModelError
+from lcprune.tracing._channel_pad import ChannelPad
+from lcprune.tracing._labels import LabelSpace
+from lcprune.tracing._planes import Planes, along, compact, varying
+
+Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One executed contraction: ``coefficient`` times the kept labels of every vector."""
+
+    kind: str
+    module: str
+    coefficient: int
+    vectors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A module's attribute that counts the labels of a vector."""
+
+    module: str
+    name: str
+    index: int | None
+    vector: Tensor
+
+
+class Call:
+    """One operation on its way: what it is, what it gets, and the flow that it is part of."""
+
+    def __init__(
+        self,
+        flow: LabelFlow,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.flow = flow
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+
+    @property
+    def name(self) -> str:
+        return str(self.func.overloadpacket)
+
+    @property
+    def where(self) -> str:
+        """The operation and the module that runs it, for a reason."""
+        return f"{self.name} in {self.flow.module_name or 'the model'}"
+
+    def tensors(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument of the operator's schema, given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def run(self, *args: Any) -> Any:
+        """Run the operation, on ``args`` in place of its own positional arguments if given."""
+        return self.func(*(args or self.args), **self.kwargs)
+
+
+Rule = Callable[[Call], Any]
+
+
+class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs a model with a plane of labels beside every tensor.
+
+    With ``keep`` (a boolean per label) the run is the reference of the oracle: every element
+    whose label is not kept is multiplied by 0 at the input of every contraction, and statistics
+    across channels are those of the kept ones; producers stay untouched.
+    """
+
+    def __init__(self, model: nn.Module, apply: Rule) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._apply = apply
+        self.labels = LabelSpace()
+        self.counted: list[Counted] = []
+        self.sized: list[Sized] = []
+        self.uncounted: dict[str, None] = {}
+        self.entered: set[str] = set()
+        self.counting = True
+        self.tying_chunks = False
+        self._keep: Tensor | None = None
+        self._planes: dict[Geometry, Planes] = {}
+        self._by_storage: dict[int, dict[Geometry, Tensor]] = {}
+        self._alive: list[Tensor] = []
+        self._stack: list[tuple[str, nn.Module]] = []
+        self.pads: dict[str, tuple[Tensor, Tensor]] = {}
+        self._register_state(model)
+
+    def _register_state(self, model: nn.Module) -> None:
+        for name, tensor in [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]:
+            if tensor.is_meta:
+                raise ModelError(f"{name} is on the meta device; expected real tensors")
+            if self._geometry(tensor) in self._planes:
+                continue
+            planes = []
+            for dim, size in enumerate(tensor.shape):
+                if size > 1:
+                    shape = [1] * tensor.dim()
+                    shape[dim] = size
+                    planes.append(self.labels.of_dimension(name, dim, size).reshape(shape))
+            self.set(tensor, tuple(planes))
+        for name, module in model.named_modules():
+            if isinstance(module, ChannelPad):
+                self.pads[name] = (
+                    self.labels.fresh(module.before),
+                    self.labels.fresh(module.after),
+                )
+
+    # -- the planes of tensors -------------------------------------------------------------
+
+    @staticmethod
+    def _geometry(tensor: Tensor) -> Geometry:
+        return (
+            tensor.untyped_storage().data_ptr(),
+            int(tensor.storage_offset()),
+            tuple(tensor.shape),
+            tuple(tensor.stride()),
+            tensor.dtype,
+        )
+
+    def planes(self, tensor: Tensor) -> Planes:
+        """The planes of a tensor; none for one that no label has reached."""
+        if tensor.dim() == 0 or tensor.layout != torch.strided:
+            return ()
+        return self._planes.get(self._geometry(tensor), ())
+
+    def set(self, tensor: Tensor, planes: Planes) -> None:
+        """Give a tensor its planes; it is held from then on, so that its address stays its own."""
+        if tensor.dim() == 0 or tensor.numel() == 0 or tensor.layout != torch.strided:
+            return
+        geometry = self._geometry(tensor)
+        self._planes[geometry] = planes
+        self._by_storage.setdefault(geometry[0], {})[geometry] = tensor
+        self._alive.append(tensor)
+
+    def write(self, tensor: Tensor, planes: Planes) -> None:
+        """Give a tensor that was written in place its planes, and every view of it theirs."""
+        geometry = self._geometry(tensor)
+        views = self._by_storage.get(geometry[0], {})
+        before = self._planes.get(geometry, ())
+        if len(views) <= 1 or (
+            len(before) == len(planes)
+            and all(torch.equal(a, b) for a, b in zip(before, planes, strict=True))
+        ):
+            self.set(tensor, planes)
+            return
+        involved = [*planes, *(p for g in views for p in self._planes.get(g, ()))]
+        if len(planes) > 1 or any(len(self._planes.get(g, ())) > 1 for g in views):
+            for plane in involved:
+                self.labels.pin(plane, f"written through a view in {self.module_name}")
+            return
+        self.set(tensor, planes)
+        flat = self._flat_labels(tensor)
+        self._strided(flat, tensor).copy_(self._full(planes, tensor))
+        for view in list(views.values()):
+            self.set(view, self.compacted([self._strided(flat, view)]))
+
+    def restride(self, source: Tensor, result: Tensor) -> Planes:
+        """The planes of a tensor with other strides over the same storage as ``source``."""
+        if len(self.planes(source)) > 1:
+            return ()
+        return self.compacted([self._strided(self._flat_labels(source), result)])
+
+    def compacted(self, fulls: Iterable[Tensor]) -> Planes:
+        """The planes of full tensors of labels.
+
+        A label that is the only one of its tensor must stay, or nothing would be left of it.
+        """
+        planes = []
+        for full in fulls:
+            plane = compact(full)
+            if plane is not None:
+                planes.append(plane)
+            elif full.numel():
+                self.labels.pin(full.reshape(-1)[:1], f"the only channel in {self.module_name}")
+        return tuple(planes)
+
+    def _flat_labels(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        flat = torch.full((storage.nbytes() // tensor.element_size(),), -1, dtype=torch.int64)
+        for geometry, view in self._by_storage.get(storage.data_ptr(), {}).items():
+            if self._planes[geometry] and view.element_size() == tensor.element_size():
+                self._strided(flat, view).copy_(self._full(self._planes[geometry], view))
+        return flat
+
+    @staticmethod
+    def _strided(flat: Tensor, like: Tensor) -> Tensor:
+        return flat.as_strided(like.shape, like.stride(), like.storage_offset())
+
+    @staticmethod
+    def _full(planes: Planes, like: Tensor) -> Tensor:
+        return planes[0].expand(like.shape) if planes else torch.full(like.shape, -1)
+
+    # -- the modules that run --------------------------------------------------------------
+
+    @property
+    def module_name(self) -> str:
+        return self._stack[-1][0] if self._stack else ""
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._stack[-1][1] if self._stack else None
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Keep track of the module that runs, by hooks that are gone afterwards."""
+        handles = []
+        for name, module in model.named_modules():
+
+            def enter(module: nn.Module, _: Any, name: str = name) -> None:
+                self.entered.add(name)
+                self._stack.append((name, module))
+
+            def leave(*_: Any) -> None:
+                self._stack.pop()
+
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    # -- what the rules note ---------------------------------------------------------------
+
+    def count(self, kind: str, coefficient: int, *vectors: Tensor) -> None:
+        """Note the multiply-adds of a contraction."""
+        if self.counting:
+            self.counted.append(Counted(kind, self.module_name, coefficient, vectors))
+
+    def size_attribute(self, name: str, vector: Tensor, index: int | None = None) -> bool:
+        """Note that an attribute of the running module counts ``vector``, if it has one."""
+        if not hasattr(self.module, name):
+            return False
+        self.sized.append(Sized(self.module_name, name, index, vector))
+        return True
+
+    def tie(self, plane: Tensor, keep: int, reason: str) -> Tensor:
+        """Make labels at the same place of ``keep`` one channel over all other dimensions."""
+        for dim in varying(plane) - {keep}:
+            first = plane.narrow(dim, 0, 1)
+            self.labels.join(plane, first, reason)
+            plane = first
+        return plane
+
+    # -- the reference of the oracle -------------------------------------------------------
+
+    def keep_only(self, keep: Tensor) -> None:
+        """Run as the reference from now on; ``keep`` holds a boolean per label."""
+        self._keep = torch.cat([keep, torch.ones(1, dtype=torch.bool)])
+
+    def kept(self, labels: Tensor) -> Tensor | None:
+        """Which of ``labels`` are kept, or none where all are."""
+        if self._keep is None:
+            return None
+        kept = self._keep[labels]
+        return None if bool(kept.all()) else kept
+
+    def masked(self, tensor: Tensor, dim: int) -> Tensor:
+        """``tensor`` as a contraction over ``dim`` reads it."""
+        plane = along(self.planes(tensor), dim)
+        kept = None if plane is None else self.kept(plane)
+        return tensor if kept is None else tensor * kept.to(tensor.dtype)
+
+    # -- dispatch --------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._apply(Call(self, func, args, dict(kwargs or {})))
+
+
+class ChunkWatch(TorchFunctionMode):
+    """Tells a chunk, whose sizes follow the tensor, from a split, whose sizes are in code."""
+
+    CHUNKS = frozenset({"chunk", "tensor_split"})
+
+    def __init__(self, flow: LabelFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__name__", "") not in self.CHUNKS:
+            return func(*args, **(kwargs or {}))
+        before, self.flow.tying_chunks = self.flow.tying_chunks, True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.flow.tying_chunks = before

@@ -1,0 +1,101 @@
+"""The space of labels: which labels are one channel, and which must stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from lcprune.tracing._graph import FIXED, IntArray
+
+
+@dataclass(frozen=True)
+class Source:
+    """The labels ``start`` … ``start + size - 1``: the indices of one tensor dimension."""
+
+    tensor: str
+    dim: int
+    start: int
+    size: int
+
+
+class LabelSpace:
+    """Collects labels, the pairs that are one channel, and the labels that must stay."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sources: list[Source] = []
+        self._edges: list[tuple[Tensor, Tensor]] = []
+        self._pins: list[tuple[Tensor, str]] = []
+        self._produced: list[Tensor] = []
+
+    def fresh(self, size: int) -> Tensor:
+        """Labels that no tensor dimension stands behind."""
+        start = self.count
+        self.count += size
+        return torch.arange(start, start + size)
+
+    def of_dimension(self, tensor: str, dim: int, size: int) -> Tensor:
+        """Labels for the indices of a tensor dimension."""
+        self.sources.append(Source(tensor, dim, self.count, size))
+        return self.fresh(size)
+
+    def join(self, a: Tensor, b: Tensor, reason: str) -> None:
+        """Make ``a`` and ``b`` (broadcast) one channel each; what meets ``FIXED`` must stay."""
+        if a.shape != b.shape:
+            shape = [max(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
+            a, b = a.expand(shape), b.expand(shape)
+        a, b = a.reshape(-1), b.reshape(-1)
+        fixed = (a == FIXED) | (b == FIXED)
+        if bool(fixed.any()):
+            self.pin(torch.maximum(a, b)[fixed], reason)
+            a, b = a[~fixed], b[~fixed]
+        different = a != b
+        if bool(different.any()):
+            self._edges.append((a[different], b[different]))
+
+    def pin(self, labels: Tensor, reason: str) -> None:
+        """Keep the channels of ``labels``, for ``reason``."""
+        labels = labels.reshape(-1)
+        labels = labels[labels != FIXED]
+        if labels.numel():
+            self._pins.append((labels, reason))
+
+    def produce(self, labels: Tensor) -> None:
+        """Note that a contraction makes the channels of ``labels``: they are filters."""
+        self._produced.append(labels.reshape(-1))
+
+    def components(self) -> IntArray:
+        """For every label the number of its channel, in the order of first appearance."""
+        if not self.count:
+            return np.zeros(0, dtype=np.int64)
+        if self._edges:
+            a = torch.cat([a for a, _ in self._edges]).numpy()
+            b = torch.cat([b for _, b in self._edges]).numpy()
+        else:
+            a = b = np.zeros(0, dtype=np.int64)
+        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(self.count,) * 2)
+        _, component = connected_components(edges, directed=False)
+        _, first = np.unique(component, return_index=True)
+        order = np.empty(len(first), dtype=np.int64)
+        order[component[np.sort(first)]] = np.arange(len(first))
+        return np.asarray(order[component], dtype=np.int64)
+
+    def pinned(self, component: IntArray) -> dict[int, str]:
+        """The first reason for which each pinned channel must stay."""
+        reasons: dict[int, str] = {}
+        for labels, reason in self._pins:
+            for channel in np.unique(component[labels.numpy()]).tolist():
+                reasons.setdefault(channel, reason)
+        return reasons
+
+    def produced(self) -> IntArray:
+        """The labels that a contraction makes, without repeats."""
+        if not self._produced:
+            return np.zeros(0, dtype=np.int64)
+        labels = torch.cat(self._produced).numpy()
+        return np.asarray(np.unique(labels[labels != FIXED]), dtype=np.int64)

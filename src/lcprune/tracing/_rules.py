@@ -1,0 +1,120 @@
+"""Which rule each operation follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils._pytree import tree_leaves
+
+from lcprune.tracing import _contracting, _moving, _normalising, _reducing
+from lcprune.tracing._flow import Call, Rule
+from lcprune.tracing._pointwise import is_pointwise, pointwise
+
+aten = torch.ops.aten
+
+
+def _named(*names: str) -> list[Any]:
+    return [packet for name in names if (packet := getattr(aten, name, None)) is not None]
+
+
+RULES: dict[Any, Rule] = {
+    **dict.fromkeys(_moving.SAME, _moving.same),
+    **dict.fromkeys(_moving.RESHAPES, _moving.reshape),
+    **dict.fromkeys(_moving.MOVES, _moving.move),
+    **dict.fromkeys(_moving.CUTS, _moving.cut),
+    **dict.fromkeys(_named("cat", "stack"), _moving.concatenate),
+    **dict.fromkeys(_named("constant_pad_nd"), _moving.pad),
+    **dict.fromkeys(_named("as_strided", "as_strided_"), _moving.restride),
+    **dict.fromkeys(
+        _named("convolution", "_convolution", "convolution_overrideable"),
+        _contracting.convolution,
+    ),
+    **dict.fromkeys(_named("mm", "addmm"), _contracting.matrix_product),
+    **dict.fromkeys(_named("bmm", "baddbmm"), _contracting.batched_matrix_product),
+    **dict.fromkeys(_named("embedding"), _contracting.embedding),
+    **dict.fromkeys(
+        _named(
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "_batch_norm_with_update",
+            "_batch_norm_no_update",
+            "cudnn_batch_norm",
+            "miopen_batch_norm",
+        ),
+        _normalising.batch_norm,
+    ),
+    **dict.fromkeys(_named("native_layer_norm"), _normalising.layer_norm),
+    **dict.fromkeys(_named("native_group_norm"), _normalising.group_norm),
+    **dict.fromkeys(_reducing.REDUCTIONS, _reducing.reduction),
+    **dict.fromkeys(_reducing.OVER_ONE_DIM, _reducing.over_one_dim),
+    **dict.fromkeys(
+        _named(
+            *(f"{kind}_pool{n}d" for kind in ("max", "avg", "lp") for n in (1, 2, 3)),
+            *(f"max_pool{n}d_with_indices" for n in (2, 3)),
+            *(
+                f"{p}adaptive_{kind}_pool{n}d"
+                for p in ("", "_")
+                for kind in ("max", "avg")
+                for n in (1, 2, 3)
+            ),
+            *(
+                f"upsample_{mode}"
+                for mode in (
+                    "nearest1d",
+                    "nearest2d",
+                    "nearest3d",
+                    "_nearest_exact1d",
+                    "_nearest_exact2d",
+                    "linear1d",
+                    "bilinear2d",
+                    "bicubic2d",
+                    "trilinear3d",
+                )
+            ),
+            *(
+                f"_upsample_{mode}"
+                for mode in (
+                    "nearest_exact1d",
+                    "nearest_exact2d",
+                    "nearest_exact3d",
+                    "bilinear2d_aa",
+                    "bicubic2d_aa",
+                )
+            ),
+            *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
+            "fractional_max_pool2d",
+            "grid_sampler_2d",
+        ),
+        _reducing.windows,
+    ),
+}
+
+
+def apply_rule(call: Call) -> Any:
+    """Run an operation and move its labels; where no rule knows it, pin what touches it."""
+    rule = RULES.get(call.func.overloadpacket)
+    if rule is not None:
+        return rule(call)
+    if is_pointwise(call.func):
+        return pointwise(call)
+    labelled = [t for t in call.tensors() if call.flow.planes(t)]
+    if not labelled:
+        return call.run()
+    decomposition = decomposition_table.get(call.func)
+    if decomposition is not None:
+        with call.flow:
+            return decomposition(*call.args, **call.kwargs)
+    out = call.run()
+    for tensor in labelled:
+        for plane in call.flow.planes(tensor):
+            call.flow.labels.pin(plane, f"no rule for {call.where}")
+    call.flow.uncounted[call.name] = None
+    mutated = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+    for tensor in mutated:
+        if call.flow.planes(tensor):
+            call.flow.set(tensor, ())
+    return out

@@ -1,0 +1,241 @@
+"""Tracing: one run of the model under the flow of labels yields its channel graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lcprune.errors import ModelError
+from lcprune.tracing._flow import ChunkWatch, LabelFlow
+from lcprune.tracing._graph import (
+    FIXED,
+    Attribute,
+    ChannelGraph,
+    Dimension,
+    Family,
+    IntArray,
+    Op,
+    Untouched,
+)
+from lcprune.tracing._labels import Source
+from lcprune.tracing._rules import apply_rule
+from lcprune.tracing._run import (
+    ExampleInput,
+    as_arguments,
+    first_sample,
+    forward,
+    outputs,
+    private_copy,
+    twice,
+)
+
+
+def trace(model: nn.Module, example_input: ExampleInput) -> ChannelGraph:
+    """Find the channels of a model that can be removed together, and what they cost.
+
+    The model runs once, in eval mode and without gradients, on the first sample of
+    ``example_input`` (a tensor, or a tuple of positional arguments); it runs on a copy and is
+    never modified. Modules that this run does not reach (auxiliary heads) are followed in a
+    second run in training mode. Whatever can't be pruned is in ``ChannelGraph.untouched``.
+
+    Raises ``ModelError`` for a model that can't be copied or run, or returns no tensor.
+    """
+    copied = private_copy(model).eval()
+    arguments = first_sample(as_arguments(example_input))
+    flow = LabelFlow(copied, apply_rule)
+    run_labelled(flow, copied, arguments)
+    notes = _follow_training(flow, copied, arguments)
+    return _Assembly(copied, flow).graph(notes)
+
+
+def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
+    """Run a model under a flow, pin what it returns, and return its output tensors."""
+    with torch.no_grad(), flow.watching(model), ChunkWatch(flow), flow:
+        found = outputs(forward(model, arguments))
+    if not found:
+        raise ModelError("the model returns no tensor; expected at least one as its output")
+    for tensor in found:
+        for plane in flow.planes(tensor):
+            flow.labels.pin(plane, "an output of the model")
+    return found
+
+
+def _follow_training(
+    flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]
+) -> tuple[str, ...]:
+    unreached = _unreached(flow, model)
+    if not unreached:
+        return ()
+    flow.counting = False
+    attributes = len(flow.sized)
+    model.train()
+    try:
+        run_labelled(flow, model, twice(arguments))
+    except ModelError:
+        del flow.sized[attributes:]
+    model.eval()
+    return tuple(f"{name} is not reached by the forward pass" for name in _unreached(flow, model))
+
+
+def _unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
+    return [
+        name
+        for name, module in model.named_modules()
+        if name not in flow.entered and any(True for _ in module.parameters(recurse=False)) and name
+    ]
+
+
+class _Assembly:
+    """Turns what a flow has noted into a channel graph."""
+
+    def __init__(self, model: nn.Module, flow: LabelFlow) -> None:
+        self.model = model
+        self.flow = flow
+        self.channel_of = flow.labels.components()
+        self.reasons = flow.labels.pinned(self.channel_of)
+        produced = flow.labels.produced()
+        self.filters = np.unique(self.channel_of[produced])
+        prunable = np.array([c for c in self.filters if int(c) not in self.reasons], dtype=np.int64)
+        pinned = np.array([c for c in self.filters if int(c) in self.reasons], dtype=np.int64)
+        self.prunable = len(prunable)
+        self.pinned_reasons = tuple(self.reasons[int(c)] for c in pinned)
+        count = int(self.channel_of.max()) + 1 if len(self.channel_of) else 0
+        group_of_channel = np.full(count + 1, FIXED, dtype=np.int64)
+        group_of_channel[prunable] = np.arange(len(prunable))
+        group_of_channel[pinned] = len(prunable) + np.arange(len(pinned))
+        self.group_of_label = (
+            group_of_channel[self.channel_of] if count else np.zeros(0, dtype=np.int64)
+        )
+        self.produced_sources = self._produced_sources(produced)
+        self.vectors: list[IntArray] = []
+        self._vector_numbers: dict[bytes, int] = {}
+
+    def _produced_sources(self, produced: IntArray) -> list[Source]:
+        sources = self.flow.labels.sources
+        starts = np.array([source.start for source in sources], dtype=np.int64)
+        numbers = np.unique(np.searchsorted(starts, produced, side="right") - 1)
+        return [sources[int(n)] for n in numbers]
+
+    def graph(self, notes: tuple[str, ...]) -> ChannelGraph:
+        sources = self.flow.labels.sources
+        dimensions = []
+        for source in sources:
+            channels = self.group_of_label[source.start : source.start + source.size]
+            if bool((channels != FIXED).any()):
+                dimensions.append(Dimension(source.tensor, source.dim, channels))
+        family_of, families = self._families(dimensions)
+        ops = tuple(
+            self._op(c.kind, c.module, c.coefficient, [self._groups(v) for v in c.vectors])
+            for c in self.flow.counted
+        )
+        parameters = self._parameters(dimensions)
+        return ChannelGraph(
+            prunable=self.prunable,
+            dimensions=tuple(dimensions),
+            families=families,
+            family_of=family_of,
+            producers=tuple((s.tensor, s.dim) for s in self.produced_sources),
+            pinned_reasons=self.pinned_reasons,
+            attributes=self._attributes(),
+            ops=ops,
+            parameters=parameters,
+            vectors=tuple(self.vectors),
+            untouched=self._untouched(),
+            uncounted=tuple(self.flow.uncounted),
+            notes=notes,
+        )
+
+    def _groups(self, labels: torch.Tensor) -> IntArray:
+        numbers = labels.numpy()
+        groups = np.full(len(numbers), FIXED, dtype=np.int64)
+        known = numbers != FIXED
+        groups[known] = self.group_of_label[numbers[known]]
+        return groups
+
+    def _vector(self, groups: IntArray) -> int:
+        key = groups.tobytes()
+        if key not in self._vector_numbers:
+            self._vector_numbers[key] = len(self.vectors)
+            self.vectors.append(groups)
+        return self._vector_numbers[key]
+
+    def _op(self, kind: str, module: str, coefficient: int, channels: Iterable[IntArray]) -> Op:
+        factors = []
+        for groups in channels:
+            if bool((groups == FIXED).all()):
+                coefficient *= len(groups)
+            else:
+                factors.append(self._vector(groups))
+        return Op(kind, module, coefficient, tuple(factors))
+
+    def _parameters(self, dimensions: list[Dimension]) -> tuple[Op, ...]:
+        channels = {dimension.key: dimension.channels for dimension in dimensions}
+        return tuple(
+            self._op(
+                "parameter",
+                name,
+                1,
+                [
+                    channels.get((name, dim), np.full(size, FIXED, dtype=np.int64))
+                    for dim, size in enumerate(parameter.shape)
+                ],
+            )
+            for name, parameter in self.model.named_parameters()
+        )
+
+    def _attributes(self) -> tuple[Attribute, ...]:
+        found: dict[Attribute, None] = {}
+        for sized in self.flow.sized:
+            groups = self._groups(sized.vector)
+            if bool((groups != FIXED).any()):
+                attribute = Attribute(sized.module, sized.name, sized.index, self._vector(groups))
+                found[attribute] = None
+        return tuple(found)
+
+    def _families(self, dimensions: list[Dimension]) -> tuple[IntArray, tuple[Family, ...]]:
+        touched: list[list[int]] = [[] for _ in range(self.prunable)]
+        for number, dimension in enumerate(dimensions):
+            for group in np.unique(dimension.channels).tolist():
+                if 0 <= group < self.prunable:
+                    touched[group].append(number)
+        members: dict[tuple[int, ...], list[int]] = {}
+        for group, numbers in enumerate(touched):
+            members.setdefault(tuple(numbers), []).append(group)
+        produced = {(s.tensor, s.dim) for s in self.produced_sources}
+        family_of = np.full(self.prunable, FIXED, dtype=np.int64)
+        families: list[Family] = []
+        names: dict[str, int] = {}
+        for number, (signature, groups) in enumerate(members.items()):
+            keys = tuple(dimensions[n].key for n in signature)
+            first = next((tensor for tensor, dim in keys if (tensor, dim) in produced), "channels")
+            name = first.rpartition(".")[0] or first
+            names[name] = names.get(name, 0) + 1
+            unique = name if names[name] == 1 else f"{name}#{names[name]}"
+            families.append(Family(number, unique, tuple(groups), keys))
+            family_of[groups] = number
+        return family_of, tuple(families)
+
+    def _untouched(self) -> tuple[Untouched, ...]:
+        found = []
+        for source in self.produced_sources:
+            groups = self.group_of_label[source.start : source.start + source.size]
+            reasons: dict[str, int] = {}
+            for group in groups[groups >= self.prunable].tolist():
+                reason = self.pinned_reasons[group - self.prunable]
+                reasons[reason] = reasons.get(reason, 0) + 1
+            found += [
+                Untouched(source.tensor, source.dim, count, source.size, reason)
+                for reason, count in reasons.items()
+            ]
+        for name in _unreached(self.flow, self.model):
+            for tensor, parameter in self.model.get_submodule(name).named_parameters(recurse=False):
+                if parameter.dim() > 1:
+                    size = parameter.shape[0]
+                    found.append(
+                        Untouched(f"{name}.{tensor}", 0, size, size, "not reached by the forward")
+                    )
+        return tuple(found)

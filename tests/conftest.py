@@ -1,0 +1,39 @@
+"""Settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile(
+    "lcprune",
+    deadline=None,
+    max_examples=30,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("lcprune")
+
+
+@pytest.fixture(autouse=True)
+def _global_generator_untouched() -> object:
+    """No test leaks its draws from PyTorch's global generator into the next."""
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real data and weights, where there is one."""
+    root = os.environ.get("LCPRUNE_DATA")
+    if not root:
+        pytest.skip("LCPRUNE_DATA is not set: the folder with data/ and weights/")
+    return Path(root)

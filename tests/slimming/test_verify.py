@@ -1,0 +1,129 @@
+"""The oracle: slimmed equals masked, on random networks and on known ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import random_network
+from oracle import check, plan_of, random_keep, randomise
+from torch import nn
+
+from lcprune.errors import VerificationError
+from lcprune.slimming import difference, slim, verify
+from lcprune.tracing import trace
+
+torchvision = pytest.importorskip("torchvision")
+
+NETWORKS = (
+    "resnet18 resnet50 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large vgg11_bn densenet121 "
+    "efficientnet_b0 regnet_y_400mf googlenet inception_v3 squeezenet1_1 mnasnet1_0 alexnet "
+    "shufflenet_v2_x1_0 resnext50_32x4d convnext_tiny"
+).split()
+SIZES = {"inception_v3": 128, "alexnet": 96}
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 10**6))
+def test_slimmed_equals_masked_on_random_networks(seed: int) -> None:
+    model, example = random_network(seed)
+    randomise(model, seed)
+    graph = trace(model, example)
+    if graph.prunable == 0:
+        return
+    assert check(model, example, seed, graph).error <= 1e-9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks_are_not_blind(seed: int) -> None:
+    model, example = random_network(seed)
+    randomise(model, seed)
+    effects = [check(model, example, draw).effect for draw in range(3)]
+    assert max(effects) > 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_slimmed_equals_masked_on_known_networks(name: str) -> None:
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = randomise(torchvision.models.get_model(name, weights=None, **options), seed=1)
+    side = SIZES.get(name, 64)
+    example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(2))
+    seen = check(model, example, seed=3)
+    assert seen.error <= 1e-9
+    assert seen.effect > 1e-3
+
+
+def _chain() -> tuple[nn.Module, torch.Tensor]:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Sigmoid(), nn.Conv2d(8, 8, 3), nn.Sigmoid(),
+        nn.Flatten(), nn.Linear(8 * 16, 4),
+    )  # fmt: skip
+    return randomise(model, 5), torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(6))
+
+
+@pytest.mark.parametrize("key", [("0.weight", 0), ("1.running_mean", 0), ("3.weight", 1)])
+def test_two_kept_indices_swapped_are_found(key: tuple[str, int]) -> None:
+    model, example = _chain()
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    indices = list(plan.kept[key])
+    indices[0], indices[1] = indices[1], indices[0]
+    swapped = dataclasses.replace(plan, kept={**plan.kept, key: tuple(indices)})
+    with pytest.raises(VerificationError, match="differs from the masked original"):
+        verify(model, slim(model, swapped), plan, example)
+
+
+def test_another_channel_removed_in_one_tensor_is_found() -> None:
+    model, example = _chain()
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    removed = next(i for i in range(8) if i not in plan.kept["3.weight", 1])
+    wrong = tuple(sorted((*plan.kept["3.weight", 1][1:], removed)))
+    with pytest.raises(VerificationError):
+        small = slim(model, dataclasses.replace(plan, kept={**plan.kept, ("3.weight", 1): wrong}))
+        verify(model, small, plan, example)
+
+
+def test_a_slimmed_model_that_does_not_run_is_a_verification_error() -> None:
+    model, example = _chain()
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    kept = {key: value for key, value in plan.kept.items() if key != ("3.weight", 1)}
+    with pytest.raises(VerificationError, match="does not run"):
+        verify(model, slim(model, dataclasses.replace(plan, kept=kept)), plan, example)
+
+
+class OnlyFloat32(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3)
+        self.b = nn.Conv2d(6, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float64:
+            raise TypeError("float32 only")
+        return self.b(torch.sigmoid(self.a(x)))
+
+
+def test_a_model_that_refuses_float64_is_compared_in_float32() -> None:
+    model, example = randomise(OnlyFloat32(), 0), torch.randn(1, 3, 8, 8)
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    small = slim(model, plan)
+    assert difference(model, small, plan, example)[1] == torch.float32
+    assert verify(model, small, plan, example) <= 1e-4
+
+
+def test_not_a_number_never_passes() -> None:
+    model, example = _chain()
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    small = slim(model, plan)
+    with torch.no_grad():
+        next(small.parameters()).fill_(float("nan"))
+    with pytest.raises(VerificationError):
+        verify(model, small, plan, example)
