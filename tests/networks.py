@@ -202,7 +202,7 @@ def _block(rng: np.random.Generator, channels: int) -> tuple[nn.Module, int]:
         return Dense(_convolution(rng, channels, width)), channels + width
     if kind == 5 and even:
         return TwoChunks(_convolution(rng, channels // 2, width)), channels // 2 + width
-    if kind == 6:
+    if kind == 6 and channels > 1:
         first = int(rng.integers(1, channels))
         return FixedSplit(_convolution(rng, first, width), first), channels - first + width
     if kind == 7 and even:
