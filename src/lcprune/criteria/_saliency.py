@@ -1,0 +1,55 @@
+"""One score per channel group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from lcprune.criteria._coupling import REDUCTIONS
+from lcprune.criteria._registry import CRITERIA
+from lcprune.criteria._request import Loss, Request
+from lcprune.errors import InputError
+from lcprune.tracing._graph import ChannelGraph
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """A criterion's score for every prunable group, float64 [prunable]."""
+
+    values: npt.NDArray[np.float64]
+    criterion: str
+    reduction: str
+
+
+def saliency(
+    model: nn.Module,
+    graph: ChannelGraph,
+    criterion: str = "l2",
+    *,
+    reduction: str = "sum",
+    data: Iterable[tuple[Any, Any]] | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Saliency:
+    """Score every prunable group of ``graph`` by one of ``CRITERIA``; the model stays as it is.
+
+    Where filters of several layers make a group, ``reduction`` (``sum``, ``mean`` or ``max``)
+    joins their scores. ``data`` yields batches (inputs, targets) and ``loss`` maps outputs and
+    targets to a scalar; only ``taylor`` uses them. ``seed`` is for ``random``.
+
+    Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
+    family that the criterion can't score, and data or a loss that are missing.
+    """
+    if criterion not in CRITERIA:
+        raise InputError(f"unknown criterion {criterion!r}, expected one of {', '.join(CRITERIA)}")
+    if reduction not in REDUCTIONS:
+        known = ", ".join(REDUCTIONS)
+        raise InputError(f"unknown reduction {reduction!r}, expected one of {known}")
+    request = Request(model, graph, reduction, data, loss, seed)
+    values = np.asarray(CRITERIA[criterion](request), dtype=np.float64)
+    return Saliency(values, criterion, reduction)

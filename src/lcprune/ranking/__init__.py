@@ -1,0 +1,31 @@
+"""Which channels go: compensated saliencies in one global order, cut to a budget."""
+
+from lcprune.ranking._additive import Additive
+from lcprune.ranking._affine import Affine
+from lcprune.ranking._compensation import Compensation, FloatArray
+from lcprune.ranking._cut import Cut
+from lcprune.ranking._from_keep import PlanBuilder, plan_from_keep
+from lcprune.ranking._plan import PLAN_SCHEMA, AttributeEdit, Plan
+from lcprune.ranking._rank import Ranker, rank
+from lcprune.ranking._registry import COMPENSATIONS, choose_compensation
+from lcprune.ranking._scale import SCALES
+from lcprune.ranking._uncompensated import Uncompensated
+
+__all__ = [
+    "COMPENSATIONS",
+    "PLAN_SCHEMA",
+    "SCALES",
+    "Additive",
+    "Affine",
+    "AttributeEdit",
+    "Compensation",
+    "Cut",
+    "FloatArray",
+    "Plan",
+    "PlanBuilder",
+    "Ranker",
+    "Uncompensated",
+    "choose_compensation",
+    "plan_from_keep",
+    "rank",
+]

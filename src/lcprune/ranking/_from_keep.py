@@ -1,0 +1,103 @@
+"""From a mask over groups to everything that slimming needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lcprune.cost import BoolArray, CostModel
+from lcprune.errors import InputError
+from lcprune.ranking._plan import AttributeEdit, Plan
+from lcprune.tracing._graph import ChannelGraph, IntArray
+
+
+class PlanBuilder:
+    """Turns masks over one graph's groups into plans, with what masks share computed once.
+
+    Example:
+        builder = PlanBuilder(graph)
+        plan = builder.plan(np.ones(graph.prunable, dtype=bool))
+    """
+
+    def __init__(self, graph: ChannelGraph, cost: CostModel | None = None) -> None:
+        self._cost = cost or CostModel(graph)
+        self._prunable = graph.prunable
+        self._pinned = len(graph.pinned_reasons)
+        # A layer's weight, bias and statistics share one channel vector: select in it once.
+        vectors: dict[bytes, IntArray] = {}
+        keys: dict[bytes, list[tuple[str, int]]] = {}
+        for dimension in graph.dimensions:
+            content = dimension.channels.tobytes()
+            vectors.setdefault(content, dimension.channels)
+            keys.setdefault(content, []).append(dimension.key)
+        self._selections = [(vectors[content], keys[content]) for content in vectors]
+        self._order = [dimension.key for dimension in graph.dimensions]
+
+        self._attributes = graph.attributes
+        counted = [graph.vectors[attribute.vector] for attribute in graph.attributes]
+        self._sizes = [len(vector) for vector in counted]
+        self._ends = np.cumsum([0, *self._sizes])
+        self._counted = np.concatenate(counted) if counted else np.empty(0, dtype=np.int64)
+
+    def plan(
+        self,
+        keep: BoolArray,
+        *,
+        criterion: str | None = None,
+        compensation: str | None = None,
+        latent: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> Plan:
+        """The plan that keeps the groups where ``keep``, bool [prunable], is true.
+
+        Raises ``InputError`` where ``keep`` has another length or type, or leaves a tensor
+        without channels.
+        """
+        cost = self._cost.evaluate(keep)
+        # Pinned groups stay, and so does FIXED, which as index -1 finds the last entry.
+        stays = np.concatenate([keep, np.ones(self._pinned + 1, dtype=np.bool_)])
+        kept: dict[tuple[str, int], tuple[int, ...]] = {}
+        for channels, keys in self._selections:
+            selected = stays[channels]
+            if not selected.all():
+                indices = tuple(np.flatnonzero(selected).tolist())
+                if not indices:
+                    raise InputError(f"mask keeps no channel of {keys[0][0]}, expected one or more")
+                kept.update(dict.fromkeys(keys, indices))
+        return Plan(
+            kept={key: kept[key] for key in self._order if key in kept},
+            attributes=self._edits(stays),
+            criterion=criterion,
+            compensation=compensation,
+            latent=dict(latent or {}),
+            cost=cost,
+        )
+
+    def _edits(self, stays: BoolArray) -> tuple[AttributeEdit, ...]:
+        running = np.concatenate([[0], np.cumsum(stays[self._counted])])
+        values = running[self._ends[1:]] - running[self._ends[:-1]]
+        return tuple(
+            AttributeEdit(attribute.module, attribute.name, attribute.index, value)
+            for attribute, size, value in zip(
+                self._attributes, self._sizes, values.tolist(), strict=True
+            )
+            if value != size
+        )
+
+
+def plan_from_keep(
+    graph: ChannelGraph,
+    keep: BoolArray,
+    *,
+    cost: CostModel | None = None,
+    criterion: str | None = None,
+    compensation: str | None = None,
+    latent: Mapping[str, tuple[float, ...]] | None = None,
+) -> Plan:
+    """The plan that keeps the groups where ``keep``, bool [prunable], is true.
+
+    Raises ``InputError`` where ``keep`` has another length or type, or leaves a tensor without
+    channels. For many masks over one graph, a ``PlanBuilder`` is faster.
+    """
+    builder = PlanBuilder(graph, cost)
+    return builder.plan(keep, criterion=criterion, compensation=compensation, latent=latent)

@@ -1,0 +1,102 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcprune.cost import Budget
+from lcprune.errors import BudgetError
+
+BEFORE = {"macs": 2_000_000_000, "params": 1_000_003}
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"),
+    [
+        (0.5, 1_000_000_000),
+        ("50%", 1_000_000_000),
+        ("0.5", 1_000_000_000),
+        (".25", 500_000_000),
+        ("12.5 %", 250_000_000),
+        (1e-5, 20_000),
+        (60_000_000, 60_000_000),
+        ("60000000", 60_000_000),
+        ("60M", 60_000_000),
+        ("1.2G", 1_200_000_000),
+        ("0.5M", 500_000),
+        ("300k", 300_000),
+        ("6e7", 60_000_000),
+    ],
+)
+def test_every_form_of_a_bound(asked: float | int | str, limit: int) -> None:
+    assert Budget(macs=asked).limits(BEFORE) == {"macs": limit}
+
+
+@given(st.integers(1, 9999), st.integers(10_001, 10**12))
+def test_fractions_are_exact_and_rounded_down(per_myriad: int, before: int) -> None:
+    limit = int(Fraction(per_myriad, 10_000) * before)
+    for asked in (per_myriad / 10_000, f"{per_myriad / 100:.2f}%"):
+        assert Budget(macs=asked).limits({"macs": before}) == {"macs": limit}
+
+
+def test_several_bounds_at_once() -> None:
+    budget = Budget.parse(["macs=50%", " params = 300k "])
+    assert budget == Budget(macs="50%", params="300k")
+    assert budget.asked == {"macs": "50%", "params": "300k"}
+    assert budget.limits(BEFORE) == {"macs": 1_000_000_000, "params": 300_000}
+
+
+def test_asked_is_what_was_written() -> None:
+    assert Budget(macs=0.5, params=300_000).asked == {"macs": "0.5", "params": "300000"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "0%",
+            "100%",
+            "250%",
+            "-1",
+            "-50%",
+            "abc",
+            "",
+            "1.5",
+            "5X",
+            "%",
+            "1,5M",
+            "nan",
+            "0",
+            "1.0",
+        ),
+        *(0, 0.0, 1.0, 2.5, -1, -0.5, float("nan"), float("inf"), True),
+    ],
+)
+def test_an_unreadable_or_senseless_bound_is_refused_in_one_line(value: float | int | str) -> None:
+    with pytest.raises(BudgetError, match="expected") as caught:
+        Budget(macs=value)
+    assert "macs=" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if isinstance(value, str):
+        with pytest.raises(BudgetError):
+            Budget.parse([f"macs={value}"])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "part"),
+    [
+        (["latte=50%"], "'latte'.*macs, params"),
+        (["50%"], "NAME=BOUND"),
+        (["macs=50%", "macs=60M"], "two bounds on macs"),
+        ([], "empty budget"),
+    ],
+)
+def test_a_command_line_that_makes_no_budget(bounds: list[str], part: str) -> None:
+    with pytest.raises(BudgetError, match=part):
+        Budget.parse(bounds)
+
+
+@pytest.mark.parametrize("value", ["2G", "3G", 2_000_000_000])
+def test_a_bound_that_is_met_already_is_refused(value: int | str) -> None:
+    with pytest.raises(BudgetError, match=r"nothing to prune.*2,000,000,000"):
+        Budget(macs=value).limits(BEFORE)
