@@ -7,8 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks import random_network
-from oracle import plan_of, random_keep, randomise
 from torch import nn
 
 from lcprune.errors import InputError
@@ -16,6 +14,8 @@ from lcprune.models import build
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
 from lcprune.tracing import trace
+from networks import random_network
+from oracle import plan_of, random_keep, randomise
 
 
 def _pruned(seed: int = 0) -> tuple[nn.Module, Plan, torch.Tensor]:

@@ -10,7 +10,7 @@ from lcprune.ranking._additive import Additive
 from lcprune.ranking._affine import Affine
 from lcprune.ranking._compensation import Compensation
 from lcprune.ranking._scale import SCALES
-from lcprune.ranking._uncompensated import Uncompensated
+from lcprune.ranking._uncompensated import Uncompensated, uniform_width
 from lcprune.tracing._graph import ChannelGraph
 
 _SCALABLE: Mapping[str, Callable[[ChannelGraph, Saliency, str], Compensation]] = {
@@ -18,7 +18,12 @@ _SCALABLE: Mapping[str, Callable[[ChannelGraph, Saliency, str], Compensation]] =
     "affine": Affine,
 }
 
-COMPENSATIONS = (*_SCALABLE, "none")
+_FIXED: Mapping[str, Callable[[ChannelGraph, Saliency], Compensation]] = {
+    "none": Uncompensated,
+    "uniform": uniform_width,
+}
+
+COMPENSATIONS = (*_SCALABLE, *_FIXED)
 """Names of compensations; ``additive`` and ``affine`` take a scale, as in ``additive:rank``."""
 
 
@@ -34,8 +39,8 @@ def choose_compensation(
     name, _, scale = compensation.partition(":")
     if name in _SCALABLE and (not scale or scale in SCALES):
         return _SCALABLE[name](graph, saliency, scale or "raw")
-    if compensation == "none":
-        return Uncompensated(graph, saliency)
+    if compensation in _FIXED:
+        return _FIXED[compensation](graph, saliency)
     raise InputError(
         f"unknown compensation {compensation!r}, expected one of {', '.join(COMPENSATIONS)}"
         f" (additive and affine with :{'|'.join(SCALES)} if wanted)"

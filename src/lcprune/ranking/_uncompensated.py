@@ -1,4 +1,4 @@
-"""No compensation: the criterion's own global ranking."""
+"""Nothing learned: the criterion's own global ranking, and one width for all families."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from lcprune.tracing._graph import ChannelGraph
 
 
 class Uncompensated:
-    """Scores are the saliencies; there is nothing to learn.
+    """Scores are the saliencies, or ranks of them; there is nothing to learn.
 
     Example:
         compensation = Uncompensated(graph, saliency)
         scores = compensation.apply(compensation.identity())
     """
 
-    name = "none"
     parameters = 0
 
-    def __init__(self, graph: ChannelGraph, saliency: Saliency) -> None:
+    def __init__(
+        self, graph: ChannelGraph, saliency: Saliency, scale: str = "raw", name: str = "none"
+    ) -> None:
+        self.name = name
         self._families = len(graph.families)
-        self._scores = scaled(graph, saliency, "raw").scores
+        self._scores = scaled(graph, saliency, scale).scores
 
     def identity(self) -> FloatArray:
         return np.empty((self._families, 0))
@@ -38,3 +40,11 @@ class Uncompensated:
 
     def apply(self, latent: FloatArray) -> FloatArray:
         return self._scores
+
+
+def uniform_width(graph: ChannelGraph, saliency: Saliency) -> Uncompensated:
+    """The control: every family loses the same share of its channels, the lowest scores first.
+
+    One width multiplier for all layers, cut to the budget: ranks within the family are compared.
+    """
+    return Uncompensated(graph, saliency, "family-rank", "uniform")
