@@ -1,0 +1,82 @@
+"""From a plan to a loss."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.ranking import Plan
+from lcprune.slimming import slim
+
+Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
+
+
+class Stopwatch:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+class Evaluator:
+    """Slims a model by a plan, prepares and recalibrates the result, and measures its fitness.
+
+    PyTorch's global generator is seeded by (seed, plan) meanwhile and restored afterwards, so
+    that a fitness that draws from it says the same of the same plan, whenever it is asked.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        fitness: Callable[[nn.Module], float],
+        recalibrate: Recalibrate | None,
+        prepare: Callable[[nn.Module], nn.Module] | None,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._fitness = fitness
+        self._prepare = prepare
+        self._seed = seed
+        # Read once: an iterator would be empty at the second candidate.
+        if isinstance(recalibrate, Iterator):
+            recalibrate = list(recalibrate)
+        self._recalibrate = recalibrate
+
+    def loss(self, plan: Plan, watch: Stopwatch) -> float:
+        """The fitness of the slimmed model, lower is better."""
+        with watch.step("slim"):
+            small = slim(self._model, plan)
+        with _seeded(f"{self._seed} {plan.digest}"):
+            if self._prepare is not None:
+                with watch.step("prepare"):
+                    small = self._prepare(small)
+            if self._recalibrate is not None:
+                with watch.step("recalibrate"):
+                    if callable(self._recalibrate):
+                        self._recalibrate(small)
+                    else:
+                        from lcprune.fitness import recalibrate as recalibrate_statistics
+
+                        recalibrate_statistics(small, self._recalibrate)
+            with watch.step("fitness"):
+                return float(self._fitness(small))
+
+
+@contextmanager
+def _seeded(text: str) -> Iterator[None]:
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        digest = hashlib.sha256(text.encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "little"))
+        yield

@@ -1,0 +1,102 @@
+"""Regularised evolution."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lcprune.errors import InputError
+from lcprune.ranking import Compensation
+from lcprune.searching._strategy import Candidate, trial_generator
+
+_LAST_STEP = 0.2
+
+
+class Evolution:
+    """Evolution in which the oldest leaves, not the worst (Real et al., "Regularized evolution
+    for image classifier architecture search", AAAI 2019, algorithm 1).
+
+    The first candidate is the identity, then draws fill the population; after that each is a
+    copy of the best of ``tournament`` members picked at random, with ``share`` of its families
+    perturbed, at least one. The step of a perturbation falls in a straight line from 1 to 0.2
+    over ``trials`` (in units of the first draws).
+
+    Defaults are those of Chin, Zhang, Marculescu (2018): population 64, tournament 16, a tenth
+    of the families.
+
+    Example:
+        strategy = Evolution(Additive(graph, saliency), trials=400)
+        for _ in range(400):
+            candidate = strategy.ask()
+            strategy.tell(candidate, loss_of(candidate.latent))
+    """
+
+    def __init__(
+        self,
+        compensation: Compensation,
+        trials: int,
+        seed: int = 0,
+        *,
+        population: int = 64,
+        tournament: int = 16,
+        share: float = 0.1,
+    ) -> None:
+        if not (trials >= 1 and population >= 1 and 1 <= tournament <= population):
+            raise InputError(
+                f"evolution of {trials} trials, population {population}, tournament {tournament};"
+                " expected at least 1 each, and no larger tournament than population"
+            )
+        if not 0 <= share <= 1:
+            raise InputError(f"evolution perturbs a share of {share}, expected 0 … 1")
+        self._compensation = compensation
+        self._trials = trials
+        self._seed = seed
+        self._size = population
+        self._tournament = tournament
+        self._share = share
+        self._population: deque[tuple[Candidate, float]] = deque(maxlen=population)
+        self._next = 0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "name": "evolution",
+            "population": self._size,
+            "tournament": self._tournament,
+            "share": self._share,
+        }
+
+    @property
+    def population(self) -> tuple[int, ...]:
+        """Numbers of the living candidates, the oldest first."""
+        return tuple(candidate.number for candidate, _ in self._population)
+
+    def ask(self) -> Candidate:
+        number = self._next
+        self._next += 1
+        if number == 0:
+            return Candidate(number, self._compensation.identity(), "identity")
+        generator = trial_generator(self._seed, number)
+        if number < self._size or not self._population:
+            return Candidate(number, self._compensation.draw(generator), "draw")
+        parent = self._winner(generator)
+        latent = self._compensation.perturb(
+            parent.latent, generator, self._share, self._step(number)
+        )
+        return Candidate(number, latent, "child", parent.number)
+
+    def tell(self, candidate: Candidate, loss: float) -> None:
+        self._next = max(self._next, candidate.number + 1)
+        self._population.append((candidate, loss))
+
+    def _winner(self, generator: np.random.Generator) -> Candidate:
+        living = len(self._population)
+        rivals = generator.choice(living, size=min(self._tournament, living), replace=False)
+        best = min(rivals.tolist(), key=lambda i: (self._population[i][1], i))
+        return self._population[best][0]
+
+    def _step(self, number: int) -> float:
+        return max(_LAST_STEP, 1 - (1 - _LAST_STEP) * number / self._trials)

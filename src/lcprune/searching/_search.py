@@ -1,0 +1,157 @@
+"""The loop that finds a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lcprune.cost import Budget
+from lcprune.criteria import Saliency
+from lcprune.errors import InputError, RunError
+from lcprune.ranking import Compensation, Ranker
+from lcprune.searching._evaluate import Evaluator, Recalibrate, Stopwatch
+from lcprune.searching._identity import run_identity
+from lcprune.searching._journal import Journal
+from lcprune.searching._registry import choose_strategy
+from lcprune.searching._resume import settled_saliency
+from lcprune.searching._strategy import Candidate, Strategy
+from lcprune.searching._trial import SearchProgress, SearchResult, Trial, best_of
+from lcprune.tracing._graph import ChannelGraph
+
+_RECENT = 32
+
+
+def search(
+    model: nn.Module,
+    graph: ChannelGraph,
+    saliency: Saliency,
+    budget: Budget,
+    *,
+    fitness: Callable[[nn.Module], float],
+    recalibrate: Recalibrate | None = None,
+    trials: int = 400,
+    journal: Path | None = None,
+    seed: int = 0,
+    compensation: str | Compensation = "additive",
+    strategy: str | Strategy = "evolution",
+    min_keep: float = 0.1,
+    prepare: Callable[[nn.Module], nn.Module] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    on_trial: Callable[[Trial, SearchProgress], None] | None = None,
+) -> SearchResult:
+    """Learn the compensation whose plan has the lowest ``fitness`` within ``budget``.
+
+    Each candidate is ranked, cut out of ``model`` (which stays as it is), passed through
+    ``prepare``, recalibrated with the batches of ``recalibrate`` (or by it, where it is a
+    function), and given to ``fitness``: lower is better, and what is not finite counts as
+    ``inf``. A plan that was seen before is not evaluated again. Without anything to compensate
+    (``compensation="none"``) there is one candidate.
+
+    ``journal`` is a file that holds every finished trial before the next begins; given again
+    after an interruption at any moment, the search goes on where it was, and ends as it would
+    have without. ``identity`` (JSON) is what else the run depends on: data, weights, how the
+    fitness is made. It must be the same then, but for its key ``environment`` (the machine and
+    what was measured on it), which only warns. Another number of ``trials`` may be asked for:
+    the trials that are there stay, the step of the further ones is that of the new number.
+
+    Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
+    run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
+    a finite loss.
+
+    Source: Chin, Zhang, Marculescu, 2018, arXiv 1810.00518, algorithm 1.
+    """
+    if trials < 1:
+        raise InputError(f"search of {trials} trials, expected 1 or more")
+    ranker = Ranker(graph, saliency, budget, compensation=compensation, min_keep=min_keep)
+    ranker.plan(ranker.compensation.identity())  # before a journal is begun for nothing
+    total = trials if ranker.compensation.parameters else 1
+    chosen = choose_strategy(strategy, ranker.compensation, total, seed)
+    settings = {
+        "seed": seed,
+        "strategy": chosen.settings,
+        "compensation": ranker.compensation.name,
+        "min_keep": min_keep,
+        "budget": ranker.limits,
+    }
+    who = run_identity(graph, saliency, settings, identity)
+    evaluator = Evaluator(model, fitness, recalibrate, prepare, seed)
+    with Journal(journal, who, saliency.values, total) as book:
+        settled = settled_saliency(journal, book.record, who, saliency)
+        if settled is not saliency and isinstance(compensation, str):
+            ranker = Ranker(graph, settled, budget, compensation=compensation, min_keep=min_keep)
+            chosen = choose_strategy(strategy, ranker.compensation, total, seed)
+        if book.record.total != total:
+            book.extend(total)
+        history = list(book.record.trials)
+        for trial in history:
+            chosen.tell(trial.candidate(), trial.loss)
+        seen = {trial.digest: trial for trial in reversed(history)}
+        resumed = len(history)
+        while len(history) < total:
+            candidate = chosen.ask()
+            trial = _tried(candidate, ranker, evaluator, seen)
+            book.commit(trial)
+            chosen.tell(candidate, trial.loss)
+            history.append(trial)
+            seen.setdefault(trial.digest, trial)
+            if on_trial is not None:
+                on_trial(trial, _progress(history, total))
+    return _result(history, resumed, ranker, journal)
+
+
+def _tried(
+    candidate: Candidate, ranker: Ranker, evaluator: Evaluator, seen: Mapping[str, Trial]
+) -> Trial:
+    watch = Stopwatch()
+    with watch.step("plan"):
+        plan = ranker.plan(candidate.latent)
+        digest = plan.digest
+    known = seen.get(digest)
+    loss = evaluator.loss(plan, watch) if known is None else known.loss
+    return Trial(
+        number=candidate.number,
+        latent=tuple(map(tuple, candidate.latent.tolist())),
+        origin=candidate.origin,
+        parent=candidate.parent,
+        loss=loss if math.isfinite(loss) else math.inf,
+        digest=digest,
+        cost=plan.cost,
+        timing=watch.seconds,
+        same_as=None if known is None else known.number,
+    )
+
+
+def _progress(history: list[Trial], total: int) -> SearchProgress:
+    recent = history[-_RECENT:]
+    pace = sum(trial.seconds for trial in recent) / len(recent)
+    return SearchProgress(best_of(history), len(history), total, pace * (total - len(history)))
+
+
+def _result(
+    history: list[Trial], resumed: int, ranker: Ranker, journal: Path | None
+) -> SearchResult:
+    best = best_of(history)
+    if not math.isfinite(best.loss):
+        raise InputError(
+            f"no candidate of {len(history)} has a finite loss, expected a fitness that returns"
+            " finite numbers: check the weights, the data and the fitness"
+        )
+    plan = ranker.plan(best.candidate().latent)
+    if plan.digest != best.digest:
+        raise RunError(
+            f"trial {best.number} of journal {journal} ranks differently here, expected the"
+            " version of lcprune that wrote it"
+        )
+    return SearchResult(
+        plan=plan,
+        loss=best.loss,
+        trials=len(history),
+        seconds=sum(trial.seconds for trial in history),
+        best=best,
+        resumed=resumed,
+        history=tuple(history),
+    )

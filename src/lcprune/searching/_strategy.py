@@ -1,0 +1,47 @@
+"""What proposes candidates and learns from their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from lcprune.ranking import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A latent [families, parameters] to try, and where it comes from.
+
+    ``origin`` is ``identity``, ``draw`` or ``child``; ``parent`` is the number of the candidate
+    that a child was copied from.
+    """
+
+    number: int
+    latent: FloatArray
+    origin: str
+    parent: int | None = None
+
+
+class Strategy(Protocol):
+    """Asked for a candidate, then told its loss, again and again.
+
+    All randomness of candidate n comes from ``trial_generator(seed, n)``. A strategy that was
+    told the first n losses, whether it had been asked for those candidates or not, goes on like
+    one that was asked and told all along: so a search continues from its journal.
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes two strategies the same, as JSON: its name and numbers, without the seed."""
+
+    def ask(self) -> Candidate: ...
+
+    def tell(self, candidate: Candidate, loss: float) -> None: ...
+
+
+def trial_generator(seed: int, number: int) -> np.random.Generator:
+    """The generator of one trial, independent of those of all other trials and seeds."""
+    return np.random.default_rng([number, seed])

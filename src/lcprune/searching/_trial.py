@@ -1,0 +1,74 @@
+"""What a search has tried, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lcprune.ranking import Plan
+from lcprune.searching._strategy import Candidate
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished candidate.
+
+    ``loss`` is the fitness, ``inf`` where that was not finite; ``digest`` and ``cost`` are those
+    of its plan. ``timing`` is seconds by step (``plan``, ``slim``, ``prepare``, ``recalibrate``,
+    ``fitness``). ``same_as`` is the earlier trial with the same plan, whose loss this one has
+    without an evaluation.
+    """
+
+    number: int
+    latent: tuple[tuple[float, ...], ...]
+    origin: str
+    parent: int | None
+    loss: float
+    digest: str
+    cost: Mapping[str, int]
+    timing: Mapping[str, float] = field(default_factory=dict, compare=False)
+    same_as: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the trial took."""
+        return sum(self.timing.values())
+
+    def candidate(self) -> Candidate:
+        """What the strategy had proposed."""
+        latent = np.array(self.latent, dtype=np.float64)
+        return Candidate(self.number, latent, self.origin, self.parent)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the lowest loss, the earliest of several."""
+    return min(trials, key=lambda trial: (trial.loss, trial.number))
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """Where a search stands after a trial; ``seconds_left`` goes by its latest trials."""
+
+    best: Trial
+    done: int
+    total: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best plan of a search.
+
+    ``seconds`` adds up all trials, those from before an interruption included; ``resumed`` is
+    how many of them came from the journal. ``history`` is every trial in order.
+    """
+
+    plan: Plan
+    loss: float
+    trials: int
+    seconds: float
+    best: Trial
+    resumed: int
+    history: tuple[Trial, ...]

@@ -1,0 +1,381 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphs import chain
+from lcprune.cost import Budget
+from lcprune.criteria import Saliency, saliency
+from lcprune.errors import BudgetError, InputError, RunError
+from lcprune.ranking import rank
+from lcprune.searching import (
+    Evolution,
+    SearchProgress,
+    SearchResult,
+    Trial,
+    read_journal,
+    search,
+)
+
+MODEL, GRAPH = chain([24, 20, 28, 32])
+SALIENCY = saliency(MODEL, GRAPH, "l2")
+BUDGET = Budget(macs=0.5)
+PROBE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Fitness:
+    """How far the outputs are from the original's; in the first evaluation after trial
+    ``stop`` it calls ``end``."""
+
+    def __init__(self, stop: int | None = None, end: Callable[[], None] | None = None) -> None:
+        self.calls = 0
+        self.stop = stop
+        self.end = end
+        self.finished = 0
+        with torch.no_grad():
+            self.target = MODEL.eval()(PROBE)
+
+    def on_trial(self, trial: Trial, progress: SearchProgress) -> None:
+        self.finished = progress.done
+
+    def __call__(self, small: nn.Module) -> float:
+        if self.end is not None and self.stop is not None and self.finished >= self.stop:
+            self.end()
+        self.calls += 1
+        with torch.no_grad():
+            return float((small.eval()(PROBE) - self.target).square().mean())
+
+
+def press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(**options: Any) -> SearchResult:
+    options = {"fitness": Fitness(), "trials": 90, **options}
+    return search(MODEL, GRAPH, SALIENCY, BUDGET, **options)
+
+
+def test_the_best_plan_is_within_the_budget_and_no_worse_than_the_plain_ranking() -> None:
+    result = run()
+    plain = rank(GRAPH, SALIENCY, BUDGET)
+    assert result.plan.cost["macs"] <= plain.cost["macs"] * 1.2
+    assert result.loss == min(trial.loss for trial in result.history) < result.history[0].loss
+    assert result.history[0].digest == plain.digest
+    assert result.plan.digest == result.best.digest
+    assert result.plan.latent == {f"f{i}": values for i, values in enumerate(result.best.latent)}
+    assert (result.trials, result.resumed, len(result.history)) == (90, 0, 90)
+    assert result.seconds == pytest.approx(sum(trial.seconds for trial in result.history))
+
+
+def test_the_same_seed_gives_the_same_search_and_another_does_not() -> None:
+    first, second, other = run(seed=1), run(seed=1), run(seed=2)
+    assert first.history == second.history
+    assert first.plan == second.plan
+    assert first.history != other.history
+
+
+def test_a_plan_is_evaluated_once() -> None:
+    fitness = Fitness()
+    result = run(fitness=fitness, trials=150)
+    digests = {trial.digest for trial in result.history}
+    assert fitness.calls == len(digests) < 150
+    for trial in result.history:
+        if trial.same_as is not None:
+            first = result.history[trial.same_as]
+            assert (first.digest, first.loss, first.same_as) == (trial.digest, trial.loss, None)
+            assert set(trial.timing) == {"plan"}
+
+
+@pytest.mark.parametrize("stop", [0, 1, 40, 75])
+@pytest.mark.parametrize("compensation", ["additive", "affine:rank"])
+def test_an_interrupted_search_ends_like_an_unbroken_one(
+    tmp_path: Path, stop: int, compensation: str
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    fitness = Fitness(stop, press_ctrl_c)
+    options = {"journal": journal, "compensation": compensation}
+    with pytest.raises(KeyboardInterrupt):
+        run(fitness=fitness, on_trial=fitness.on_trial, **options)
+    resumed = run(**options)
+    whole = run(compensation=compensation)
+    assert resumed.resumed >= stop
+    assert resumed.history == whole.history
+    assert resumed.plan == whole.plan
+    assert read_journal(journal).trials == whole.history
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from searching import test_search as t
+fitness = t.Fitness({stop}, t.kill)
+t.run(journal=Path({journal!r}), fitness=fitness, on_trial=fitness.on_trial)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_search_that_was_killed_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    tests = str(Path(__file__).parents[1])
+    script = SCRIPT.format(tests=tests, journal=str(journal), stop=70)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    at_death = read_journal(journal).trials
+    assert 70 <= len(at_death) < 90
+    fitness = Fitness()
+    resumed = run(journal=journal, fitness=fitness)
+    whole = run()
+    assert resumed.history == whole.history
+    assert resumed.plan == whole.plan
+    assert resumed.resumed == len(at_death)
+    plans = [len({trial.digest for trial in trials}) for trials in (at_death, whole.history)]
+    assert fitness.calls == plans[1] - plans[0] > 0
+
+
+def test_a_finished_search_is_answered_from_its_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    first = run(journal=journal)
+    again = run(journal=journal, fitness=Fitness(0, press_ctrl_c))
+    assert (again.plan, again.history, again.seconds) == (first.plan, first.history, first.seconds)
+    assert again.resumed == 90
+
+
+def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    short = run(journal=journal, trials=70)
+    longer = run(journal=journal, trials=100)
+    assert longer.history[:70] == short.history
+    assert longer.trials == 100
+    assert longer.loss <= short.loss
+    assert read_journal(journal).total == 100
+
+
+IDENTITY = {"data": "digits", "split": {"recalibrate": 10, "validate": 20}}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1 now"),
+        ({"strategy": "random"}, "strategy.name was 'evolution' and is 'random'"),
+        ({"compensation": "affine"}, "compensation was 'additive' and is 'affine'"),
+        ({"min_keep": 0.2}, "min_keep was 0.1"),
+        ({"identity": {**IDENTITY, "data": "cifar10"}}, "run.data was 'digits' and is 'cifar10'"),
+        (
+            {"identity": {"data": "digits", "split": {"recalibrate": 10, "validate": 30}}},
+            "run.split.validate was 20 and is 30",
+        ),
+        ({"identity": {**IDENTITY, "more": 1}}, "run.more was None and is 1"),
+    ],
+)
+def test_a_journal_of_another_run_is_refused(
+    tmp_path: Path, change: dict[str, Any], key: str
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=3, identity=IDENTITY)
+    before = journal.read_bytes()
+    with pytest.raises(RunError, match=key):
+        run(**{"journal": journal, "trials": 3, "identity": IDENTITY, **change})
+    assert journal.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("budget", "other", "key"),
+    [
+        (Budget(macs=0.6), SALIENCY, "budget.macs"),
+        (Budget(params=0.5), SALIENCY, "budget.macs"),
+        (BUDGET, saliency(MODEL, GRAPH, "l1"), "criterion was 'l2' and is 'l1'"),
+        (BUDGET, Saliency(SALIENCY.values[::-1].copy(), "l2", "sum"), "the saliencies differ"),
+        (BUDGET, Saliency(SALIENCY.values, "l2", "max"), "reduction"),
+    ],
+)
+def test_another_budget_or_saliency_is_refused(
+    tmp_path: Path, budget: Budget, other: Saliency, key: str
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=3)
+    with pytest.raises(RunError, match=key):
+        search(MODEL, GRAPH, other, budget, fitness=Fitness(), trials=3, journal=journal)
+
+
+def test_another_graph_is_refused(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=3)
+    model, graph = chain([24, 20, 32, 28])
+    with pytest.raises(RunError, match="graph was"):
+        search(
+            model,
+            graph,
+            saliency(model, graph),
+            Budget(macs=read_journal(journal).identity["budget"]["macs"]),
+            fitness=Fitness(),
+            trials=3,
+            journal=journal,
+        )
+
+
+def test_another_machine_warns_and_goes_on(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    settings = {"data": "digits", "environment": {"precision": "bfloat16", "threads": 2}}
+    run(journal=journal, trials=50, identity=settings)
+    settings = {"data": "digits", "environment": {"precision": "float32", "threads": 2}}
+    with pytest.warns(UserWarning, match="environment.precision was 'bfloat16' and is 'float32'"):
+        result = run(journal=journal, identity=settings)
+    assert result.resumed == 50
+    assert result.history == run().history
+    assert read_journal(journal).identity["environment"]["precision"] == "bfloat16"
+
+
+def test_saliencies_that_differ_in_the_last_digits_give_way_to_those_of_the_journal(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=50)
+    shaken = Saliency(SALIENCY.values * (1 + 1e-9), "l2", "sum")
+    with pytest.warns(UserWarning, match="last digits"):
+        result = search(MODEL, GRAPH, shaken, BUDGET, fitness=Fitness(), trials=90, journal=journal)
+    assert result.history == run().history
+    assert result.plan == run().plan
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_counts_as_infinite(tmp_path: Path, bad: float) -> None:
+    journal = tmp_path / "search.sqlite"
+    inner = Fitness()
+
+    def fitness(small: nn.Module) -> float:
+        loss = inner(small)
+        return bad if inner.calls % 2 else loss
+
+    result = run(fitness=fitness, journal=journal)
+    losses = [trial.loss for trial in read_journal(journal).trials]
+    assert losses[0] == math.inf
+    assert math.isfinite(result.loss)
+    assert result.loss == min(losses)
+
+
+def test_no_finite_loss_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no candidate of 5 has a finite loss"):
+        run(fitness=lambda small: math.nan, trials=5)
+
+
+def test_a_candidate_is_slimmed_prepared_recalibrated_and_measured_in_this_order() -> None:
+    calls: list[str] = []
+
+    def prepare(small: nn.Module) -> nn.Module:
+        calls.append("prepare")
+        assert sum(p.numel() for p in small.parameters()) < sum(
+            p.numel() for p in MODEL.parameters()
+        )
+        return nn.Sequential(small)
+
+    def recalibrate(small: nn.Module) -> None:
+        calls.append("recalibrate")
+        assert isinstance(small[0], nn.Sequential)  # type: ignore[index]
+
+    def fitness(small: nn.Module) -> float:
+        calls.append("fitness")
+        return 0.0
+
+    result = run(fitness=fitness, prepare=prepare, recalibrate=recalibrate, trials=1)
+    assert calls == ["prepare", "recalibrate", "fitness"]
+    assert list(result.best.timing) == ["plan", "slim", *calls]
+
+
+def test_the_model_and_the_global_generator_are_left_alone() -> None:
+    before = {name: value.clone() for name, value in MODEL.state_dict().items()}
+    state = torch.get_rng_state()
+    run(fitness=lambda small: float(torch.rand(())), trials=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in MODEL.state_dict().items())
+
+
+def test_a_fitness_that_draws_says_the_same_of_the_same_plan() -> None:
+    seen: list[list[float]] = []
+    for junk in range(2):
+        torch.manual_seed(junk)
+        result = run(fitness=lambda small: float(torch.rand(())), trials=80)
+        seen.append([trial.loss for trial in result.history])
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) > 40
+
+
+def test_progress_is_told_after_every_new_trial(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    told: list[tuple[Trial, SearchProgress]] = []
+
+    def on_trial(trial: Trial, progress: SearchProgress) -> None:
+        # Whoever is told of a trial finds it in the journal.
+        assert read_journal(journal).trials[-1] == trial
+        told.append((trial, progress))
+
+    run(journal=journal, trials=4)
+    result = run(journal=journal, trials=10, on_trial=on_trial)
+    assert [trial.number for trial, _ in told] == [4, 5, 6, 7, 8, 9]
+    assert [progress.done for _, progress in told] == [5, 6, 7, 8, 9, 10]
+    assert {progress.total for _, progress in told} == {10}
+    for trial, progress in told:
+        assert progress.best.loss == min(t.loss for t in result.history[: trial.number + 1])
+    assert [progress.seconds_left > 0 for _, progress in told] == [True] * 5 + [False]
+
+
+def test_without_compensation_there_is_one_candidate() -> None:
+    result = run(compensation="none")
+    assert result.trials == 1
+    assert result.plan.digest == rank(GRAPH, SALIENCY, BUDGET).digest
+    assert result.plan.compensation == "none"
+
+
+def test_a_strategy_of_ones_own() -> None:
+    from lcprune.ranking import Additive
+
+    compensation = Additive(GRAPH, SALIENCY, "std")
+    strategy = Evolution(compensation, 30, population=8, tournament=2)
+    result = run(compensation=compensation, strategy=strategy, trials=30)
+    assert [trial.origin for trial in result.history].count("child") == 22
+    assert result.plan.compensation == "additive:std"
+
+
+def test_nothing_is_written_for_what_can_not_begin(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    with pytest.raises(BudgetError, match="least possible"):
+        search(MODEL, GRAPH, SALIENCY, Budget(macs="1%"), fitness=Fitness(), journal=journal)
+    for bad in ({"trials": 0}, {"strategy": "x"}, {"compensation": "x"}, {"identity": {"a": {1}}}):
+        with pytest.raises(InputError):
+            run(**{"journal": journal, **bad})
+    with pytest.raises(InputError, match="finite"):
+        search(
+            MODEL,
+            GRAPH,
+            Saliency(np.full(GRAPH.prunable, np.nan), "l2", "sum"),
+            BUDGET,
+            fitness=Fitness(),
+            journal=journal,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_identity_in_the_journal_is_plain_json(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=2, identity=IDENTITY)
+    identity = json.loads(json.dumps(read_journal(journal).identity))
+    assert identity["run"] == IDENTITY
+    assert identity["budget"] == BUDGET.limits({"macs": 2 * identity["budget"]["macs"] + 1})
+    assert identity["environment"]["threads"] == torch.get_num_threads()
