@@ -53,11 +53,11 @@ class Evaluator:
             recalibrate = list(recalibrate)
         self._recalibrate = recalibrate
 
-    def loss(self, plan: Plan, watch: Stopwatch) -> float:
-        """The fitness of the slimmed model, lower is better."""
+    def loss(self, plan: Plan, digest: str, watch: Stopwatch) -> float:
+        """The fitness of the slimmed model, lower is better; ``digest`` is the plan's."""
         with watch.step("slim"):
             small = slim(self._model, plan)
-        with _seeded(f"{self._seed} {plan.digest}"):
+        with _seeded(f"{self._seed} {digest}"):
             if self._prepare is not None:
                 with watch.step("prepare"):
                     small = self._prepare(small)

@@ -111,7 +111,7 @@ def _tried(
         plan = ranker.plan(candidate.latent)
         digest = plan.digest
     known = seen.get(digest)
-    loss = evaluator.loss(plan, watch) if known is None else known.loss
+    loss = evaluator.loss(plan, digest, watch) if known is None else known.loss
     return Trial(
         number=candidate.number,
         latent=tuple(map(tuple, candidate.latent.tolist())),
