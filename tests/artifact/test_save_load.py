@@ -126,6 +126,12 @@ def test_the_description_says_what_is_needed(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == sorted([ARTIFACT, PLAN, WEIGHTS])
 
 
+def test_files_have_the_permissions_of_any_new_file(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    for path in saved.iterdir():
+        assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path, example: Tensor) -> None:
     small = slim(make(), PLAN_OF_NET)
     save(small, tmp_path / "twice", plan=PLAN_OF_NET, example_input=example)
@@ -146,7 +152,7 @@ def test_a_failed_save_leaves_the_earlier_model(
         raise OSError(28, "No space left on device")
 
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(InputError, match="No space left"):
         save(slim(make(5), PLAN_OF_NET), saved, plan=PLAN_OF_NET, example_input=example)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before

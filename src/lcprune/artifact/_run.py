@@ -146,10 +146,11 @@ def update_run(directory: Path, record: RunRecord, **state: Any) -> RunRecord:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other processes out of a run directory; ``RunError`` where one is at work there.
+    """Make a run directory and keep other processes out; ``RunError`` where one is at work there.
 
     The lock is the operating system's and ends with the process, however that ends.
     """
+    make_directory(directory)
     try:
         import fcntl
     except ImportError:  # Windows

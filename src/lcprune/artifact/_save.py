@@ -55,7 +55,8 @@ def save(
         planned = stack.enter_context(replacing(directory / PLAN))
         planned.write_text(plan.to_json(), encoding="utf-8")
         try:
-            safetensors.torch.save_file(_untied(small), weights, metadata={"format": "pt"})
+            # Through bytes: the library's own files come without the user's permission mask.
+            weights.write_bytes(safetensors.torch.save(_untied(small), {"format": "pt"}))
         except (SafetensorError, RuntimeError, ValueError) as error:
             raise InputError(f"can't write {directory / WEIGHTS}: {_one_line(error)}") from error
         description = {
