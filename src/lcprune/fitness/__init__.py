@@ -2,7 +2,8 @@
 
 from lcprune.fitness._choose_precision import choose_precision
 from lcprune.fitness._cross_entropy import CrossEntropy
+from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
 from lcprune.fitness._recalibrate import recalibrate
 
-__all__ = ["CrossEntropy", "Precision", "choose_precision", "recalibrate"]
+__all__ = ["CrossEntropy", "Precision", "choose_precision", "eval_mode", "recalibrate"]

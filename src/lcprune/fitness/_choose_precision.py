@@ -99,7 +99,7 @@ def _fastest(
 
 def _run(model: nn.Module, images: Tensor, batch: int) -> None:
     with eval_mode(model), torch.inference_mode():
-        for part in images.split(batch):
+        for part in torch.split(images, batch):
             model(part)
     if images.device.type == "cuda":
         torch.cuda.synchronize(images.device)

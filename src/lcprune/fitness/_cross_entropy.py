@@ -33,7 +33,9 @@ class CrossEntropy:
                 f"expected as many labels as images, at least one: {len(images)} and {len(labels)}"
             )
         held = images if precision is None else precision.cast(images)
-        self._batches = tuple(zip(held.split(batch), labels.split(batch), strict=True))
+        self._batches = tuple(
+            zip(torch.split(held, batch), torch.split(labels, batch), strict=True)
+        )
         self._count = len(labels)
         self._classes = int(labels.max()) + 1
 

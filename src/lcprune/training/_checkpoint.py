@@ -1,0 +1,108 @@
+"""The state of a training after an epoch, as one file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.errors import RunError
+from lcprune.training._config import TrainingConfig
+from lcprune.training._report import EpochReport
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Epochs that are done, and the generators' states after them."""
+
+    reports: tuple[EpochReport, ...]
+    generators: tuple[Tensor, ...]
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    progress: Progress,
+) -> None:
+    """Write the state of a training in one step: the file is either the old or the new one."""
+    state = {
+        "schema": SCHEMA,
+        "config": _plain(config),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "reports": [list(astuple(report)) for report in progress.reports],
+        "generators": list(progress.generators),
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
+) -> Progress:
+    """Put a saved state into ``model`` and ``optimizer``.
+
+    ``RunError`` where the file is damaged, or belongs to another model or configuration.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        saved = state["config"]
+        if state["schema"] != SCHEMA:
+            raise RunError(f"{path}: checkpoint of schema {state['schema']}, expected {SCHEMA}")
+        for name, value in _plain(config).items():
+            if saved.get(name) != value:
+                raise RunError(
+                    f"{path}: a checkpoint of a training with {name} = {saved.get(name)!r}, "
+                    f"expected {value!r}"
+                )
+        _check_model(path, model, state["model"])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Progress(
+            reports=tuple(EpochReport(*values) for values in state["reports"]),
+            generators=tuple(state["generators"]),
+        )
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
+        raise RunError(f"{path}: not a checkpoint that can be resumed") from error
+
+
+def _check_model(path: Path, model: nn.Module, saved: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    for key in [*own, *saved]:
+        if key not in own or key not in saved or own[key].shape != saved[key].shape:
+            raise RunError(f"{path}: a checkpoint of another model: {key!r} differs")
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    return asdict(config)

@@ -1,0 +1,70 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lcprune.errors import InputError
+from lcprune.fitness import Precision
+
+Schedule = Literal["cosine", "one-cycle"]
+Dtype = Literal["float32", "bfloat16"]
+
+WARM_UP = 0.15
+"""Share of a one-cycle run in which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Gradient descent with Nesterov momentum, and distillation where there is a teacher.
+
+    ``learning_rate`` is the peak of the schedule, which falls to zero as half a cosine
+    (``cosine``: from the first step; ``one-cycle``: after a linear rise). ``weight_decay`` is for
+    weights of two and more dimensions, not for biases and norms. With a teacher the loss is
+    (1 - ``alpha``) times the cross-entropy plus ``alpha`` T^2 times the divergence of the outputs
+    at ``temperature`` T from the teacher's (Hinton et al., 2015, section 2). ``clip`` bounds the
+    norm of the gradient.
+
+    ``dtype`` bfloat16 runs convolutions and matrix products in bfloat16 and keeps weights, norms
+    and loss in float32; ``teacher_precision`` is what the teacher's copy runs in.
+    ``InputError`` for a value out of range.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "one-cycle"
+    temperature: float = 4.0
+    alpha: float = 0.7
+    clip: float | None = None
+    seed: int = 0
+    dtype: Dtype = "float32"
+    channels_last: bool = False
+    teacher_precision: Precision = field(default_factory=Precision)
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "epochs": self.epochs >= 0,
+            "learning_rate": 0 < self.learning_rate < math.inf,
+            "momentum": 0 < self.momentum < 1,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "schedule": self.schedule in ("cosine", "one-cycle"),
+            "temperature": 0 < self.temperature < math.inf,
+            "alpha": 0 <= self.alpha <= 1,
+            "clip": self.clip is None or 0 < self.clip < math.inf,
+            "dtype": self.dtype in ("float32", "bfloat16"),
+        }
+        for name, fine in ranges.items():
+            if not fine:
+                raise InputError(f"training: {name} of {getattr(self, name)!r} is out of range")
+
+    def learning_rate_at(self, progress: float) -> float:
+        """The learning rate when ``progress``, 0..1, of all steps are done."""
+        warm_up = WARM_UP if self.schedule == "one-cycle" else 0.0
+        if progress < warm_up:
+            return self.learning_rate * progress / warm_up
+        fall = (progress - warm_up) / (1 - warm_up)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
