@@ -1,1 +1,64 @@
-"""Shrink a convolutional network to a resource budget with layer-compensated pruning."""
+"""Shrink a convolutional network to a resource budget with layer-compensated pruning.
+
+    import lcprune as lp
+
+    graph = lp.trace(model, example_input)
+    budget = lp.Budget(macs=0.5)
+    saliency = lp.saliency(model, graph, "l2")
+    result = lp.search(model, graph, saliency, budget, fitness=fitness, recalibrate=batches)
+    small = lp.slim(model, result.plan)
+    error = lp.verify(model, small, result.plan, example_input)
+
+Source: Chin, Zhang, Marculescu, "Layer-compensated pruning for resource-constrained convolutional
+neural networks", 2018, arXiv 1810.00518.
+"""
+
+from lcprune.artifact import load, save
+from lcprune.cost import Budget, CostModel
+from lcprune.criteria import Saliency, saliency
+from lcprune.errors import (
+    BudgetError,
+    DataError,
+    InputError,
+    LcpruneError,
+    ModelError,
+    RunError,
+    VerificationError,
+    WeightsError,
+)
+from lcprune.fitness import recalibrate
+from lcprune.ranking import Plan, rank
+from lcprune.searching import SearchResult, Trial, search
+from lcprune.slimming import slim, verify
+from lcprune.tracing import ChannelGraph, ChannelPad, trace
+from lcprune.training import TrainingConfig, finetune
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "ChannelGraph",
+    "ChannelPad",
+    "CostModel",
+    "DataError",
+    "InputError",
+    "LcpruneError",
+    "ModelError",
+    "Plan",
+    "RunError",
+    "Saliency",
+    "SearchResult",
+    "TrainingConfig",
+    "Trial",
+    "VerificationError",
+    "WeightsError",
+    "finetune",
+    "load",
+    "rank",
+    "recalibrate",
+    "saliency",
+    "save",
+    "search",
+    "slim",
+    "trace",
+    "verify",
+]
