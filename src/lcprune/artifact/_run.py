@@ -186,7 +186,7 @@ def _clear(directory: Path) -> None:
     try:
         for name in names:
             (directory / name).unlink(missing_ok=True)
-        for leftover in directory.glob(f"{PARTIAL}*"):
+        for leftover in (*directory.glob(f"{PARTIAL}*"), *directory.glob(".*checkpoint.pt.part")):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"can't write {directory}: {error.strerror or error}") from error

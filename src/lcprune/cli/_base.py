@@ -1,0 +1,40 @@
+"""The base network of a run: given, or trained first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+from lcprune import artifact
+from lcprune.cli._config import PruneConfig
+from lcprune.cli._prepare import Inputs
+from lcprune.cli._progress import Reporter
+from lcprune.cli._train import train
+from lcprune.models import load_weights
+
+
+def trained_base(config: PruneConfig, out: Path, inputs: Inputs, reporter: Reporter) -> nn.Module:
+    """The base network on the CPU, in eval mode; with ``base_epochs`` trained, once a run."""
+    model = inputs.model
+    if config.base_epochs:
+        saved = out / artifact.BASE
+        if not saved.exists():
+            train(
+                model,
+                config,
+                inputs,
+                "training",
+                epochs=config.base_epochs,
+                teacher=None,
+                checkpoint=out / artifact.BASE_CHECKPOINT,
+                reporter=reporter,
+            )
+            with artifact.replacing(saved) as temporary:
+                state = {name: value.cpu() for name, value in model.state_dict().items()}
+                temporary.write_bytes(safetensors.torch.save(state))
+        # Read back even when just trained, so that a resumed run has the same.
+        model.cpu()
+        load_weights(model, str(saved), config.model)
+    return model.eval()

@@ -1,0 +1,42 @@
+"""Accuracy and cost of a saved result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.table import Table
+
+from lcprune.artifact import load
+from lcprune.cli._measure import measure_latency
+from lcprune.cli._prepare import check_logits, choose_device
+from lcprune.cli._table import quantity
+from lcprune.cost import CostModel
+from lcprune.data import load_data
+from lcprune.tracing import trace
+from lcprune.training import evaluate_top1
+
+
+def evaluate_saved(
+    directory: Path, data_name: str, *, device: str = "auto", trust_factory: bool = False
+) -> Iterator[Table]:
+    """What to print about the model in ``directory``: top-1 on the test split, costs, latency.
+
+    Everything is measured on the loaded model. ``InputError`` where the directory or the data
+    can't be used or don't fit one another.
+    """
+    where = choose_device(device)
+    model = load(directory, trust_factory=trust_factory)
+    data = load_data(data_name)
+    example_input = data.normalise(data.test.pixels[:1])
+    check_logits(model, example_input, data)
+    cost = CostModel(trace(model, example_input)).evaluate()
+    latency = measure_latency(model, example_input)
+    top1 = evaluate_top1(model.to(where), data.test, data)
+    table = Table("", title=f"{directory} on {data.name}", title_justify="left")
+    table.add_column("value", justify="right")
+    table.add_row(f"top-1 of {len(data.test)} test images, %", f"{top1:.2f}")
+    table.add_row("MACs (multiply-adds)", quantity(cost["macs"]))
+    table.add_row("parameters", quantity(cost["params"]))
+    table.add_row(f"latency, ms (batch 1, {latency.threads} threads)", f"{latency.value:.2f}")
+    yield table

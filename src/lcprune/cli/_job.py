@@ -1,0 +1,62 @@
+"""The pruning job, from what the user gave to a finished run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcprune import artifact
+from lcprune.artifact import RunRecord, RunState, Summary
+from lcprune.cli._config import PruneConfig
+from lcprune.cli._prepare import prepare
+from lcprune.cli._progress import Reporter, Silent
+from lcprune.cli._stages import Stages
+from lcprune.errors import RunError
+
+
+def prune_job(
+    config: PruneConfig,
+    out: str | Path,
+    *,
+    command: str = "prune",
+    resume: bool = False,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Prune a model to a budget, fine-tune it, and write everything to the directory ``out``.
+
+    A run that was interrupted, at whatever moment, goes on with ``resume`` and ends with the
+    same plan and weights; ``resume`` on a finished run gives its summary again. ``force``
+    replaces an earlier run. ``command`` is the subcommand that a later ``--resume`` takes.
+
+    ``InputError`` where the configuration or ``out`` can't be used; then nothing was written.
+    ``VerificationError`` where the slimmed network is not the masked original; then no network
+    is published.
+    """
+    out = Path(out)
+    reporter = reporter or Silent()
+    state = artifact.check_run(out, resume=resume, force=force)
+    record: RunRecord | None = None
+    if resume and state is not RunState.EMPTY:
+        record = _same_run(out, config)
+        if state is RunState.FINISHED:
+            return artifact.read_summary(out)
+    inputs = prepare(config)
+    with artifact.locked(out):
+        if record is None:
+            record = RunRecord(command, config.as_json())
+            artifact.begin_run(out, record)
+        summary = Stages(config, out, inputs, record, reporter).run()
+        artifact.write_summary(out, summary)
+    return summary
+
+
+def _same_run(out: Path, config: PruneConfig) -> RunRecord:
+    record = artifact.read_run(out)
+    asked = config.as_json()
+    key = record.first_difference(asked)
+    if key is not None:
+        raise RunError(
+            f"can't resume with another {key}: the run in {out} has "
+            f"{record.configuration.get(key)!r}, asked was {asked.get(key)!r}"
+        )
+    return record

@@ -1,0 +1,113 @@
+"""Everything that the user gave, loaded and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lcprune.cli._config import PruneConfig
+from lcprune.cost import Budget
+from lcprune.criteria import Saliency, saliency
+from lcprune.data import Data, SearchSplit, load_data, search_split
+from lcprune.errors import InputError, ModelError
+from lcprune.models import build, load_weights
+from lcprune.ranking import rank
+from lcprune.searching import STRATEGIES
+from lcprune.tracing import ChannelGraph, trace
+from lcprune.training import check_logits as one_logit_per_class
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run works with: ``model`` is the base network, on the CPU, in eval mode."""
+
+    data: Data
+    model: nn.Module
+    graph: ChannelGraph
+    budget: Budget
+    split: SearchSplit
+    example_input: Tensor
+    device: torch.device
+
+
+def prepare(config: PruneConfig) -> Inputs:
+    """Load and check what ``config`` names, down to a first cut; writes nothing.
+
+    ``InputError`` with what was expected where any of it can't be used.
+    """
+    budget = Budget.parse(config.budget)
+    if config.strategy not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise InputError(f"unknown strategy {config.strategy!r}, expected one of {known}")
+    device = choose_device(config.device)
+    data = load_data(config.data)
+    model = build(
+        config.model, classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
+    )
+    load_weights(model, config.weights, config.model)
+    model.eval()
+    example_input = data.normalise(data.train.pixels[:1])
+    check_logits(model, example_input, data)
+    split = search_split(
+        len(data.train), config.recalibrate_images, config.fitness_images, config.seed
+    )
+    graph = trace(model, example_input)
+    inputs = Inputs(data, model, graph, budget, split, example_input, device)
+    # Criterion, compensation and budget are right if they give a plan.
+    rank(
+        graph,
+        score(config, inputs),
+        budget,
+        compensation=config.compensation,
+        min_keep=config.min_keep,
+    )
+    return inputs
+
+
+def score(config: PruneConfig, inputs: Inputs) -> Saliency:
+    """The saliency that ``config`` asks for, on images that the fitness doesn't see."""
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in inputs.split.recalibrate.split(config.batch_size):
+            part = inputs.data.train.subset(chosen)
+            yield inputs.data.normalise(part.pixels), part.labels
+
+    return saliency(
+        inputs.model,
+        inputs.graph,
+        config.criterion,
+        reduction=config.reduction,
+        data=batches(),
+        loss=functional.cross_entropy,
+        seed=config.seed,
+    )
+
+
+def check_logits(model: nn.Module, example_input: Tensor, data: Data) -> None:
+    """``ModelError`` unless the model gives one number for each class of the data."""
+    try:
+        with torch.no_grad():
+            output = model(example_input)
+    except Exception as error:
+        shape = "x".join(map(str, example_input.shape))
+        text = " ".join(str(error).split())[:200]
+        raise ModelError(f"the model fails on an image of {data.name} ({shape}): {text}") from error
+    one_logit_per_class(output, 1, len(data.classes))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU if there is one. ``InputError`` if absent."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {name!r} can't be used: expected auto, cpu or cuda") from error
+    if device.type == "meta":
+        raise InputError("device 'meta' can't be used: expected auto, cpu or cuda")
+    return device

@@ -1,0 +1,198 @@
+"""The stages of a pruning run, each of which can be left at any moment and gone on with."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from lcprune import artifact
+from lcprune.artifact import Latency, RunRecord, Summary
+from lcprune.cli._base import trained_base
+from lcprune.cli._config import PruneConfig
+from lcprune.cli._measure import measure_latency
+from lcprune.cli._prepare import Inputs, score
+from lcprune.cli._progress import Reporter
+from lcprune.cli._summarise import Figures, summarise
+from lcprune.cli._train import train
+from lcprune.errors import RunError
+from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
+from lcprune.models import state_sha256
+from lcprune.searching import SearchProgress, SearchResult, Trial, search
+from lcprune.slimming import slim, verify
+from lcprune.training import TrainingResult, evaluate_top1
+
+Value = TypeVar("Value")
+
+_RECALIBRATION_BATCH = 250
+_MEASURED_IMAGES = 250
+
+
+class Stages:
+    """One run: every stage takes what an earlier process left of it and does the rest.
+
+    What a stage finds out and a later process needs again (a choice by measurement, an accuracy)
+    is in the state of ``run.json``; the search has its journal and training its checkpoint.
+    """
+
+    def __init__(
+        self, config: PruneConfig, out: Path, inputs: Inputs, record: RunRecord, reporter: Reporter
+    ) -> None:
+        self._config = config
+        self._out = out
+        self._inputs = inputs
+        self._record = record
+        self._reporter = reporter
+        self._device = inputs.device
+
+    def run(self) -> Summary:
+        """Go through all stages and save the network; the summary is not written yet."""
+        base = trained_base(self._config, self._out, self._inputs, self._reporter)
+        self._know("data_sha256", self._inputs.data.fingerprint)
+        self._know("base_weights_sha256", state_sha256(base))
+        on_device = copy.deepcopy(base).to(self._device)
+        top1_before = self._once("top1_before", lambda: self._top1(on_device))
+        self._reporter.stage(f"base network: top-1 {top1_before:.2f} % on the test split")
+        precision = self._precision(on_device)
+        result = self._search(on_device, precision)
+        small = slim(base, result.plan)
+        error = verify(base, small, result.plan, self._inputs.example_input)
+        self._reporter.stage(f"verified: within {error:.1e} of the masked original")
+        small.to(self._device)
+        recalibrate(small, self._recalibration_batches())
+        top1_pruned = self._once("top1_pruned", lambda: self._top1(small))
+        self._reporter.stage(f"pruned and recalibrated: top-1 {top1_pruned:.2f} %")
+        trained = self._finetune(small, on_device, precision)
+        top1_after = self._once("top1_after", lambda: self._top1(small))
+        figures = Figures(
+            top1_before=top1_before,
+            top1_pruned=top1_pruned,
+            top1_after=top1_after,
+            verify_error=error,
+            result=result,
+            precision=precision,
+            trained=trained,
+            latency_before=self._latency(on_device),
+            latency_after=self._latency(small),
+            base_weights_sha256=self._record.state["base_weights_sha256"],
+        )
+        summary = summarise(self._config, self._inputs, figures)
+        artifact.save(
+            small.cpu(),
+            self._out,
+            plan=result.plan,
+            factory=self._config.model,
+            example_input=self._inputs.example_input,
+            classes=len(self._inputs.data.classes),
+        )
+        return summary
+
+    def _precision(self, model: nn.Module) -> Precision:
+        """How candidates are run; what was once measured holds for the whole run."""
+        asked = self._config.search_dtype
+        if asked != "auto":
+            return Precision(asked, channels_last=asked != "float32")
+
+        def measured() -> dict[str, Any]:
+            pixels = self._inputs.data.train.pixels[:_MEASURED_IMAGES]
+            images = self._inputs.data.normalise(pixels).to(self._device)
+            return asdict(choose_precision(model, images))
+
+        return Precision(**self._once("precision", measured))
+
+    def _search(self, model: nn.Module, precision: Precision) -> SearchResult:
+        config, inputs = self._config, self._inputs
+        validation = inputs.data.train.subset(inputs.split.validate)
+        images = inputs.data.normalise(validation.pixels).to(self._device)
+        fitness = CrossEntropy(
+            images, validation.labels.to(self._device), precision.batch, precision
+        )
+        identity = {
+            "model": config.model,
+            "data": inputs.data.fingerprint,
+            "weights": self._record.state["base_weights_sha256"],
+            "recalibrate": inputs.split.recalibrate.tolist(),
+            "validate": inputs.split.validate.tolist(),
+            "environment": {"device": str(self._device), "precision": asdict(precision)},
+        }
+        with (
+            self._reporter.progress("search", config.trials) as advance,
+            _warnings_to(self._reporter),
+        ):
+
+            def on_trial(trial: Trial, progress: SearchProgress) -> None:
+                advance(progress.done, f"best loss {progress.best.loss:.4f}")
+
+            result = search(
+                model,
+                inputs.graph,
+                score(config, inputs),
+                inputs.budget,
+                fitness=fitness,
+                recalibrate=[precision.cast(b) for b in self._recalibration_batches()],
+                trials=config.trials,
+                journal=self._out / artifact.JOURNAL,
+                seed=config.seed,
+                compensation=config.compensation,
+                strategy=config.strategy,
+                min_keep=config.min_keep,
+                prepare=precision.apply,
+                identity=identity,
+                on_trial=on_trial,
+            )
+        self._reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
+        return result
+
+    def _finetune(
+        self, small: nn.Module, teacher: nn.Module, precision: Precision
+    ) -> TrainingResult:
+        return train(
+            small,
+            self._config,
+            self._inputs,
+            "fine-tuning",
+            epochs=self._config.finetune_epochs,
+            teacher=teacher if self._config.distill else None,
+            teacher_precision=precision,
+            checkpoint=self._out / artifact.CHECKPOINT,
+            reporter=self._reporter,
+        )
+
+    def _recalibration_batches(self) -> list[Tensor]:
+        pixels = self._inputs.data.train.pixels[self._inputs.split.recalibrate]
+        images = self._inputs.data.normalise(pixels).to(self._device)
+        return list(images.split(_RECALIBRATION_BATCH))
+
+    def _top1(self, model: nn.Module) -> float:
+        return evaluate_top1(model, self._inputs.data.test, self._inputs.data)
+
+    def _latency(self, model: nn.Module) -> Latency:
+        return measure_latency(model, self._inputs.example_input.to(self._device))
+
+    def _once(self, key: str, find: Callable[[], Value]) -> Value:
+        """What ``find`` returns, by an earlier process or now."""
+        if key not in self._record.state:
+            self._record = artifact.update_run(self._out, self._record, **{key: find()})
+        value: Value = self._record.state[key]
+        return value
+
+    def _know(self, key: str, value: str) -> None:
+        """Keep a hash of what the run works on; ``RunError`` where a resumed run has another."""
+        if self._once(key, lambda: value) != value:
+            what = {"data_sha256": "data", "base_weights_sha256": "weights"}[key]
+            raise RunError(f"can't resume: the {what} are not those that the run began with")
+
+
+@contextmanager
+def _warnings_to(reporter: Reporter) -> Iterator[None]:
+    """Tell warnings as a line each, without the place in the code that Python adds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: reporter.warn(str(message))
+        yield
