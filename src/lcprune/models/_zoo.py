@@ -51,6 +51,8 @@ def build(name: str, *, classes: int | None, input_shape: Shape, seed: int = 0) 
             return _timm(name, classes, input_shape)
         if is_factory(name):
             return _foreign(name, classes, input_shape)
+    if name in _torchvision_names():
+        raise ModelError(f"unknown model {name!r}: did you mean torchvision/{name}?")
     raise ModelError(f"unknown model {name!r}{_near(name, list(OWN))}")
 
 
@@ -76,6 +78,14 @@ def _torchvision(name: str, classes: int | None, input_shape: Shape) -> nn.Modul
         # that a fresh one is the same function as the one whose weights were saved.
         options |= {"aux_logits": False, "init_weights": True, "transform_input": True}
     return _module(name, lambda: models.get_model(short, weights=None, **options))
+
+
+def _torchvision_names() -> list[str]:
+    try:
+        names: list[str] = importlib.import_module("torchvision.models").list_models()
+    except (ImportError, RuntimeError):
+        return []
+    return names
 
 
 def _timm(name: str, classes: int | None, input_shape: Shape) -> nn.Module:
