@@ -1,0 +1,82 @@
+"""The loss on held-back images."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lcprune.errors import DataError, ModelError
+from lcprune.fitness import CrossEntropy, Precision
+from lcprune.models import build
+
+
+class Logits(nn.Module):
+    """Takes its first pixels as logits."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.classes = classes
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = self.dropout(input.flatten(1)[:, : self.classes])
+        return output
+
+
+@given(count=st.integers(1, 20), batch=st.integers(1, 25), seed=st.integers(0, 99))
+def test_equals_the_definition_whatever_the_batch(count: int, batch: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 1, 2, 2, generator=generator) * 5
+    labels = torch.randint(4, (count,), generator=generator)
+    expected = 0.0
+    for image, label in zip(images.double(), labels, strict=True):
+        logits = image.flatten()
+        expected += math.log(sum(math.exp(x) for x in logits)) - float(logits[label])
+    model = Logits().train()
+    loss = CrossEntropy(images, labels, batch)(model)
+    assert loss == pytest.approx(expected / count, rel=1e-5, abs=1e-6)
+    assert model.training
+    assert model.dropout.training
+
+
+def test_a_loss_that_is_no_number_is_infinite() -> None:
+    images = torch.full((2, 1, 2, 2), float("nan"))
+    assert CrossEntropy(images, torch.zeros(2, dtype=torch.int64), 2)(Logits()) == math.inf
+
+
+def test_precision_holds_the_images_as_the_model_wants_them() -> None:
+    precision = Precision("bfloat16", True, 8)
+    images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+    model = build("digits_resnet", classes=10, input_shape=(1, 8, 8)).eval()
+    exact = CrossEntropy(images, labels, 8)(model)
+    rough = CrossEntropy(images, labels, 8, precision)(precision.apply(model))
+    assert rough == pytest.approx(exact, rel=0.05)
+    assert rough != exact
+
+
+def test_log_softmax_is_float32() -> None:
+    class Half(nn.Module):
+        def forward(self, input: Tensor) -> Tensor:
+            return torch.tensor([[3.0, 0.0]]).bfloat16().expand(len(input), 2)
+
+    labels = torch.ones(3, dtype=torch.int64)
+    loss = CrossEntropy(torch.zeros(3, 1), labels, 3)(Half())
+    assert loss == pytest.approx(3 + math.log1p(math.exp(-3)), rel=1e-6)
+
+
+@pytest.mark.parametrize("model", [Logits(3), nn.Identity(), nn.Flatten(0)])
+def test_outputs_that_do_not_fit_the_labels_are_an_error(model: nn.Module) -> None:
+    fitness = CrossEntropy(torch.zeros(2, 1, 2, 2), torch.tensor([0, 3]), 2)
+    with pytest.raises(ModelError, match="expected logits"):
+        fitness(model)
+
+
+@pytest.mark.parametrize(("images", "labels"), [(0, 0), (2, 3)])
+def test_images_and_labels_go_together(images: int, labels: int) -> None:
+    with pytest.raises(DataError, match="as many labels as images"):
+        CrossEntropy(torch.zeros(images, 1), torch.zeros(labels, dtype=torch.int64), 2)

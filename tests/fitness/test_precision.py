@@ -1,0 +1,141 @@
+"""Number format and layout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcprune.errors import InputError, ModelError
+from lcprune.fitness import Precision, choose_precision
+from lcprune.models import build, state_sha256
+
+
+def network() -> nn.Module:
+    return build("digits_resnet", classes=10, input_shape=(1, 8, 8)).eval()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bfloat16_spares_batch_norm(channels_last: bool) -> None:
+    model = network()
+    precision = Precision("bfloat16", channels_last, 4)
+    assert precision.apply(model) is model
+    for module in model.modules():
+        expected = torch.float32 if isinstance(module, nn.BatchNorm2d) else torch.bfloat16
+        for tensor in module.parameters(recurse=False):
+            assert tensor.dtype == expected
+        for tensor in module.buffers(recurse=False):
+            assert tensor.dtype in (torch.float32, torch.int64)
+    kernel = model.get_parameter("layer1.0.conv1.weight")
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == channels_last
+    with torch.no_grad():
+        assert model(precision.cast(torch.randn(2, 1, 8, 8))).dtype == torch.bfloat16
+
+
+def test_float32_changes_the_layout_alone() -> None:
+    model = network()
+    before = state_sha256(model)
+    Precision("float32", True, 4).apply(model)
+    assert state_sha256(model) == before
+
+
+def test_tied_parameters_stay_tied() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    Precision("bfloat16", False, 4).apply(model)
+    assert model[1].weight is model[0].weight
+    assert model[0].weight.dtype == torch.bfloat16
+
+
+def test_cast_leaves_integers_and_other_ranks_alone() -> None:
+    precision = Precision("bfloat16", True, 4)
+    assert precision.cast(torch.arange(3)).dtype == torch.int64
+    assert precision.cast(torch.zeros(2, 3)).dtype == torch.bfloat16
+    assert precision.cast(torch.zeros(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("dtype", "batch"), [("float16", 4), ("", 4), ("float32", 0)])
+def test_unknown_precisions_are_refused(dtype: str, batch: int) -> None:
+    with pytest.raises(InputError, match="float32 or bfloat16"):
+        Precision(dtype, False, batch)
+
+
+def choose(model: nn.Module, count: int = 16) -> Precision:
+    return choose_precision(model, torch.randn(count, 1, 8, 8), seconds=0.0)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = network().train()
+    before = state_sha256(model)
+    precision = choose(model)
+    assert state_sha256(model) == before
+    assert all(module.training for module in model.modules())
+    assert precision.batch <= 16
+
+
+class Odd(nn.Module):
+    """Goes wrong in bfloat16 in one of several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.weight = nn.Parameter(torch.full((1, 1, 1, 1), 1.001))
+
+    def forward(self, input: Tensor) -> Tensor:
+        half = input.dtype == torch.bfloat16
+        if self.way == "raises" and half:
+            raise RuntimeError("not implemented for BFloat16")
+        if self.way == "nan" and half:
+            return input * float("nan")
+        if self.way == "off":
+            return (input * 0 + self.weight - 1).flatten(1)
+        return input * self.weight
+
+
+@pytest.mark.parametrize("way", ["raises", "nan", "off"])
+def test_a_candidate_that_fails_or_deviates_is_out(way: str) -> None:
+    assert choose(Odd(way)).dtype == "float32"
+
+
+@pytest.mark.parametrize("slow", ["float32", "bfloat16"])
+def test_the_faster_one_wins(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, input: Tensor) -> Tensor:
+            contiguous = input.is_contiguous()
+            cost = 2.0 if str(input.dtype) == f"torch.{slow}" else 1.0
+            clock[0] += cost * (1.5 if contiguous else 1.0) * (1 + 8 / len(input))
+            return input * self.weight
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    chosen = choose_precision(
+        Slow(), torch.randn(16, 3, 8, 8), seconds=50.0, batches=(2, 4, 8, 16, 32)
+    )
+    assert chosen.dtype != slow
+    assert chosen.channels_last
+    # n images in batches of b cost n / b (1 + 8 / b), which falls with b.
+    assert chosen.batch == 16
+
+
+def test_outputs_may_be_nested() -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, input: Tensor) -> dict[str, list[Tensor]]:
+            return {"out": [input * self.weight, torch.arange(3)]}
+
+    assert choose(Nested()).batch <= 16
+
+
+def test_outputs_that_are_not_finite_in_float32_are_an_error() -> None:
+    with pytest.raises(ModelError, match="not finite"):
+        choose_precision(nn.Conv2d(1, 1, 1), torch.full((2, 1, 4, 4), float("inf")), seconds=0)
+    with pytest.raises(ModelError, match="at least one image"):
+        choose_precision(nn.Conv2d(1, 1, 1), torch.zeros(0, 1, 4, 4))
