@@ -84,6 +84,10 @@ def test_taylor_leaves_the_model_and_the_gradient_mode_alone() -> None:
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         scores = saliency(model, GRAPH, "taylor", data=batches(), loss=functional.cross_entropy)
+    evaluated = saliency(
+        copy.deepcopy(MODEL).eval(), GRAPH, "taylor", data=batches(), loss=functional.cross_entropy
+    )
+    assert scores.values.tolist() == evaluated.values.tolist()
     assert (scores.values[:6] > 0).any()
     assert model.training
     assert not model[0].weight.requires_grad

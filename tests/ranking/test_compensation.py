@@ -108,6 +108,17 @@ def test_other_scales_are_as_wide_as_all_scores(scale: str, expected: float) -> 
     assert draws.std(axis=0) == pytest.approx(np.full(len(FAMILIES), expected), rel=0.1)
 
 
+def test_affine_draws_and_moves_both_numbers() -> None:
+    generator = np.random.default_rng(0)
+    compensation = Affine(GRAPH, SALIENCY, "std")
+    draws = np.stack([compensation.draw(generator) for _ in range(4000)])
+    assert np.log(draws[..., 0]).std(axis=0) == pytest.approx(np.ones(len(FAMILIES)), rel=0.1)
+    expected = np.full(len(FAMILIES), VALUES.std())
+    assert draws[..., 1].std(axis=0) == pytest.approx(expected, rel=0.1)
+    child = compensation.perturb(draws[0], generator, 1.0, 0.5)
+    assert (child != draws[0]).all()
+
+
 def test_additive_and_affine_formulas() -> None:
     latent = np.arange(len(FAMILIES))[:, None] + 1.0
     offsets = np.repeat(latent[:, 0], FAMILIES)

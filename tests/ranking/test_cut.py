@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs import graphs, make_graph
@@ -16,9 +16,9 @@ MIN_KEEP = st.sampled_from([0.0, 0.1, 0.5, 0.75])
 
 @st.composite
 def cases(
-    draw: st.DrawFn,
+    draw: st.DrawFn, most_groups: int = 9
 ) -> tuple[ChannelGraph, np.ndarray, dict[str, int], float]:
-    graph = draw(graphs())
+    graph = draw(graphs(most_groups))
     # Few distinct scores, so that ties are common.
     scores = draw(st.lists(st.integers(-3, 3), min_size=graph.prunable, max_size=graph.prunable))
     before = CostModel(graph).evaluate()
@@ -65,7 +65,8 @@ def cut_one_by_one(
     return keep
 
 
-@given(cases())
+@settings(max_examples=150)
+@given(cases(most_groups=16))
 def test_the_cut_is_the_rule_applied_one_by_one(case: tuple) -> None:
     graph, scores, limits, min_keep = case
     cut = Cut(graph, CostModel(graph), limits, min_keep)
@@ -115,6 +116,26 @@ def test_a_family_keeps_its_share() -> None:
     assert cut.floors.tolist() == [3, 1, 1]
     keep = cut.keep(np.arange(41.0))
     assert np.flatnonzero(keep).tolist() == [27, 28, 29, 39, 40]
+
+
+def test_shares_are_not_rounded_up_by_binary_fractions() -> None:
+    graph = make_graph([100], [list(range(100))], [Op("conv", "a", 1, (0,))])
+    assert 0.07 * 100 > 7
+    assert Cut(graph, CostModel(graph), {"macs": 7}, 0.07).floors.tolist() == [7]
+
+
+@pytest.mark.parametrize("cheap", range(1, 9))
+def test_all_that_fits_is_given_back(cheap: int) -> None:
+    # The expensive group goes last, and then there is room for all the cheap ones.
+    graph = make_graph(
+        [cheap + 1, 2],
+        [list(range(cheap + 1)), [cheap + 1, cheap + 2]],
+        [Op("conv", "a", 1, (0,)), Op("conv", "b", 100, (1,))],
+    )
+    scores = np.array([*range(cheap), 99.0, 50.0, 98.0])
+    for room in range(cheap + 1):
+        keep = Cut(graph, CostModel(graph), {"macs": 101 + room}).keep(scores)
+        assert keep.tolist() == [i >= cheap - room for i in range(cheap)] + [True, False, True]
 
 
 def test_the_least_possible_value_is_said_and_is_possible() -> None:

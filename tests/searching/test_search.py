@@ -26,6 +26,10 @@ from lcprune.searching import (
     read_journal,
     search,
 )
+from lcprune.slimming import slim, verify
+from lcprune.tracing import trace
+from networks import random_network
+from oracle import randomise
 
 MODEL, GRAPH = chain([24, 20, 28, 32])
 SALIENCY = saliency(MODEL, GRAPH, "l2")
@@ -379,3 +383,45 @@ def test_the_identity_in_the_journal_is_plain_json(tmp_path: Path) -> None:
     assert identity["run"] == IDENTITY
     assert identity["budget"] == BUDGET.limits({"macs": 2 * identity["budget"]["macs"] + 1})
     assert identity["environment"]["threads"] == torch.get_num_threads()
+
+
+def test_batches_recalibrate_every_candidate_even_from_an_iterator() -> None:
+    batches = [PROBE + shift for shift in range(3)]
+    assert MODEL[1].running_mean.abs().max() == 0
+
+    def fitness(small: nn.Module) -> float:
+        mean = torch.stack([small[0](batch).mean((0, 2, 3)) for batch in batches]).mean(0)
+        return float((small[1].running_mean - mean).detach().abs().max())
+
+    losses = [
+        [trial.loss for trial in run(fitness=fitness, recalibrate=given, trials=20).history]
+        for given in (batches, iter(batches))
+    ]
+    assert max(losses[0]) < 1e-5
+    assert losses[0] == losses[1]
+    assert min(trial.loss for trial in run(fitness=fitness, trials=20).history) > 1e-2
+
+
+def test_a_traced_network_is_searched() -> None:
+    model, example = random_network(11)
+    model = randomise(model, 11)
+    graph = trace(model, example)
+    with torch.no_grad():
+        target = model(example)
+
+    def fitness(small: nn.Module) -> float:
+        with torch.no_grad():
+            return float((small.eval()(example) - target).square().mean())
+
+    result = search(
+        model,
+        graph,
+        saliency(model, graph),
+        Budget(macs=0.6, params=0.8),
+        fitness=fitness,
+        trials=70,
+        compensation="additive:rank",
+    )
+    small = slim(model, result.plan)
+    assert fitness(small) == result.loss < result.history[0].loss
+    assert verify(model, small, result.plan, example) <= 1e-9

@@ -49,7 +49,7 @@ class Cut:
         self._bounds = np.array(list(limits.values()), dtype=np.int64)
         self._family_of = graph.family_of
         self._sizes = np.bincount(graph.family_of, minlength=len(graph.families))
-        # Rounded first: 0.1 * 30 is a little above 3 in binary.
+        # Rounded first: 0.07 * 100 is a little above 7 in binary.
         self.floors = np.array(
             [min(n, max(1, math.ceil(round(min_keep * n, 9)))) for n in self._sizes.tolist()],
             dtype=np.int64,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
 
@@ -66,8 +67,6 @@ class Evaluator:
                     if callable(self._recalibrate):
                         self._recalibrate(small)
                     else:
-                        from lcprune.fitness import recalibrate as recalibrate_statistics
-
                         recalibrate_statistics(small, self._recalibrate)
             with watch.step("fitness"):
                 return float(self._fitness(small))
