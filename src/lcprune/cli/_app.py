@@ -23,7 +23,6 @@ from lcprune.errors import InputError, LcpruneError
 app = typer.Typer(
     name="lcprune",
     help="Shrink a convolutional network to a resource budget with layer-compensated pruning.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -162,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a check of our own failed. 2: the input can't be used, told in one line on
     stderr. 130: interrupted.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code: int = app(args=arguments, prog_name="lcprune", standalone_mode=False) or 0
     except _UsageError as error:

@@ -72,8 +72,9 @@ def score(config: PruneConfig, inputs: Inputs) -> Saliency:
     """The saliency that ``config`` asks for, on images that the fitness doesn't see."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in inputs.split.recalibrate.split(config.batch_size):
-            part = inputs.data.train.subset(chosen)
+        chosen = inputs.split.recalibrate
+        for start in range(0, len(chosen), config.batch_size):
+            part = inputs.data.train.subset(chosen[start : start + config.batch_size])
             yield inputs.data.normalise(part.pixels), part.labels
 
     return saliency(

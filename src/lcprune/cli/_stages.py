@@ -167,7 +167,8 @@ class Stages:
     def _recalibration_batches(self) -> list[Tensor]:
         pixels = self._inputs.data.train.pixels[self._inputs.split.recalibrate]
         images = self._inputs.data.normalise(pixels).to(self._device)
-        return list(images.split(_RECALIBRATION_BATCH))
+        starts = range(0, len(images), _RECALIBRATION_BATCH)
+        return [images[start : start + _RECALIBRATION_BATCH] for start in starts]
 
     def _top1(self, model: nn.Module) -> float:
         return evaluate_top1(model, self._inputs.data.test, self._inputs.data)
