@@ -1,0 +1,297 @@
+"""The loop that trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lcprune.data import AugmentedBatches, load_data
+from lcprune.errors import InputError
+from lcprune.fitness import Precision
+from lcprune.models import build, state_sha256
+from lcprune.training import EpochReport, TrainingConfig, evaluate_top1, finetune
+
+
+class Batches:
+    """The same few batches every epoch, which notes the epochs that it was told."""
+
+    def __init__(self, count: int = 3, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.batches = [
+            (torch.randn(8, 4, generator=generator), torch.randint(3, (8,), generator=generator))
+            for _ in range(count)
+        ]
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.batches)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3)
+        )
+
+
+def test_a_step_is_nesterov_with_decay_on_matrices_alone() -> None:
+    config = TrainingConfig(
+        epochs=2, learning_rate=0.1, weight_decay=0.05, schedule="cosine", momentum=0.8
+    )
+    model = nn.Linear(4, 3)
+    loader = Batches(count=2)
+    values = [model.weight.detach().clone(), model.bias.detach().clone()]
+    velocity = [torch.zeros_like(value) for value in values]
+    finetune(model, loader, config=config)
+    for step, (inputs, targets) in enumerate(loader.batches * 2):
+        leaves = [value.clone().requires_grad_() for value in values]
+        loss = functional.cross_entropy(inputs @ leaves[0].T + leaves[1], targets)
+        gradients = list(torch.autograd.grad(loss, leaves))
+        gradients[0] += 0.05 * values[0]
+        rate = config.learning_rate_at(step / 4)
+        for i, gradient in enumerate(gradients):
+            velocity[i] = 0.8 * velocity[i] + gradient
+            values[i] = values[i] - rate * (gradient + 0.8 * velocity[i])
+    torch.testing.assert_close(model.weight.detach(), values[0])
+    torch.testing.assert_close(model.bias.detach(), values[1])
+
+
+def test_clipping_bounds_the_step() -> None:
+    config = TrainingConfig(
+        epochs=1, learning_rate=1.0, weight_decay=0, schedule="cosine", clip=1e-3
+    )
+    model = nn.Linear(4, 3)
+    before = model.weight.detach().clone()
+    finetune(model, Batches(count=1), config=config)
+    moved = float((model.weight.detach() - before).norm())
+    assert 0 < moved <= 1e-3 * 1.9 * 1.001
+
+
+def test_training_depends_on_the_seed_alone() -> None:
+    config = TrainingConfig(epochs=2, seed=3)
+    hashes = []
+    for draws in (0, 5):
+        torch.rand(draws)
+        model = network()
+        before = torch.get_rng_state()
+        finetune(model, Batches(), config=config)
+        assert torch.equal(before, torch.get_rng_state())
+        hashes.append(state_sha256(model))
+    other = network()
+    finetune(other, Batches(), config=dataclasses.replace(config, seed=4))
+    assert hashes[0] == hashes[1] != state_sha256(other)
+
+
+class BrokenOffError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("broken_after", [1, 2, 3])
+def test_a_resumed_run_equals_the_unbroken_one(
+    tmp_path: Path, taught: bool, broken_after: int
+) -> None:
+    teacher = network(9) if taught else None
+    config = TrainingConfig(epochs=4, learning_rate=0.1)
+    whole = network()
+    unbroken = finetune(whole, Batches(), Batches(seed=1), teacher=teacher, config=config)
+
+    def interrupt(report: EpochReport) -> None:
+        if report.epoch == broken_after:
+            raise BrokenOffError
+
+    checkpoint = tmp_path / "training.pt"
+    with pytest.raises(BrokenOffError):
+        finetune(
+            network(),
+            Batches(),
+            Batches(seed=1),
+            teacher=teacher,
+            config=config,
+            checkpoint=checkpoint,
+            on_epoch=interrupt,
+        )
+    resumed, loader = network(5), Batches()
+    result = finetune(
+        resumed,
+        loader,
+        Batches(seed=1),
+        teacher=teacher,
+        config=config,
+        checkpoint=checkpoint,
+        resume=True,
+    )
+    assert state_sha256(resumed) == state_sha256(whole)
+    assert loader.epochs == list(range(broken_after, 4))
+    assert [(r.epoch, r.loss, r.val_accuracy) for r in result.reports] == [
+        (r.epoch, r.loss, r.val_accuracy) for r in unbroken.reports
+    ]
+
+
+def test_resume_of_a_finished_or_unbegun_run(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.pt"
+    config = TrainingConfig(epochs=2)
+    model = network()
+    finetune(model, Batches(), config=config, checkpoint=checkpoint, resume=True)
+    again, loader = network(7), Batches()
+    result = finetune(again, loader, config=config, checkpoint=checkpoint, resume=True)
+    assert state_sha256(again) == state_sha256(model)
+    assert loader.epochs == []
+    assert len(result.reports) == 2
+
+
+def test_without_resume_a_checkpoint_is_not_read(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.pt"
+    checkpoint.write_text("rubbish")
+    loader = Batches()
+    finetune(network(), loader, config=TrainingConfig(epochs=1), checkpoint=checkpoint)
+    assert loader.epochs == [0]
+
+
+def test_reports(tmp_path: Path) -> None:
+    seen: list[EpochReport] = []
+    config = TrainingConfig(epochs=3, schedule="cosine", learning_rate=0.2)
+    result = finetune(
+        network(), Batches(count=4), Batches(seed=1), config=config, on_epoch=seen.append
+    )
+    assert tuple(seen) == result.reports
+    assert [report.epoch for report in seen] == [1, 2, 3]
+    assert seen[-1].seconds_left == 0
+    assert seen[0].seconds_left > 0
+    assert seen[1].learning_rate == config.learning_rate_at((1 + 3 / 4) / 3)
+    assert result.loss == seen[-1].loss
+    assert result.val_accuracy == seen[-1].val_accuracy is not None
+    assert 0 <= result.val_accuracy <= 100
+    assert result.seconds == sum(report.seconds for report in seen)
+    plain = finetune(network(), Batches(), config=TrainingConfig(epochs=1))
+    assert plain.val_accuracy is None
+
+
+def test_no_epochs_change_nothing() -> None:
+    model = network().train()
+    before = state_sha256(model)
+    result = finetune(model, Batches(), config=TrainingConfig(epochs=0))
+    assert state_sha256(model) == before
+    assert result.reports == ()
+    assert not model.training
+
+
+def test_validation_changes_nothing() -> None:
+    plain, watched = network(), network()
+    config = TrainingConfig(epochs=2)
+    finetune(plain, Batches(), config=config)
+    finetune(watched, Batches(), Batches(seed=4), config=config)
+    assert state_sha256(plain) == state_sha256(watched)
+
+
+def test_the_teacher_is_left_alone_and_teaches() -> None:
+    teacher = network(9).train()
+    before = state_sha256(teacher)
+    alone, taught = network(), network()
+    config = TrainingConfig(epochs=1, alpha=0.5)
+    finetune(alone, Batches(), config=config)
+    finetune(taught, Batches(), teacher=teacher, config=config)
+    assert state_sha256(teacher) == before
+    assert all(module.training for module in teacher.modules())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert state_sha256(alone) != state_sha256(taught)
+
+
+def test_only_a_teacher_counts_at_alpha_one() -> None:
+    config = TrainingConfig(epochs=1, alpha=1.0)
+    models = []
+    for labels in (0, 1):
+        loader = Batches()
+        loader.batches = [(x, torch.full_like(y, labels)) for x, y in loader.batches]
+        models.append(network())
+        finetune(models[-1], loader, teacher=network(9), config=config)
+    assert state_sha256(models[0]) == state_sha256(models[1])
+
+
+def test_a_student_follows_its_teacher() -> None:
+    inputs = torch.randn(64, 4)
+    teacher = nn.Linear(4, 3)
+    loader = [(inputs, torch.zeros(64, dtype=torch.int64))] * 50
+    student = nn.Linear(4, 3)
+    config = TrainingConfig(epochs=4, alpha=1.0, learning_rate=0.2, weight_decay=0.0)
+    finetune(student, loader, teacher=teacher, config=config)
+    with torch.no_grad():
+        distance = (student(inputs).softmax(1) - teacher(inputs).softmax(1)).abs().max()
+    assert float(distance) < 0.02
+
+
+def test_frozen_parameters_stay() -> None:
+    model = network()
+    frozen = model[0].weight
+    frozen.requires_grad_(False)
+    before = frozen.clone()
+    finetune(model, Batches(), config=TrainingConfig(epochs=1))
+    assert torch.equal(model[0].weight, before)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(InputError, match="no parameter that can be trained"):
+        finetune(model, Batches(), config=TrainingConfig(epochs=1))
+
+
+def test_a_loss_that_is_no_number_asks_for_a_lower_rate(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "training.pt"
+    with pytest.raises(InputError, match=r"epoch 1, step \d+: lower the learning rate, 1e\+30"):
+        finetune(
+            network(),
+            Batches(),
+            config=TrainingConfig(epochs=1, learning_rate=1e30, schedule="cosine"),
+            checkpoint=checkpoint,
+        )
+    assert not checkpoint.exists()
+
+
+def test_a_loader_without_length_or_epochs() -> None:
+    class Stream:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from Batches().batches
+
+    config = TrainingConfig(epochs=2, schedule="cosine")
+    result = finetune(network(), Stream(), config=config)
+    rates = [report.learning_rate for report in result.reports]
+    assert rates == [config.learning_rate_at(0.25), config.learning_rate_at(0.75)]
+    with pytest.raises(InputError, match="no batch"):
+        finetune(network(), [], config=config)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_other_precisions_keep_weights_in_float32(dtype: str, channels_last: bool) -> None:
+    model = build("digits_resnet", classes=10, input_shape=(1, 8, 8))
+    loader = [(torch.randn(16, 1, 8, 8), torch.arange(16) % 10)] * 8
+    config = TrainingConfig(
+        epochs=2,
+        dtype=dtype,  # type: ignore[arg-type]
+        channels_last=channels_last,
+        teacher_precision=Precision("bfloat16", True, 16),
+    )
+    teacher = build("digits_resnet", classes=10, input_shape=(1, 8, 8), seed=1)
+    result = finetune(model, loader, teacher=teacher, config=config)
+    assert result.reports[1].loss < result.reports[0].loss
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in teacher.parameters())
+
+
+def test_a_small_network_learns_digits() -> None:
+    data = load_data("digits")
+    model = build("digits_resnet", classes=10, input_shape=data.input_shape)
+    loader = AugmentedBatches(data.train, data, 64)
+    finetune(model, loader, config=TrainingConfig(epochs=3, learning_rate=0.1))
+    assert evaluate_top1(model, data.test, data) >= 85
