@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from lcprune.cli import PruneConfig, main, prune_job, resolve
+from lcprune.cli import PruneConfig, _measure, main, prune_job, resolve
 from lcprune.data import AugmentedBatches, load_data
 from lcprune.models import build
 from lcprune.training import TrainingConfig, finetune
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with weights for ``digits_resnet``."""
     data = load_data("digits")
@@ -28,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def options(weights: Path) -> dict[str, Any]:
     """The configuration of a run that takes a second."""
     return {
@@ -45,12 +45,12 @@ def options(weights: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def config(options: dict[str, Any]) -> PruneConfig:
     return resolve(options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(config: PruneConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run; only to be read."""
     out = tmp_path_factory.mktemp("finished") / "out"
@@ -82,7 +82,12 @@ def prune(options: dict[str, Any]) -> Prune:
     return run
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Runs are compared bit for bit, also across processes."""
+@pytest.fixture(autouse=True, scope="package")
+def _quickly() -> Iterator[None]:
+    """One thread, since runs are compared bit for bit across processes; latencies in no time."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_measure, "_SECONDS", 0.0)
+        yield
+    torch.set_num_threads(threads)

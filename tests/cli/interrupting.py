@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lcprune.cli import Silent, _job, prune_job, resolve
+from lcprune.cli import Silent, _job, _measure, prune_job, resolve
 from lcprune.cli._progress import Advance
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import CrossEntropy
@@ -59,6 +59,7 @@ def main() -> None:
     """Arguments: the run's directory, its configuration as JSON, and where it shall die."""
     out, options, where, step = sys.argv[1:]
     torch.set_num_threads(1)
+    _measure._SECONDS = 0.0
     reporter = Silent()
     if where == "candidate":
         die_at_call(CrossEntropy, "__call__", int(step))

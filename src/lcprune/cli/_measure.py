@@ -13,10 +13,11 @@ from lcprune.artifact import Latency
 
 _WARM_UP = 3
 _LEAST_RUNS = 10
+_SECONDS = 0.5
 
 
-def measure_latency(model: nn.Module, example_input: Tensor, *, seconds: float = 0.5) -> Latency:
-    """Milliseconds for one forward pass: the median over about ``seconds`` of repetitions.
+def measure_latency(model: nn.Module, example_input: Tensor) -> Latency:
+    """Milliseconds for one forward pass: the median over about half a second.
 
     In eval mode, with the tensors' own precision and PyTorch's present number of threads.
     """
@@ -28,7 +29,7 @@ def measure_latency(model: nn.Module, example_input: Tensor, *, seconds: float =
             model(example_input)
         _wait(example_input)
         began = time.perf_counter()
-        while len(times) < _LEAST_RUNS or time.perf_counter() - began < seconds:
+        while len(times) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS:
             start = time.perf_counter()
             model(example_input)
             _wait(example_input)
