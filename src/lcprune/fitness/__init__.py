@@ -1,9 +1,17 @@
 """The number that a search minimises, and what must happen before it means anything."""
 
+from lcprune.fitness._alternate import relative_times
 from lcprune.fitness._choose_precision import choose_precision
 from lcprune.fitness._cross_entropy import CrossEntropy
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
 from lcprune.fitness._recalibrate import recalibrate
 
-__all__ = ["CrossEntropy", "Precision", "choose_precision", "eval_mode", "recalibrate"]
+__all__ = [
+    "CrossEntropy",
+    "Precision",
+    "choose_precision",
+    "eval_mode",
+    "recalibrate",
+    "relative_times",
+]

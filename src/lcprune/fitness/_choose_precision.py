@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from lcprune.errors import ModelError
+from lcprune.fitness._alternate import relative_times
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import DTYPES, Precision
 
@@ -78,23 +78,12 @@ def _usable(
 def _fastest(
     candidates: Sequence[tuple[Precision, nn.Module, Tensor]], seconds: float
 ) -> Precision:
-    inputs = [precision.cast(images) for precision, _, images in candidates]
-    for (precision, model, _), images in zip(candidates, inputs, strict=True):
-        _run(model, images[: precision.batch], precision.batch)
-    times: list[list[float]] = [[] for _ in candidates]
-    end = time.perf_counter() + seconds
-    while not times[0] or time.perf_counter() < end:
-        for place, ((precision, model, _), images) in enumerate(
-            zip(candidates, inputs, strict=True)
-        ):
-            start = time.perf_counter()
-            _run(model, images, precision.batch)
-            times[place].append(time.perf_counter() - start)
-    ratios = [
-        statistics.median(own / first for own, first in zip(row, times[0], strict=True))
-        for row in times
+    runs = [
+        partial(_run, model, precision.cast(images), precision.batch)
+        for precision, model, images in candidates
     ]
-    return candidates[ratios.index(min(ratios))][0]
+    times = relative_times(runs, seconds)
+    return candidates[times.index(min(times))][0]
 
 
 def _run(model: nn.Module, images: Tensor, batch: int) -> None:

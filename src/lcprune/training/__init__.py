@@ -1,16 +1,21 @@
 """Training and fine-tuning, with and without a teacher."""
 
-from lcprune.training._config import TrainingConfig
+from lcprune.training._choose_precision import TrainingPrecision, choose_training_precision
+from lcprune.training._config import Dtype, Schedule, TrainingConfig
 from lcprune.training._evaluate import check_logits, evaluate_top1
 from lcprune.training._finetune import finetune
 from lcprune.training._loss import distillation_loss
 from lcprune.training._report import EpochReport, TrainingResult
 
 __all__ = [
+    "Dtype",
     "EpochReport",
+    "Schedule",
     "TrainingConfig",
+    "TrainingPrecision",
     "TrainingResult",
     "check_logits",
+    "choose_training_precision",
     "distillation_loss",
     "evaluate_top1",
     "finetune",
