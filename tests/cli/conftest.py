@@ -40,6 +40,7 @@ def options(weights: Path) -> dict[str, Any]:
         "recalibrate_images": 100,
         "fitness_images": 100,
         "search_dtype": "float32",
+        "train_dtype": "float32",
         "finetune_epochs": 3,
         "seed": 1,
     }

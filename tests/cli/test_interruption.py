@@ -25,7 +25,7 @@ from lcprune.artifact import (
     run_state,
     update_run,
 )
-from lcprune.cli import PruneConfig, _app, main, prune_job, resolve
+from lcprune.cli import PruneConfig, _app, _stages, main, prune_job, resolve
 from lcprune.searching import read_journal
 
 from .conftest import Prune
@@ -209,16 +209,24 @@ def test_other_weights_or_data_under_resume_are_refused(
     assert "can't resume" in capsys.readouterr().err
 
 
-def test_the_precision_chosen_once_holds(tmp_path: Path, finished: Path) -> None:
+def test_the_precision_chosen_once_holds(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A resumed run takes what an earlier process measured, and never measures again."""
     out = unfinished(tmp_path, finished)
     record = read_run(out)
-    configuration = {**record.configuration, "search_dtype": "auto"}
-    state = {**record.state, "precision": {"dtype": "float32", "channels_last": True, "batch": 50}}
+    configuration = {**record.configuration, "search_dtype": "auto", "train_dtype": "auto"}
+    chosen = {
+        "precision": {"dtype": "float32", "channels_last": True, "batch": 50},
+        "training_precision": {"dtype": "bfloat16", "channels_last": False},
+    }
+    state = {**record.state, **chosen}
     text = json.loads((out / RUN).read_text()) | {"configuration": configuration, "state": state}
     (out / RUN).write_text(json.dumps(text))
     (out / JOURNAL).unlink()
     (out / CHECKPOINT).unlink()
+    monkeypatch.setattr(_stages, "choose_precision", None)
+    monkeypatch.setattr(_stages, "choose_training_precision", None)
     assert main(["prune", "--out", str(out), "--resume"]) == 0
-    assert read_run(out).state["precision"] == state["precision"]
+    assert {key: read_run(out).state[key] for key in chosen} == chosen
     assert json.loads((out / SUMMARY).read_text())["dtype_search"] == "float32"

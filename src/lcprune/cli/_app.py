@@ -97,7 +97,9 @@ def prune(
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 penalty of training.")] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine or one-cycle.")] = None,
-    train_dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    train_dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, or auto: what is faster here.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
     distill: Annotated[
         bool | None,

@@ -16,7 +16,7 @@ _TRAINING = TrainingConfig()
 _CHOICES = {
     "schedule": ("cosine", "one-cycle"),
     "search_dtype": ("auto", "float32", "bfloat16"),
-    "train_dtype": ("float32", "bfloat16"),
+    "train_dtype": ("auto", "float32", "bfloat16"),
 }
 _AT_LEAST_ONE = ("trials", "batch_size", "recalibrate_images", "fitness_images")
 _NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay")
@@ -51,7 +51,7 @@ class PruneConfig:
     learning_rate: float = _TRAINING.learning_rate
     weight_decay: float = _TRAINING.weight_decay
     schedule: str = _TRAINING.schedule
-    train_dtype: str = _TRAINING.dtype
+    train_dtype: str = "auto"
     batch_size: int = 128
     distill: bool = True
     distill_weight: float = _TRAINING.alpha

@@ -19,6 +19,7 @@ DEMO: Mapping[str, Any] = {
     "recalibrate_images": 400,
     "fitness_images": 800,
     "finetune_epochs": 20,
+    "train_dtype": "float32",  # a measurement would take longer than it saves
     "batch_size": 64,
 }
 """Scikit-learn's digits: about a minute on two cores."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from lcprune import artifact
@@ -20,13 +21,19 @@ from lcprune.cli._measure import measure_latency
 from lcprune.cli._prepare import Inputs, score
 from lcprune.cli._progress import Reporter
 from lcprune.cli._summarise import Figures, summarise
-from lcprune.cli._train import train
+from lcprune.cli._train import FLOAT32, train
 from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
 from lcprune.searching import SearchProgress, SearchResult, Trial, search
 from lcprune.slimming import slim, verify
-from lcprune.training import TrainingResult, evaluate_top1
+from lcprune.training import (
+    Dtype,
+    TrainingPrecision,
+    TrainingResult,
+    choose_training_precision,
+    evaluate_top1,
+)
 
 Value = TypeVar("Value")
 
@@ -69,6 +76,8 @@ class Stages:
         top1_pruned = self._once("top1_pruned", lambda: self._top1(small))
         self._reporter.stage(f"pruned and recalibrated: top-1 {top1_pruned:.2f} %")
         trained = self._finetune(small, on_device, precision)
+        # Figures are those of the saved network, in the layout that loading gives it.
+        small.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         top1_after = self._once("top1_after", lambda: self._top1(small))
         figures = Figures(
             top1_before=top1_before,
@@ -160,9 +169,25 @@ class Stages:
             epochs=self._config.finetune_epochs,
             teacher=teacher if self._config.distill else None,
             teacher_precision=precision,
+            precision=self._training_precision(small),
             checkpoint=self._out / artifact.CHECKPOINT,
             reporter=self._reporter,
         )
+
+    def _training_precision(self, model: nn.Module) -> TrainingPrecision:
+        """As for the search: what was once measured holds for the whole run."""
+        asked = self._config.train_dtype
+        if asked != "auto":
+            return TrainingPrecision(cast(Dtype, asked), channels_last=asked != "float32")
+        if not self._config.finetune_epochs:
+            return FLOAT32
+
+        def measured() -> dict[str, Any]:
+            pixels = self._inputs.data.train.pixels[: self._config.batch_size]
+            batch = self._inputs.data.normalise(pixels).to(self._device)
+            return asdict(choose_training_precision(model, batch))
+
+        return TrainingPrecision(**self._once("training_precision", measured))
 
     def _recalibration_batches(self) -> list[Tensor]:
         pixels = self._inputs.data.train.pixels[self._inputs.split.recalibrate]

@@ -12,8 +12,16 @@ from lcprune.cli._prepare import Inputs
 from lcprune.cli._progress import Reporter
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import Precision
-from lcprune.training import EpochReport, TrainingConfig, TrainingResult, finetune
-from lcprune.training._config import Dtype, Schedule
+from lcprune.training import (
+    EpochReport,
+    Schedule,
+    TrainingConfig,
+    TrainingPrecision,
+    TrainingResult,
+    finetune,
+)
+
+FLOAT32 = TrainingPrecision("float32", channels_last=False)
 
 
 def train(
@@ -25,6 +33,7 @@ def train(
     epochs: int,
     teacher: nn.Module | None,
     teacher_precision: Precision | None = None,
+    precision: TrainingPrecision = FLOAT32,
     checkpoint: Path,
     reporter: Reporter,
 ) -> TrainingResult:
@@ -54,8 +63,8 @@ def train(
                 temperature=config.temperature,
                 alpha=config.distill_weight,
                 seed=config.seed,
-                dtype=cast(Dtype, config.train_dtype),
-                channels_last=config.train_dtype != "float32",
+                dtype=precision.dtype,
+                channels_last=precision.channels_last,
                 teacher_precision=teacher_precision or Precision(),
             ),
             checkpoint=checkpoint,
