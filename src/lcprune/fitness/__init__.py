@@ -3,6 +3,7 @@
 from lcprune.fitness._alternate import relative_times
 from lcprune.fitness._choose_precision import choose_precision
 from lcprune.fitness._cross_entropy import CrossEntropy
+from lcprune.fitness._fold import folded
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
 from lcprune.fitness._recalibrate import recalibrate
@@ -12,6 +13,7 @@ __all__ = [
     "Precision",
     "choose_precision",
     "eval_mode",
+    "folded",
     "recalibrate",
     "relative_times",
 ]

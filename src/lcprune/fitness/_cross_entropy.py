@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.errors import DataError, ModelError
+from lcprune.fitness._fold import folded
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
 
@@ -22,7 +23,8 @@ class CrossEntropy:
     ``images`` are normalised float32 (N, C, H, W), ``labels`` int64 (N,). With ``precision`` the
     images are held in its type and layout, for models that ``precision.apply`` made. The
     log-softmax is float32 always. A loss that is not a number counts as infinite. The model runs
-    in eval mode and is left as it was. ``ModelError`` where its outputs don't fit the labels.
+    in eval mode, BatchNorm folded into convolutions where that can be done, and is left as it
+    was. ``ModelError`` where its outputs don't fit the labels.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class CrossEntropy:
     def __call__(self, model: nn.Module) -> float:
         total = 0.0
         with eval_mode(model), torch.inference_mode():
+            evaluated = folded(model)
             for inputs, targets in self._batches:
-                outputs = model(inputs)
+                outputs = evaluated(inputs)
                 self._check(outputs, len(targets))
                 total += float(functional.cross_entropy(outputs.float(), targets, reduction="sum"))
         return total / self._count if math.isfinite(total) else math.inf

@@ -1,0 +1,115 @@
+"""BatchNorm folded into convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcprune.fitness import folded
+from lcprune.models import build, state_sha256
+
+
+class Branches(nn.Module):
+    """A convolution with one norm behind it (a), one read twice (b), one shared (c)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.b, self.norm_b = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)
+        self.c, self.norm_c = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.d, self.norm_d = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, affine=False)
+        self.free = nn.BatchNorm2d(4, track_running_stats=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        a = self.norm_a(self.a(input))
+        b = self.b(a)
+        b = self.norm_b(b) + b
+        c = self.norm_c(self.c(self.norm_c(self.c(b))))
+        output: Tensor = self.free(self.norm_d(self.d(c)))
+        return output
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """In float64 and eval mode, with statistics and scales that do something."""
+    generator = torch.Generator().manual_seed(0)
+    model = model.double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def same(model: nn.Module, other: nn.Module, image: Tensor) -> bool:
+    with torch.no_grad():
+        return torch.allclose(model(image), other(image), rtol=1e-9, atol=1e-12)
+
+
+def test_only_a_norm_that_alone_follows_a_convolution_called_once_is_folded() -> None:
+    model = randomised(Branches())
+    before = state_sha256(model)
+    result = folded(model)
+    assert same(model, result, torch.randn(2, 3, 5, 5, dtype=torch.float64))
+    called = {node.target for node in result.graph.nodes if node.op == "call_module"}  # type: ignore[union-attr]
+    assert called == {"a", "b", "norm_b", "c", "norm_c", "d", "free"}
+    assert state_sha256(model) == before
+    assert norms(model) == 5
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "left"),
+    [
+        ("cifar_resnet20", 16, 0),
+        ("cifar_mobilenet_v2", 16, 0),
+        ("torchvision/googlenet", 64, 0),
+        ("torchvision/shufflenet_v2_x1_0", 64, 0),
+    ],
+)
+def test_networks_compute_the_same(name: str, size: int, left: int) -> None:
+    pytest.importorskip("torchvision")
+    model = randomised(build(name, classes=5, input_shape=(3, size, size)))
+    result = folded(model)
+    assert norms(model) > 10
+    assert norms(result) == left
+    assert same(model, result, torch.randn(2, 3, size, size, dtype=torch.float64))
+
+
+def test_what_cannot_be_followed_or_folded_comes_back_itself() -> None:
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+        def forward(self, input: Tensor) -> Tensor:
+            output: Tensor = self.inner(input) if input.sum() > 0 else input
+            return output
+
+    for model in (Choosing().eval(), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()).eval()):
+        assert folded(model) is model
+
+
+def test_hooks_still_see_what_they_saw() -> None:
+    model = randomised(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    assert isinstance(model, nn.Sequential)
+    seen: list[int] = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    result = folded(model)
+    assert same(model, result, torch.randn(2, 3, 4, 4, dtype=torch.float64))
+    assert seen == [1, 1]
+    assert result is model
+
+
+def test_layout_and_type_stay() -> None:
+    model = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    model.to(memory_format=torch.channels_last)
+    model[0].bfloat16()  # type: ignore[operator]
+    kernel = folded(model).get_parameter("0.weight")
+    assert kernel.dtype == torch.bfloat16
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
