@@ -77,7 +77,7 @@ class Stages:
         self._reporter.stage(f"pruned and recalibrated: top-1 {top1_pruned:.2f} %")
         trained = self._finetune(small, on_device, precision)
         # Figures are those of the saved network, in the layout that loading gives it.
-        small.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        small.to(memory_format=torch.contiguous_format)
         top1_after = self._once("top1_after", lambda: self._top1(small))
         figures = Figures(
             top1_before=top1_before,
