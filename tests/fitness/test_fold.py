@@ -106,6 +106,21 @@ def test_hooks_still_see_what_they_saw() -> None:
     assert result is model
 
 
+def test_a_model_that_keeps_what_it_sees_is_not_touched() -> None:
+    class Keeping(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            self.seen = input
+            self.all_seen: list[Tensor] = [*getattr(self, "all_seen", []), input]
+            output: Tensor = super().forward(input)
+            return output
+
+    model = randomised(Keeping(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    result = folded(model)
+    assert result is not model
+    assert not hasattr(model, "seen")
+    assert same(model, result, torch.randn(2, 3, 4, 4, dtype=torch.float64))
+
+
 def test_layout_and_type_stay() -> None:
     model = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     model.to(memory_format=torch.channels_last)

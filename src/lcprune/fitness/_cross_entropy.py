@@ -12,6 +12,7 @@ from lcprune.errors import DataError, ModelError
 from lcprune.fitness._fold import folded
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
+from lcprune.fitness._workers import replicas, spread, worker_count
 
 
 class CrossEntropy:
@@ -22,9 +23,11 @@ class CrossEntropy:
 
     ``images`` are normalised float32 (N, C, H, W), ``labels`` int64 (N,). With ``precision`` the
     images are held in its type and layout, for models that ``precision.apply`` made. The
-    log-softmax is float32 always. A loss that is not a number counts as infinite. The model runs
-    in eval mode, BatchNorm folded into convolutions where that can be done, and is left as it
-    was. ``ModelError`` where its outputs don't fit the labels.
+    log-softmax is float32 always. A loss that is not a number counts as infinite.
+
+    The model runs in eval mode, BatchNorm folded into convolutions where that can be done, and is
+    left as it was. On a CPU the batches are spread over threads, which does not change the loss.
+    ``ModelError`` where the outputs don't fit the labels.
     """
 
     def __init__(
@@ -42,14 +45,21 @@ class CrossEntropy:
         self._classes = int(labels.max()) + 1
 
     def __call__(self, model: nn.Module) -> float:
-        total = 0.0
-        with eval_mode(model), torch.inference_mode():
+        with eval_mode(model):
             evaluated = folded(model)
-            for inputs, targets in self._batches:
-                outputs = evaluated(inputs)
-                self._check(outputs, len(targets))
-                total += float(functional.cross_entropy(outputs.float(), targets, reduction="sum"))
+            workers = worker_count(model, len(self._batches))
+            # What torch.fx could follow keeps nothing of its own between calls.
+            traced = evaluated is not model
+            models = [evaluated] * max(workers, 1) if traced else replicas(model, workers)
+            total = sum(spread(self._loss, models, self._batches, workers))
         return total / self._count if math.isfinite(total) else math.inf
+
+    def _loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
+        inputs, targets = batch
+        with torch.inference_mode():
+            outputs = model(inputs)
+            self._check(outputs, len(targets))
+            return float(functional.cross_entropy(outputs.float(), targets, reduction="sum"))
 
     def _check(self, outputs: object, count: int) -> None:
         if not isinstance(outputs, Tensor):

@@ -8,6 +8,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lcprune.fitness._workers import replicas
+
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -23,15 +25,16 @@ def folded(model: nn.Module) -> nn.Module:
 
     A BatchNorm that alone consumes the output of a convolution becomes part of the convolution's
     weights and bias, in their type: equal up to rounding (Jacob et al., CVPR 2018, section 3.2).
-    Returns a module of its own that shares what was not folded with ``model``, or ``model``
-    itself where there is nothing to fold or torch.fx can't follow it. ``model`` must be in eval
-    mode, and is left as it is.
+    Returns a module of its own that shares parameters with ``model``, or ``model`` itself where
+    there is nothing to fold or torch.fx can't follow it. ``model`` must be in eval mode, and is
+    left as it is.
     """
+    copied = replicas(model, 2)[1]  # a forward may keep what it sees in the model itself
     try:
-        graph = _Tracer().trace(model)
+        graph = _Tracer().trace(copied)
     except Exception:  # control flow on values, unusual arguments: whatever user code does
         return model
-    modules = dict(model.named_modules())
+    modules = dict(copied.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     fused: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
@@ -44,7 +47,7 @@ def folded(model: nn.Module) -> nn.Module:
         graph.erase_node(node)
     if not fused:
         return model
-    result = fx.GraphModule(model, graph)
+    result = fx.GraphModule(copied, graph)
     for name, module in fused.items():
         result.set_submodule(name, module)
     return result.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,67 +12,103 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lcprune.errors import InputError
 from lcprune.fitness._modes import eval_mode
+from lcprune.fitness._workers import replicas, spread, worker_count
 
 HALF = (torch.bfloat16, torch.float16)
 
+Batch = Tensor | tuple[Tensor, ...]
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
+
+@dataclass
+class _Estimate:
+    """What a batch says of one layer; a layer that is used twice sees its samples twice."""
+
+    mean: Tensor
+    var: Tensor
+    samples: int = 0
+    uses: int = 0
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     """Estimate the running mean and variance of every BatchNorm anew, in place, no gradients.
 
     Both become the average of the batches' own mean and (unbiased) variance, every batch weighed
     by its samples: a cumulative average that unequal batches don't bend. BatchNorm layers alone
     run in training mode, and keep statistics and scales in float32 whatever type the rest runs
-    in. Layers that the batches don't reach keep their statistics; modes and momenta are as they
-    were afterwards. A model without BatchNorm is not run at all.
+    in. Layers that the batches don't reach keep their statistics, and all do where the model
+    fails; modes and momenta are as they were afterwards. A model without BatchNorm is not run at
+    all. On a CPU the batches are spread over threads, which does not change the result.
 
     A batch is the model's input, (N, …), or a tuple of inputs. ``InputError`` where there is
     none. Why pruning needs this: Li et al., "EagleEye", ECCV 2020.
     """
-    norms = [
+    norms = _norms(model)
+    if not norms:
+        return
+    held = list(batches)
+    if not held:
+        raise InputError("expected at least one batch to estimate BatchNorm statistics on")
+    for norm in norms:
+        if norm.running_mean is not None and norm.running_mean.dtype in HALF:
+            norm.float()
+    with eval_mode(model):
+        workers = worker_count(model, len(held))
+        estimates = spread(_estimate, replicas(model, workers), held, workers)
+    for norm, of_batches in zip(norms, zip(*estimates, strict=True), strict=True):
+        _store(norm, of_batches)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [
         module
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     ]
-    if not norms:
-        return
-    with eval_mode(model), ExitStack() as stack, torch.no_grad():
-        for norm in norms:
-            stack.enter_context(_estimating(norm))
-        count = 0
-        for batch in batches:
-            model(*batch) if isinstance(batch, tuple) else model(batch)
-            count += 1
-    if count == 0:
-        raise InputError("expected at least one batch to estimate BatchNorm statistics on")
+
+
+def _estimate(model: nn.Module, batch: Batch) -> list[_Estimate]:
+    with ExitStack() as stack, torch.no_grad():
+        estimates = [stack.enter_context(_estimating(norm)) for norm in _norms(model)]
+        model(*batch) if isinstance(batch, tuple) else model(batch)
+    return estimates
 
 
 @contextmanager
-def _estimating(norm: _BatchNorm) -> Iterator[None]:
-    mean, var, tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
-    if mean is None or var is None or tracked is None:
-        raise AssertionError("a layer without running statistics")
-    if mean.dtype in HALF:
-        norm.float()
-        mean, var = norm.running_mean, norm.running_var
-        assert mean is not None
-        assert var is not None
-    before = (mean.clone(), var.clone(), tracked.clone())
-    momentum = norm.momentum
-    seen = 0
+def _estimating(norm: _BatchNorm) -> Iterator[_Estimate]:
+    """Within, ``norm`` averages over its uses into the estimate; after, it is as it was."""
+    before = (norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    estimate = _Estimate(torch.zeros_like(norm.running_mean), torch.ones_like(norm.running_var))
 
-    def weigh(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal seen
-        seen += len(inputs[0])
-        norm.momentum = len(inputs[0]) / seen
+    def weigh(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        estimate.uses += 1
+        estimate.samples += len(inputs[0])
+        norm.momentum = len(inputs[0]) / estimate.samples
 
     hook = norm.register_forward_pre_hook(weigh)
-    norm.reset_running_stats()
+    norm.running_mean, norm.running_var = estimate.mean, estimate.var
+    norm.num_batches_tracked = None
     norm.train()
     try:
-        yield
+        yield estimate
     finally:
         hook.remove()
-        norm.momentum = momentum
-        if seen == 0:
-            for statistic, value in zip((mean, var, tracked), before, strict=True):
-                statistic.copy_(value)
+        norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum = before
+        norm.eval()
+
+
+def _store(norm: _BatchNorm, estimates: tuple[_Estimate, ...]) -> None:
+    samples = sum(estimate.samples for estimate in estimates)
+    if samples == 0 or norm.running_mean is None or norm.running_var is None:
+        return
+    for own, values in (
+        (norm.running_mean, [estimate.mean for estimate in estimates]),
+        (norm.running_var, [estimate.var for estimate in estimates]),
+    ):
+        total = torch.zeros_like(own, dtype=torch.float64)
+        for value, estimate in zip(values, estimates, strict=True):
+            total += value.double() * (estimate.samples / samples)
+        own.copy_(total)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.fill_(sum(estimate.uses for estimate in estimates))
