@@ -286,6 +286,7 @@ def test_other_precisions_keep_weights_in_float32(dtype: str, channels_last: boo
     result = finetune(model, loader, teacher=teacher, config=config)
     assert result.reports[1].loss < result.reports[0].loss
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
     assert all(parameter.dtype == torch.float32 for parameter in teacher.parameters())
 
 

@@ -81,6 +81,8 @@ def finetune(
                 save_checkpoint(checkpoint, model, optimizer, config, state)
             if on_epoch is not None:
                 on_epoch(report)
+    if config.channels_last:
+        model.to(memory_format=torch.contiguous_format)
     model.eval()
     return TrainingResult(reports)
 
