@@ -21,7 +21,7 @@ from lcprune.training import (
     finetune,
 )
 
-FLOAT32 = TrainingPrecision("float32", channels_last=False)
+FLOAT32 = TrainingPrecision("float32", channels_last=True)
 
 
 def train(
