@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from lcprune.artifact import RunState, Summary, read_run, resume_line, run_state
-from lcprune.cli._config import resolve
+from lcprune.cli._config import PruneConfig, resolve
 from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
 from lcprune.cli._evaluate import evaluate_saved
 from lcprune.cli._inspect import inspect_model, read_shape
@@ -30,6 +30,13 @@ app = typer.Typer(
 # Usage errors of typer: this class is part of its public names only through its subclasses.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+
+
+def _default(key: str) -> str:
+    """What an option is when neither the command line nor a file says anything."""
+    value = getattr(PruneConfig(), key)
+    return "of the data set" if value is None else str(value)
+
 
 Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
@@ -69,55 +76,132 @@ def prune(
         list[str] | None,
         typer.Option(help="An upper bound, such as macs=50% or params=1M; may be repeated."),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="A file, 'default' or 'random'.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A file, 'default' or 'random'.", show_default=_default("weights")),
+    ] = None,
     criterion: Annotated[
-        str | None, typer.Option(help="l1, l2, l2_squared, taylor, bn_scale or random.")
+        str | None,
+        typer.Option(
+            help="l1, l2, l2_squared, taylor, bn_scale or random.",
+            show_default=_default("criterion"),
+        ),
     ] = None,
     reduction: Annotated[
-        str | None, typer.Option(help="Over coupled layers: sum, mean or max.")
+        str | None,
+        typer.Option(
+            help="Over coupled layers: sum, mean or max.", show_default=_default("reduction")
+        ),
     ] = None,
     compensation: Annotated[
-        str | None, typer.Option(help="What the search learns: additive, affine or none.")
+        str | None,
+        typer.Option(
+            help="What the search learns: additive, affine, or a control: none, uniform.",
+            show_default=_default("compensation"),
+        ),
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="evolution or random.")] = None,
-    trials: Annotated[int | None, typer.Option(help="Candidates that the search tries.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="evolution or random.", show_default=_default("strategy"))
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="Candidates that the search tries.", show_default=_default("trials")),
+    ] = None,
     min_keep: Annotated[
-        float | None, typer.Option(help="Share of its channels that each family keeps.")
+        float | None,
+        typer.Option(
+            help="Share of its channels that each family keeps.", show_default=_default("min_keep")
+        ),
     ] = None,
     recalibrate_images: Annotated[
-        int | None, typer.Option(help="Training images that BatchNorm statistics come from.")
+        int | None,
+        typer.Option(
+            help="Training images that BatchNorm statistics come from.",
+            show_default=_default("recalibrate_images"),
+        ),
     ] = None,
     fitness_images: Annotated[
-        int | None, typer.Option(help="Training images that candidates are judged on.")
+        int | None,
+        typer.Option(
+            help="Training images that candidates are judged on.",
+            show_default=_default("fitness_images"),
+        ),
     ] = None,
     search_dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, or auto: what is faster here.")
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, or auto: what is faster here.",
+            show_default=_default("search_dtype"),
+        ),
     ] = None,
-    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after the cut.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty of training.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine or one-cycle.")] = None,
+    finetune_epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs after the cut.", show_default=_default("finetune_epochs")),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate.", show_default=_default("learning_rate")),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="L2 penalty of training.", show_default=_default("weight_decay")),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine or one-cycle.", show_default=_default("schedule"))
+    ] = None,
     train_dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, or auto: what is faster here.")
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, or auto: what is faster here.",
+            show_default=_default("train_dtype"),
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images per training step.", show_default=_default("batch_size")),
+    ] = None,
     distill: Annotated[
         bool | None,
-        typer.Option("--distill/--no-distill", help="Learn from the original network too."),
+        typer.Option(
+            "--distill/--no-distill",
+            help="Learn from the original network too.",
+            show_default=_default("distill"),
+        ),
     ] = None,
     distill_weight: Annotated[
-        float | None, typer.Option(help="Share of the distillation in the loss.")
+        float | None,
+        typer.Option(
+            help="Share of the distillation in the loss.", show_default=_default("distill_weight")
+        ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the distillation.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Largest shift in training, pixels.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Of the distillation.", show_default=_default("temperature")),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(help="Largest shift in training, pixels.", show_default=_default("crop")),
+    ] = None,
     flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Mirror images in training.")
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip",
+            help="Mirror images in training.",
+            show_default=_default("flip"),
+        ),
     ] = None,
     base_epochs: Annotated[
-        int | None, typer.Option(help="Train the base network that long first.")
+        int | None,
+        typer.Option(
+            help="Train the base network that long first.", show_default=_default("base_epochs")
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything random.", show_default=_default("seed"))
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default=_default("device"))
+    ] = None,
     resume: Resume = False,
     force: Force = False,
     config: Annotated[
