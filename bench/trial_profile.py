@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import mean
 
 import record
-
 from lcprune.searching import read_journal
 
 PLANNING = ("plan", "slim")
