@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,7 @@ def check(
             list(as_arguments(example)),
         )
     )
-    masked = masked_outputs(model, plan, double, torch.float64)
-    whole = masked_outputs(model, Plan(kept={}), double, torch.float64)
+    exact = copy.deepcopy(model).double()
+    masked = masked_outputs(exact, plan, double)
+    whole = masked_outputs(exact, Plan(kept={}), double)
     return Check(error=error, effect=relative_difference(whole, masked))

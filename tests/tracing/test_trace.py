@@ -269,3 +269,11 @@ def test_models_that_can_not_be_traced_are_refused_in_one_line(
     with pytest.raises(ModelError, match=message) as caught:
         trace(model, IMAGE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sample_without_a_batch_dimension_is_traced_too() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
+    batched, single = trace(model, IMAGE), trace(model, IMAGE[0])
+    assert single.prunable == batched.prunable == 6
+    assert [op.coefficient for op in single.ops] == [op.coefficient for op in batched.ops]
+    assert check(randomise(model, 0), IMAGE[0], 0).error <= 1e-9

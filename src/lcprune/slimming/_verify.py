@@ -64,8 +64,9 @@ def _difference(
     example_input: ExampleInput,
     precision: torch.dtype,
 ) -> float:
-    arguments = first_sample(_cast(as_arguments(example_input), precision))
-    expected = masked_outputs(model, plan, arguments, precision)
+    copied = private_copy(model).eval().to(precision)
+    arguments = first_sample(copied, _cast(as_arguments(example_input), precision))
+    expected = masked_outputs(copied, plan, arguments)
     candidate = private_copy(small).eval().to(precision)
     try:
         with torch.no_grad():
@@ -75,14 +76,11 @@ def _difference(
     return relative_difference(expected, actual)
 
 
-def masked_outputs(
-    model: nn.Module, plan: Plan, arguments: tuple[Any, ...], precision: torch.dtype
-) -> list[Tensor]:
-    """The outputs of the reference, in ``precision``."""
-    copied = private_copy(model).eval().to(precision)
-    flow = LabelFlow(copied, apply_rule)
+def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> list[Tensor]:
+    """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
+    flow = LabelFlow(model, apply_rule)
     flow.keep_only(_keep(flow, plan))
-    return [tensor.clone() for tensor in run_labelled(flow, copied, arguments)]
+    return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
 
 
 def _keep(flow: LabelFlow, plan: Plan) -> Tensor:

@@ -286,7 +286,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """``tensor`` as a contraction over ``dim`` reads it."""
         plane = along(self.planes(tensor), dim)
         kept = None if plane is None else self.kept(plane)
-        return tensor if kept is None else tensor * kept.to(tensor.dtype)
+        return tensor if kept is None else tensor * kept.to(tensor)
 
     # -- dispatch --------------------------------------------------------------------------
 

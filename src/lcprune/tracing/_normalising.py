@@ -50,7 +50,7 @@ def layer_norm(call: Call) -> Any:
     if kept is None:
         out = call.run()
     else:
-        index = kept.reshape(-1).nonzero().reshape(-1)
+        index = kept.reshape(-1).nonzero().reshape(-1).to(source.device)
         states = [a if a is None else a.index_select(0, index) for a in call.args[2:4]]
         small = call.run(source.index_select(last, index), [index.numel()], *states, call.args[4])
         out = (torch.zeros_like(source).index_copy(last, index, small[0]), *small[1:])
@@ -80,7 +80,7 @@ def group_norm(call: Call) -> Any:
     if kept is None:
         out = call.run()
     else:
-        index = kept.reshape(-1).nonzero().reshape(-1)
+        index = kept.reshape(-1).nonzero().reshape(-1).to(source.device)
         states = [s if s is None else s.index_select(0, index) for s in (weight, bias)]
         part = source.index_select(1, index).contiguous()
         small = call.run(part, *states, batch, index.numel(), positions, groups, eps)

@@ -23,12 +23,18 @@ def as_arguments(example_input: ExampleInput) -> tuple[Any, ...]:
     return example_input if isinstance(example_input, tuple) else (example_input,)
 
 
-def first_sample(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments cut to a batch of one, where all tensors agree on a batch."""
+def first_sample(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments cut to a batch of one, where they have a batch and the model takes one."""
     sizes = {leaf.shape[0] for leaf in _tensors(arguments) if leaf.dim()}
     if len(sizes) != 1 or sizes == {1}:
         return arguments
-    return tuple(tree_map(lambda x: x[:1] if isinstance(x, Tensor) else x, list(arguments)))
+    cut = tuple(tree_map(lambda x: x[:1] if isinstance(x, Tensor) else x, list(arguments)))
+    try:
+        with torch.no_grad():
+            forward(model, cut)
+    except ModelError:  # a sample without a batch dimension, or a batch that must be larger
+        return arguments
+    return cut
 
 
 def twice(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

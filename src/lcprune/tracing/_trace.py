@@ -45,7 +45,7 @@ def trace(model: nn.Module, example_input: ExampleInput) -> ChannelGraph:
     Raises ``ModelError`` for a model that can't be copied or run, or returns no tensor.
     """
     copied = private_copy(model).eval()
-    arguments = first_sample(as_arguments(example_input))
+    arguments = first_sample(copied, as_arguments(example_input))
     flow = LabelFlow(copied, apply_rule)
     run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
