@@ -95,11 +95,15 @@ def test_taylor_leaves_the_model_and_the_gradient_mode_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("missing", ["data", "loss"])
-def test_taylor_needs_data_and_a_loss(missing: str) -> None:
-    given = {"data": batches(), "loss": functional.cross_entropy, missing: None}
-    with pytest.raises(InputError, match="needs data="):
-        saliency(MODEL, GRAPH, "taylor", **given)  # type: ignore[arg-type]
+def test_taylor_needs_data() -> None:
+    with pytest.raises(InputError, match="data="):
+        saliency(MODEL, GRAPH, "taylor")
+
+
+def test_taylor_takes_the_cross_entropy_where_no_loss_is_given() -> None:
+    given = saliency(MODEL, GRAPH, "taylor", data=batches(), loss=functional.cross_entropy)
+    default = saliency(MODEL, GRAPH, "taylor", data=batches())
+    np.testing.assert_array_equal(given.values, default.values)
 
 
 @pytest.mark.parametrize(

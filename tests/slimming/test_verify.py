@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -47,9 +47,10 @@ def test_slimmed_equals_masked_on_random_networks(seed: int) -> None:
     model, example = random_network(seed)
     randomise(model, seed)
     graph = trace(model, example)
-    if graph.prunable == 0:
-        return
-    assert check(model, example, seed, graph).error <= 1e-9
+    assume(graph.prunable > 0)
+    seen = check(model, example, seed, graph)
+    assert seen.error <= 1e-9
+    assume(seen.effect > 1e-3)  # a comparison that could not see counts as none
 
 
 @pytest.mark.parametrize("seed", range(12))

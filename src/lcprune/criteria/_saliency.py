@@ -40,10 +40,11 @@ def saliency(
 
     Where filters of several layers make a group, ``reduction`` (``sum``, ``mean`` or ``max``)
     joins their scores. ``data`` yields batches (inputs, targets) and ``loss`` maps outputs and
-    targets to a scalar; only ``taylor`` uses them. ``seed`` is for ``random``.
+    targets to a scalar, none being the cross-entropy; only ``taylor`` uses them. ``seed`` is
+    for ``random``.
 
     Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
-    family that the criterion can't score, and data or a loss that are missing.
+    family that the criterion can't score, and data that are missing.
     """
     if criterion not in CRITERIA:
         raise InputError(f"unknown criterion {criterion!r}, expected one of {', '.join(CRITERIA)}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lcprune.criteria._coupling import over_filters, rows
 from lcprune.criteria._request import FloatArray, Loss, Request
@@ -24,10 +25,11 @@ def taylor(request: Request) -> FloatArray:
     would say nothing. The batch size is thus part of the criterion.
 
     Gradients are taken in eval mode on a copy, in the model's own precision. Raises
-    ``InputError`` without ``data`` and ``loss``, and where the loss has no gradient.
+    ``InputError`` without ``data`` and where the loss has no gradient.
     """
-    if request.data is None or request.loss is None:
-        raise InputError("criterion taylor needs data= (batches of inputs, targets) and loss=")
+    if request.data is None:
+        raise InputError("criterion taylor needs data=, batches of (inputs, targets)")
+    loss = functional.cross_entropy if request.loss is None else request.loss
     model = copy.deepcopy(request.model).eval()
     watched = Request(model, request.graph, request.reduction, None, None, request.seed)
     weights = {name: watched.tensor(name) for name, _ in request.graph.producers}
@@ -38,7 +40,7 @@ def taylor(request: Request) -> FloatArray:
     }
     batches = 0
     for inputs, targets in request.data:
-        gradients = _gradients(model, inputs, targets, request.loss, weights)
+        gradients = _gradients(model, inputs, targets, loss, weights)
         for (name, dim), total in totals.items():
             change = (rows(weights[name], dim) * rows(gradients[name], dim)).sum(axis=1)
             total += np.abs(change)
