@@ -72,5 +72,5 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="can't be written"):
+    with pytest.raises(RunError, match="can't write"):
         trained(tmp_path / "none" / "training.pt")

@@ -1,6 +1,6 @@
 """A slimmed network and the run that made it, as files."""
 
-from lcprune.artifact._files import PARTIAL, replacing, sha256_of, write_text
+from lcprune._files import PARTIAL, replacing, sha256_of, write_text
 from lcprune.artifact._layout import (
     ARTIFACT,
     BASE,

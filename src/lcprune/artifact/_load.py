@@ -10,7 +10,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lcprune.artifact._files import sha256_of
+from lcprune._files import sha256_of
 from lcprune.artifact._layout import ARTIFACT, PLAN, WEIGHTS
 from lcprune.artifact._save import ARTIFACT_SCHEMA
 from lcprune.errors import InputError, WeightsError

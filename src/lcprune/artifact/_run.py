@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lcprune._files import PARTIAL, make_directory, write_text
 from lcprune.artifact import _layout as layout
-from lcprune.artifact._files import PARTIAL, make_directory, write_text
 from lcprune.errors import RunError
 
 RUN_SCHEMA = 1

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lcprune.artifact._files import make_directory, replacing, sha256_of
+from lcprune._files import make_directory, replacing, sha256_of
 from lcprune.artifact._layout import ARTIFACT, PLAN, WEIGHTS
 from lcprune.artifact._versions import versions
 from lcprune.errors import InputError

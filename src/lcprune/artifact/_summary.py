@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lcprune.artifact._files import write_text
+from lcprune._files import write_text
 from lcprune.artifact._layout import SUMMARY
 from lcprune.errors import InputError
 

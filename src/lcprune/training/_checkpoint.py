@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcprune._files import replacing
 from lcprune.errors import RunError
 from lcprune.training._config import TrainingConfig
 from lcprune.training._report import EpochReport
@@ -42,21 +42,8 @@ def save_checkpoint(
         "reports": [list(astuple(report)) for report in progress.reports],
         "generators": list(progress.generators),
     }
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: can't be written: {error.strerror}") from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(

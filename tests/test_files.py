@@ -1,3 +1,5 @@
+"""Files that are written whole or not at all."""
+
 from __future__ import annotations
 
 import hashlib
@@ -5,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import PARTIAL, replacing, sha256_of, write_text
+from lcprune._files import PARTIAL, replacing, sha256_of, write_text
 from lcprune.errors import RunError
 
 
