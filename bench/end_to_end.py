@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, row: dict[str, object]) -> dict[str, object
             command.append("--resume")
         subprocess.run(command, check=True)
     summary: dict[str, object] = json.loads((out / "summary.json").read_text())
-    return summary
+    return summary | {"data": "cifar10"}  # where it lies says nothing to anybody else
 
 
 def weights_file(network: str) -> str:
