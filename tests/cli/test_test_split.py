@@ -1,0 +1,38 @@
+"""The test split gives figures and decides nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcprune import artifact
+from lcprune.searching import read_journal
+
+from .conftest import Prune
+
+FACTORY = """
+import dataclasses
+from lcprune.data import Images, load_data
+
+def as_it_is():
+    data = load_data("digits")
+    return dataclasses.replace(data, test=data.train)
+
+def inverted():
+    data = load_data("digits")
+    pixels, labels = 255 - data.train.pixels, data.train.labels.flip(0)
+    return dataclasses.replace(data, test=Images(pixels, labels))
+"""
+
+
+def test_another_test_split_gives_the_same_plan_and_weights(tmp_path: Path, prune: Prune) -> None:
+    """Both are as long as the training split, so that no index of it runs over."""
+    (tmp_path / "splits.py").write_text(FACTORY)
+    found = []
+    for name in ("as_it_is", "inverted"):
+        out = tmp_path / name
+        assert prune(out, data=f"{tmp_path / 'splits.py'}:{name}") == 0
+        losses = [trial.loss for trial in read_journal(out / artifact.JOURNAL).trials]
+        files = [(out / file).read_bytes() for file in (artifact.PLAN, artifact.WEIGHTS)]
+        found.append((losses, files, artifact.read_summary(out).top1_after))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2] != found[1][2]
