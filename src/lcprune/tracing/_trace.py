@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lcprune.errors import ModelError
+from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import ChunkWatch, LabelFlow
 from lcprune.tracing._graph import (
     FIXED,
@@ -34,7 +35,14 @@ from lcprune.tracing._run import (
 )
 
 
-def trace(model: nn.Module, example_input: ExampleInput) -> ChannelGraph:
+def trace(
+    model: nn.Module,
+    example_input: ExampleInput,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    skip_types: Sequence[str] = (),
+) -> ChannelGraph:
     """Find the channels of a model that can be removed together, and what they cost.
 
     The model runs once, in eval mode and without gradients, on the first sample of
@@ -42,13 +50,22 @@ def trace(model: nn.Module, example_input: ExampleInput) -> ChannelGraph:
     never modified. Modules that this run does not reach (auxiliary heads) are followed in a
     second run in training mode. Whatever can't be pruned is in ``ChannelGraph.untouched``.
 
-    Raises ``ModelError`` for a model that can't be copied or run, or returns no tensor.
+    ``only`` and ``skip`` are globs over module names (case-sensitive); one covers the modules
+    that match and all inside them. No filter of a module that ``skip`` covers, or that ``only``
+    leaves uncovered, is removed; its input channels still follow the modules before it. Coupled
+    filters go only if all of them may. A covered module without filters (a BatchNorm) keeps the
+    channels of its own vectors. ``skip_types`` names classes (``Linear`` or
+    ``torch.nn.modules.linear.Linear``, subclasses included) whose modules are treated likewise.
+
+    Raises ``ModelError`` for a model that can't be copied or run, or returns no tensor, and
+    ``InputError`` for a pattern or type that matches nothing.
     """
     copied = private_copy(model).eval()
     arguments = first_sample(copied, as_arguments(example_input))
     flow = LabelFlow(copied, apply_rule)
     run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
+    leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
     return _Assembly(copied, flow).graph(notes)
 
 

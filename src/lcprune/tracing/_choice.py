@@ -1,0 +1,162 @@
+"""Choice by name: which modules' filters are left out of the pruning, and why they stay."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import nn
+
+from lcprune.errors import InputError
+from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._labels import Source
+
+
+def leave_out(
+    flow: LabelFlow,
+    model: nn.Module,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    skip_types: Sequence[str] = (),
+) -> None:
+    """Pin the channels that a choice by name leaves out; ``flow`` has run ``model``.
+
+    See ``trace`` for what ``only``, ``skip`` and ``skip_types`` mean. ``InputError`` for what
+    isn't a sequence of patterns and for a pattern or type that matches nothing.
+    """
+    for key, value in (("only", only), ("skip", skip), ("skip_types", skip_types)):
+        listed = isinstance(value, Collection) and not isinstance(value, str)
+        if not listed or not all(isinstance(item, str) for item in value):
+            raise InputError(f"{key} = {value!r}: expected a sequence of str, such as ('layer1*',)")
+    if not (only or skip or skip_types):
+        return
+    modules = _Modules(flow, model)
+    for pattern in skip:
+        modules.skip(modules.named("skip", pattern), f"left out by skip {pattern!r}")
+    for kind in skip_types:
+        modules.skip(modules.of_type(kind), f"left out by skip_types {kind!r}")
+    if only:
+        modules.keep_all_but(only)
+
+
+class _Modules:
+    """The modules of a model by name, and the labels of the tensors that they hold."""
+
+    def __init__(self, flow: LabelFlow, model: nn.Module) -> None:
+        self._labels = flow.labels
+        # A module or tensor that has several names is chosen by any of them.
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        tensors = dict(model.named_parameters(remove_duplicate=False))
+        tensors |= model.named_buffers(remove_duplicate=False)
+        names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+        for name, tensor in tensors.items():
+            names.setdefault(_place(tensor), []).append(name.rpartition(".")[0])
+        produced = flow.labels.produced()
+        self._held: list[tuple[Source, list[str], torch.Tensor, bool]] = []
+        for source in flow.labels.sources:
+            tensor = tensors.get(source.tensor)  # none where the forward took it off the model
+            place = None if tensor is None else _place(tensor)
+            owners = names[place] if place else [source.tensor.rpartition(".")[0]]
+            is_vector = tensor is not None and tensor.dim() == 1
+            low, high = np.searchsorted(produced, [source.start, source.start + source.size])
+            filters = torch.from_numpy(produced[low:high])
+            self._held.append((source, owners, filters, is_vector))
+
+    def named(self, key: str, pattern: str) -> set[str]:
+        """The outermost modules whose name matches ``pattern``."""
+        found = self._outermost(lambda name, _: bool(pattern) and fnmatchcase(name, pattern))
+        if not found:
+            close = _close(pattern, [name for name in self._modules if name])
+            raise InputError(f"{key} {pattern!r} matches no module of the model: {close}")
+        return found
+
+    def of_type(self, kind: str) -> set[str]:
+        """The outermost modules that have ``kind`` among the names of their classes."""
+        found = self._outermost(lambda _, module: kind in set(_class_names(module)))
+        if not found:
+            known = dict.fromkeys(n for m in self._modules.values() for n in _class_names(m))
+            close = _close(kind, [n for n in known if ("." in n) == ("." in kind)])
+            raise InputError(f"skip_types {kind!r} matches no module of the model: {close}")
+        return found
+
+    def skip(self, roots: set[str], why: str) -> None:
+        """Pin the filters within each root, or its vectors' channels where it has no filters."""
+        pinned = False
+        for root in sorted(roots):
+            held = list(self._within({root}))
+            making = any(len(filters) for _, _, filters, _ in held)
+            for source, owner, filters, is_vector in held:
+                if making:
+                    self._labels.pin(filters, f"{why} ({owner or 'the model'})")
+                elif is_vector:
+                    own = torch.arange(source.start, source.start + source.size)
+                    self._labels.pin(own, f"{why} ({owner or 'the model'})")
+            pinned |= bool(held)
+        if not pinned:
+            named = ", ".join(sorted(roots)[:3])
+            raise InputError(
+                f"{why.removeprefix('left out by ')} matches only modules without channels of"
+                f" their own ({named}): expected one with weights"
+            )
+
+    def keep_all_but(self, patterns: Sequence[str]) -> None:
+        """Pin every filter outside the modules that match one of ``patterns``."""
+        chosen: set[int] = set()
+        for pattern in patterns:
+            held = self._within(self.named("only", pattern))
+            made = {source.start for source, _, filters, _ in held if len(filters)}
+            if not made:
+                raise InputError(
+                    f"only {pattern!r} matches no module with filters that the forward makes:"
+                    " expected one with a convolution or a linear layer"
+                )
+            chosen |= made
+        why = f"left out by only {', '.join(map(repr, patterns))}"
+        for source, owners, filters, _ in self._held:
+            if source.start not in chosen:
+                self._labels.pin(filters, f"{why} ({owners[0] or 'the model'})")
+
+    def _outermost(self, matches: Callable[[str, nn.Module], bool]) -> set[str]:
+        found: set[str] = set()
+        for name, module in self._modules.items():  # a module comes before those inside it
+            if not any(outer in found for outer in _ancestors(name)) and matches(name, module):
+                found.add(name)
+        return found
+
+    def _within(self, roots: set[str]) -> Iterator[tuple[Source, str, torch.Tensor, bool]]:
+        for source, owners, filters, is_vector in self._held:
+            for owner in owners:
+                if owner in roots or any(outer in roots for outer in _ancestors(owner)):
+                    yield source, owner, filters, is_vector
+                    break
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
+    return tensor.data_ptr(), tuple(tensor.shape)
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _class_names(module: nn.Module) -> Iterator[str]:
+    for kind in type(module).__mro__:
+        if kind is nn.Module:
+            return
+        yield kind.__name__
+        yield f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3) or difflib.get_close_matches(
+        name.strip("*."), known, n=3, cutoff=0.3
+    )
+    return (
+        f"did you mean {', '.join(near)}?" if near else f"expected such as {', '.join(known[:3])}"
+    )
