@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lcprune.errors import ModelError
+from lcprune.errors import InputError, ModelError
+from lcprune.tracing._refusals import refuse_untraceable
 
 ExampleInput = Tensor | tuple[Any, ...]
-LAZY = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 
 
 def as_arguments(example_input: ExampleInput) -> tuple[Any, ...]:
     """The positional arguments that an example input stands for."""
-    return example_input if isinstance(example_input, tuple) else (example_input,)
+    if not isinstance(example_input, Tensor | tuple):
+        kind = type(example_input)
+        name = (
+            kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        )
+        raise InputError(
+            f"the example input is a {name}; expected a tensor, or a tuple of positional arguments"
+        )
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    if any(tensor.is_meta for tensor in _tensors(arguments)):
+        raise InputError("the example input is on the meta device; expected real tensors")
+    return arguments
 
 
 def first_sample(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -29,9 +41,10 @@ def first_sample(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...
     if len(sizes) != 1 or sizes == {1}:
         return arguments
     cut = tuple(tree_map(lambda x: x[:1] if isinstance(x, Tensor) else x, list(arguments)))
+    probed = private_copy(model)  # a model may change its own state whenever it runs
     try:
         with torch.no_grad():
-            forward(model, cut)
+            forward(probed, cut)
     except ModelError:  # a sample without a batch dimension, or a batch that must be larger
         return arguments
     return cut
@@ -53,20 +66,12 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 def private_copy(model: nn.Module) -> nn.Module:
     """A copy to run; the model itself is never touched."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError("the model is a scripted module; expected an ordinary nn.Module")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if isinstance(
-            tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
-        ):
-            raise ModelError(f"{name} is not initialised yet; run the model once on an input")
-        if tensor.is_meta:
-            raise ModelError(f"{name} is on the meta device; expected real tensors")
+    refuse_untraceable(model)
     try:
         return copy.deepcopy(model)
     except Exception as error:
         raise ModelError(
-            f"the model can't be copied ({type(error).__name__}: {error}); expected a module "
+            f"the model can't be copied ({_summary(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
 
@@ -74,30 +79,62 @@ def private_copy(model: nn.Module) -> nn.Module:
 def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
     """The model's output; ``ModelError`` in one line where its forward raises."""
     try:
-        return model(*arguments)
+        return model(*_own(arguments))
     except Exception as error:
-        shapes = ", ".join("x".join(map(str, t.shape)) for t in _tensors(arguments))
-        text = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"the model's forward fails on the example input ({shapes}): "
-            f"{type(error).__name__}: {text}"
+            f"the model's forward fails on the example input ({_described(arguments)}): "
+            f"{_summary(error)}"
         ) from error
 
 
+def _own(arguments: tuple[Any, ...]) -> list[Any]:
+    """The arguments for a model to keep: it may write into them."""
+    return list(tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, list(arguments)))
+
+
+def _described(arguments: tuple[Any, ...]) -> str:
+    """Shapes of tensors, with the type where it is not float32, and types of all else."""
+    return ", ".join(
+        _shape(leaf) if isinstance(leaf, Tensor) else type(leaf).__name__
+        for leaf in tree_leaves(list(arguments))
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    shape = "x".join(map(str, tensor.shape)) or "a number"
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return shape if tensor.dtype == torch.float32 else f"{shape} {kind}"
+
+
+def _summary(error: Exception) -> str:
+    """The type of an error and its first line."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def outputs(result: Any) -> list[Tensor]:
-    """Every tensor in a model's output, in containers, mappings and dataclasses."""
-    return list(_walk(result))
+    """Every tensor in a model's output: in containers, mappings, dataclasses and other objects."""
+    return list(_walk(result, set()))
 
 
-def _walk(value: Any) -> Iterator[Tensor]:
+def _walk(value: Any, seen: set[int]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping | OrderedDict):
-        for item in value.values():
-            yield from _walk(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _walk(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from _walk(getattr(value, field.name))
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    for part in _parts(value):
+        yield from _walk(part, seen)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    if isinstance(value, type | nn.Module | ModuleType | FunctionType | MethodType):
+        return ()
+    return getattr(value, "__dict__", {}).values()
