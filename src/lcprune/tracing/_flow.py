@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.tracing._channel_pad import ChannelPad
+from lcprune.tracing._deciding import LEAVES, DataWatch, note_of
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
 
@@ -97,6 +98,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.counted: list[Counted] = []
         self.sized: list[Sized] = []
         self.uncounted: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+        self.data = DataWatch([*model.parameters(), *model.buffers()])
         self.entered: set[str] = set()
         self.counting = True
         self.tying_chunks = False
@@ -254,6 +257,18 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.counting:
             self.counted.append(Counted(kind, self.module_name, coefficient, vectors))
 
+    def note_decision(self) -> None:
+        """Note that the running module decides by data."""
+        if self.counting:
+            self.notes[note_of(self.module_name)] = None
+
+    def leave(self, tensor: Tensor) -> None:
+        """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
+        for plane in self.planes(tensor):
+            self.labels.pin(plane, f"values leave PyTorch in {self.module_name or 'the model'}")
+        if not self.data.is_constant(tensor):
+            self.note_decision()
+
     def size_attribute(self, name: str, vector: Tensor, index: int | None = None) -> bool:
         """Note that an attribute of the running module counts ``vector``, if it has one."""
         if not hasattr(self.module, name):
@@ -297,7 +312,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return self._apply(Call(self, func, args, dict(kwargs or {})))
+        call = Call(self, func, args, dict(kwargs or {}))
+        out = self._apply(call)
+        if self.data.follow(func, args, call.kwargs, out):
+            self.note_decision()
+        return out
 
 
 class ChunkWatch(TorchFunctionMode):
@@ -316,7 +335,10 @@ class ChunkWatch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if getattr(func, "__name__", "") not in self.CHUNKS:
+        name = getattr(func, "__name__", "")
+        if name in LEAVES and args and isinstance(args[0], Tensor):
+            self.flow.leave(args[0])
+        if name not in self.CHUNKS:
             return func(*args, **(kwargs or {}))
         before, self.flow.tying_chunks = self.flow.tying_chunks, True
         try:

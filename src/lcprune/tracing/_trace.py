@@ -163,7 +163,7 @@ class _Assembly:
             vectors=tuple(self.vectors),
             untouched=self._untouched(),
             uncounted=tuple(self.flow.uncounted),
-            notes=notes,
+            notes=(*self.flow.notes, *notes),
         )
 
     def _groups(self, labels: torch.Tensor) -> IntArray:

@@ -1,0 +1,73 @@
+"""Where a model decides by its data: the path of the example input is the one that is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+
+DECIDES = frozenset(
+    {
+        aten._local_scalar_dense,
+        aten.is_nonzero,
+        aten.equal,
+        aten.allclose,
+        aten.nonzero,
+        aten.masked_select,
+        aten._unique2,
+        aten.unique_dim,
+        aten.unique_consecutive,
+    }
+)
+"""Operations that make Python values, or shapes, out of the values of a tensor."""
+
+LEAVES = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
+"""Methods by which the values of a tensor leave PyTorch; no operation shows it."""
+
+
+class DataWatch:
+    """Tells values that depend on the model's input from those of its state and its code.
+
+    What is known to be constant are parameters, buffers, literals, and whatever is computed of
+    them alone; it is known by its storage, of which every result of an operation tells anew.
+    """
+
+    def __init__(self, state: Iterable[Tensor]) -> None:
+        self._constant = {_storage(tensor) for tensor in state}
+
+    def follow(self, func: Any, args: Any, kwargs: Mapping[str, Any], out: Any) -> bool:
+        """Note what an operation makes of its operands; whether it decides by data."""
+        data = [tensor for tensor in _tensors((args, kwargs)) if not self.is_constant(tensor)]
+        if func.overloadpacket is aten.lift_fresh:
+            data = []
+        for result in _tensors(out):
+            if data:
+                self._constant.discard(_storage(result))
+            else:
+                self._constant.add(_storage(result))
+        return bool(data) and func.overloadpacket in DECIDES
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether the values of ``tensor`` do not depend on the model's input."""
+        return _storage(tensor) in self._constant
+
+
+def note_of(module: str) -> str:
+    """What a graph notes of a module that decides by data."""
+    return (
+        f"the control flow of {module or 'the model'} depends on data; followed along the path "
+        "of the example input"
+    )
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
