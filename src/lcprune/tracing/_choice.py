@@ -50,18 +50,17 @@ class _Modules:
         self._labels = flow.labels
         # A module or tensor that has several names is chosen by any of them.
         self._modules = dict(model.named_modules(remove_duplicate=False))
-        tensors = dict(model.named_parameters(remove_duplicate=False))
-        tensors |= model.named_buffers(remove_duplicate=False)
+        tensors: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        tensors |= dict(model.named_buffers(remove_duplicate=False))
         names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
         for name, tensor in tensors.items():
             names.setdefault(_place(tensor), []).append(name.rpartition(".")[0])
         produced = flow.labels.produced()
         self._held: list[tuple[Source, list[str], torch.Tensor, bool]] = []
         for source in flow.labels.sources:
-            tensor = tensors.get(source.tensor)  # none where the forward took it off the model
-            place = None if tensor is None else _place(tensor)
-            owners = names[place] if place else [source.tensor.rpartition(".")[0]]
-            is_vector = tensor is not None and tensor.dim() == 1
+            held = tensors.get(source.tensor)  # none where the forward took it off the model
+            owners = [source.tensor.rpartition(".")[0]] if held is None else names[_place(held)]
+            is_vector = held is not None and held.dim() == 1
             low, high = np.searchsorted(produced, [source.start, source.start + source.size])
             filters = torch.from_numpy(produced[low:high])
             self._held.append((source, owners, filters, is_vector))
