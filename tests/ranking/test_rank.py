@@ -78,3 +78,17 @@ def test_a_higher_floor_keeps_more() -> None:
 def test_nan_saliencies_are_refused() -> None:
     with pytest.raises(InputError, match="nan"):
         rank(GRAPH, Saliency(np.full(26, np.nan), "l2", "sum"), Budget(macs=0.5))
+
+
+@pytest.mark.parametrize("compensation", ["additive", "affine", "none", "uniform"])
+def test_every_family_keeps_a_multiple_or_all_of_its_groups(compensation: str) -> None:
+    ranker = Ranker(GRAPH, SALIENCY, Budget(macs=0.6), compensation=compensation, round_to=4)
+    for seed in range(5):
+        latent = ranker.compensation.draw(np.random.default_rng(seed))
+        keep = ranker.keep(latent)
+        for family in GRAPH.families:
+            kept = int(keep[list(family.groups)].sum())
+            assert kept % 4 == 0 or kept == len(family.groups)
+        assert ranker.plan(latent) == rank(
+            GRAPH, SALIENCY, Budget(macs=0.6), latent, compensation=compensation, round_to=4
+        )

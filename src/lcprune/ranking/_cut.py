@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from lcprune.cost import BoolArray, CostModel
 from lcprune.errors import BudgetError, InputError
+from lcprune.ranking._blocks import Blocks, Queue
 from lcprune.ranking._compensation import FloatArray
 from lcprune.tracing._graph import ChannelGraph, IntArray
 
@@ -16,10 +16,15 @@ from lcprune.tracing._graph import ChannelGraph, IntArray
 class Cut:
     """Removes the lowest scores until every bound holds, then gives back what still fits.
 
-    Each family keeps its best ``max(1, ceil(min_keep * groups))`` groups whatever they score.
-    Of the rest the shortest prefix in ascending order (ties by group id) that meets all bounds
-    goes. Then, from the highest score down, each removed group returns that fits: no removed
-    group could be given back without breaking a bound.
+    Each family keeps its best ``max(1, ceil(min_keep * groups))`` groups whatever they score,
+    and a multiple of ``round_to`` groups or all of them. Blocks are what is removed and given
+    back: the lowest ``size % round_to`` groups of a family if that is not 0, then ``round_to`` at
+    a time, down to the floor, which is rounded up to a multiple (at most the size). A block goes
+    when the turn of its highest group comes, so that no group goes before its turn.
+
+    Of these blocks the shortest prefix in ascending order (ties by group id) that meets all
+    bounds goes. Then, from the highest score down, each removed block returns that fits: none
+    could be given back without breaking a bound, or leaving its family without a multiple.
 
     ``limits`` are absolute upper bounds by resource name.
 
@@ -34,6 +39,7 @@ class Cut:
         cost: CostModel,
         limits: Mapping[str, int],
         min_keep: float = 0.1,
+        round_to: int = 1,
     ) -> None:
         if not 0 <= min_keep < 1:
             raise InputError(f"min_keep is {min_keep}, expected a share in 0 … 1")
@@ -47,13 +53,9 @@ class Cut:
         self._min_keep = min_keep
         self._rows = [cost.resources.index(name) for name in limits]
         self._bounds = np.array(list(limits.values()), dtype=np.int64)
-        self._family_of = graph.family_of
-        self._sizes = np.bincount(graph.family_of, minlength=len(graph.families))
-        # Rounded first: 0.07 * 100 is a little above 7 in binary.
-        self.floors = np.array(
-            [min(n, max(1, math.ceil(round(min_keep * n, 9)))) for n in self._sizes.tolist()],
-            dtype=np.int64,
-        )
+        self._round_to = round_to
+        self._blocks = Blocks(graph.family_of, len(graph.families), min_keep, round_to)
+        self.floors = self._blocks.floors
 
     def keep(self, scores: FloatArray) -> BoolArray:
         """The groups that stay, bool [prunable], for float64 scores [prunable].
@@ -63,33 +65,24 @@ class Cut:
         if not np.isfinite(scores).all():
             raise InputError("scores that are not finite, expected a finite number per group")
         order = np.argsort(scores, kind="stable")
-        candidates = order[~self._protected(order)]
-        length = self._shortest_prefix(candidates)
+        blocks = self._blocks.in_turn(order)
+        removed = blocks.first(self._shortest_prefix(blocks))
         keep = np.ones(len(scores), dtype=np.bool_)
-        keep[candidates[:length]] = False
-        keep[self._given_back(keep, candidates[:length][::-1])] = True
+        keep[removed.groups] = False
+        keep[self._given_back(keep, removed.reversed())] = True
         return keep
 
-    def _protected(self, order: IntArray) -> BoolArray:
-        """Whether each entry of ``order`` is among the best of its family."""
-        families = self._family_of[order]
-        by_family = np.argsort(families, kind="stable")
-        starts = np.cumsum(self._sizes) - self._sizes
-        place = np.empty_like(order)
-        place[by_family] = np.arange(len(order)) - starts[families[by_family]]
-        protected: BoolArray = place >= (self._sizes - self.floors)[families]
-        return protected
-
-    def _shortest_prefix(self, candidates: IntArray) -> int:
-        """How many of ``candidates`` must go, from the first on."""
-        signatures = self._cost.signatures[candidates]
+    def _shortest_prefix(self, blocks: Queue) -> int:
+        """How many of ``blocks`` must go, from the first on."""
+        signatures = self._cost.signatures[blocks.groups]
         kinds = len(self._cost.populations)
+        ends = blocks.ends()
 
         def fits(length: int) -> bool:
-            gone = np.bincount(signatures[:length], minlength=kinds)
+            gone = np.bincount(signatures[: ends[length]], minlength=kinds)
             return self._fits(self._cost.populations - gone)
 
-        low, high = 0, len(candidates)
+        low, high = 0, len(blocks)
         if not fits(high):
             self._refuse(self._cost.populations - np.bincount(signatures, minlength=kinds))
         while low < high:
@@ -100,37 +93,42 @@ class Cut:
                 low = middle + 1
         return low
 
-    def _given_back(self, keep: BoolArray, removed: IntArray) -> IntArray:
-        """What returns of ``removed``, tried in the order given.
+    def _given_back(self, keep: BoolArray, queue: Queue) -> IntArray:
+        """The groups that return of ``queue``, whose blocks are tried in the order given.
 
-        Costs only grow here, so a group that does not fit never will, and with it all of the
-        same cost signature: after each failure they leave the queue, and the next longest run
-        that fits is found by doubling and bisection instead of group by group.
+        Costs only grow here, so a block that does not fit never will, and with it all of the
+        same kind: after each failure they leave the queue, and the next longest run that fits
+        is found by doubling and bisection instead of block by block. The part of a family that
+        is no full block, last of its family in the queue, returns only if all of it does.
         """
-        kinds = len(self._cost.populations)
-        kept = np.bincount(self._cost.signatures[keep], minlength=kinds)
+        populations = len(self._cost.populations)
+        kept = np.bincount(self._cost.signatures[keep], minlength=populations)
         returned: list[IntArray] = []
-        queue = removed
+        kinds = queue.kinds(self._cost.signatures)
         while len(queue):
-            signatures = self._cost.signatures[queue]
-            length = self._longest_run(kept, signatures)
-            kept = kept + np.bincount(signatures[:length], minlength=kinds)
-            returned.append(queue[:length])
+            signatures = self._cost.signatures[queue.groups]
+            length = self._longest_run(kept, signatures, queue.ends())
+            run = queue.first(length).groups
+            kept = kept + np.bincount(signatures[: len(run)], minlength=populations)
+            returned.append(run)
             if length == len(queue):
                 break
-            failed = signatures[length]
-            queue = queue[length:][signatures[length:] != failed]
-        return np.concatenate(returned) if returned else removed[:0]
+            failed = kinds == kinds[length]
+            torn = queue.parts & np.isin(queue.families, queue.families[failed])
+            stays = (np.arange(len(queue)) > length) & ~failed & ~torn
+            queue, kinds = queue.where(stays), kinds[stays]
+        return np.concatenate(returned) if returned else queue.groups
 
-    def _longest_run(self, kept: IntArray, signatures: IntArray) -> int:
+    def _longest_run(self, kept: IntArray, signatures: IntArray, ends: IntArray) -> int:
         def fits(length: int) -> bool:
-            added = np.bincount(signatures[:length], minlength=len(kept))
+            added = np.bincount(signatures[: ends[length]], minlength=len(kept))
             return self._fits(kept + added)
 
+        blocks = len(ends) - 1
         low, high = 0, 1
-        while high <= len(signatures) and fits(high):
+        while high <= blocks and fits(high):
             low, high = high, 2 * high
-        high = min(high, len(signatures) + 1)
+        high = min(high, blocks + 1)
         while high - low > 1:
             middle = (low + high) // 2
             if fits(middle):
@@ -151,7 +149,8 @@ class Cut:
             for (name, limit), low, all_ in zip(self._limits.items(), least, before, strict=True)
             if low > limit
         ]
+        rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
         raise BudgetError(
             f"budget can't be met: {'; '.join(parts)}, since every family of channels"
-            f" keeps at least {self._min_keep:.0%}"
+            f" keeps at least {self._min_keep:.0%}{rounded}"
         )

@@ -37,6 +37,7 @@ class Ranker:
         *,
         compensation: str | Compensation = "additive",
         min_keep: float = 0.1,
+        round_to: int = 1,
     ) -> None:
         self.compensation = choose_compensation(compensation, graph, saliency)
         self._criterion = saliency.criterion
@@ -44,7 +45,7 @@ class Ranker:
         cost = CostModel(graph)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
-        self._cut = Cut(graph, cost, self.limits, min_keep)
+        self._cut = Cut(graph, cost, self.limits, min_keep, round_to)
         self._builder = PlanBuilder(graph, cost)
 
     def keep(self, latent: FloatArray) -> BoolArray:
@@ -95,11 +96,13 @@ def rank(
     *,
     compensation: str | Compensation = "additive",
     min_keep: float = 0.1,
+    round_to: int = 1,
 ) -> Plan:
     """Keep the channels with the highest compensated saliency that a budget allows.
 
     ``beta`` is float [families], or [families, 2] for ``compensation="affine"``; none is the
-    criterion's own global ranking. Every family keeps ``max(1, ceil(min_keep * groups))``.
+    criterion's own global ranking. Every family keeps ``max(1, ceil(min_keep * groups))``, and
+    a multiple of ``round_to`` groups or all of them (see ``Cut``).
 
     Raises ``BudgetError`` for a budget that is met already or that can't be met (with the
     least possible value), ``InputError`` for saliencies or a ``beta`` that don't fit.
@@ -107,5 +110,7 @@ def rank(
     Source: Chin, Zhang, Marculescu, "Layer-compensated pruning for resource-constrained
     convolutional neural networks", 2018, arXiv 1810.00518.
     """
-    ranker = Ranker(graph, saliency, budget, compensation=compensation, min_keep=min_keep)
+    ranker = Ranker(
+        graph, saliency, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
+    )
     return ranker.plan(ranker.read_latent(beta))
