@@ -68,7 +68,8 @@ def private_copy(model: nn.Module) -> nn.Module:
     """A copy to run; the model itself is never touched."""
     refuse_untraceable(model)
     try:
-        return copy.deepcopy(model)
+        with torch.inference_mode(False):
+            return copy.deepcopy(model)
     except Exception as error:
         raise ModelError(
             f"the model can't be copied ({_summary(error)}); expected a module "
@@ -77,9 +78,11 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
-    """The model's output; ``ModelError`` in one line where its forward raises."""
+    """The model's output, without gradients; ``ModelError`` in one line where it raises."""
     try:
-        return model(*_own(arguments))
+        # In inference mode composite operations are not taken apart, and no rule knows them.
+        with torch.inference_mode(False), torch.no_grad():
+            return model(*_own(arguments))
     except Exception as error:
         raise ModelError(
             f"the model's forward fails on the example input ({_described(arguments)}): "
