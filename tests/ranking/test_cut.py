@@ -167,6 +167,13 @@ def test_the_odd_part_returns_only_with_the_whole_family() -> None:
         assert keep.tolist() == [i >= 7 - kept for i in range(7)]
 
 
+def test_blocks_of_one_family_may_cost_differently() -> None:
+    # Group 2 stands for ten channels: its block does not fit again, the one below it does.
+    graph = make_graph([6], [[0, 1, *[2] * 10, 3, 4, 5]], [Op("conv", "a", 1, (0,))])
+    keep = Cut(graph, CostModel(graph), {"macs": 4}, 0.1, 2).keep(np.arange(6.0))
+    assert keep.tolist() == [True, True, False, False, True, True]
+
+
 @pytest.mark.parametrize("round_to", [0, -8, 1.5, True, "8"])
 def test_a_senseless_multiple_is_refused(round_to: object) -> None:
     graph = make_graph([2], [[0, 1]], [Op("conv", "a", 1, (0,))])
