@@ -350,3 +350,47 @@ class LeavesPyTorch(nn.Module):
         y = self.trunk(self.stem(x))
         y = torch.from_numpy(np.abs(y.detach().cpu().numpy()))
         return self.head(self.after(y).mean((2, 3)))
+
+
+class ScaledByItsWidth(nn.Module):
+    """Divides by the root of a number of channels, as attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _convolution(3, 8)
+        self.trunk = _convolution(8, 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return self.head((self.trunk(y) / y.shape[1] ** 0.5).mean((2, 3)))
+
+
+class PixelsThereAndBack(nn.Module):
+    """Shuffles channels to pixels, and the pixels back to channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _convolution(3, 8)
+        self.trunk = _convolution(8, 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.silu(functional.pixel_shuffle(self.stem(x), 2))
+        return self.head(self.trunk(functional.pixel_unshuffle(y, 2)).mean((2, 3)))
+
+
+class Reparametrised(nn.Module):
+    """Adds the kernels of two layers up and convolves once, with neither module called (RepVGG)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _convolution(3, 8)
+        self.wide = nn.Conv2d(8, 6, 3, padding=1)
+        self.narrow = nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.wide.weight + functional.pad(self.narrow.weight, (1, 1, 1, 1))
+        y = functional.conv2d(self.stem(x), kernel, self.wide.bias + self.narrow.bias, padding=1)
+        return self.head(torch.relu(y).mean((2, 3)))

@@ -272,6 +272,47 @@ def test_a_model_in_training_with_frozen_parameters_works_and_is_left_as_it_was(
         assert grad is None or torch.equal(grad, parameter.grad)
 
 
+class KeepsFeatures(nn.Module):
+    """Puts tensors by that belong to a graph of gradients, in containers too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 1)
+        self.b = nn.Conv2d(6, 2, 1)
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.a(x)
+        self.seen["features"] = [self.last * 2]
+        return self.b(self.last)
+
+
+def test_what_a_model_keeps_of_an_earlier_run_does_not_matter() -> None:
+    model = KeepsFeatures()
+    model(IMAGE).sum().backward()
+    last = model.last
+    assert trace(model, IMAGE).prunable == 6
+    assert model.last is last
+    assert last.requires_grad
+
+
+@pytest.mark.xfail(strict=True, reason="slim copies the tensors of an earlier run")
+def test_a_model_that_keeps_tensors_of_an_earlier_run_can_be_slimmed() -> None:
+    model = randomise(KeepsFeatures(), 0)
+    model(IMAGE).sum().backward()
+    assert check(model, IMAGE, 0).error <= 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_a_hook_computes_are_followed() -> None:
+    normed = torch.nn.utils.weight_norm(nn.Conv2d(3, 6, 1))
+    model = nn.Sequential(normed, nn.ReLU(), nn.Conv2d(6, 2, 1))
+    graph = trace(model, IMAGE)
+    assert graph.prunable == 6
+    (family,) = graph.families
+    assert {("0.weight_v", 0), ("0.weight_g", 0), ("2.weight", 1)} <= set(family.dimensions)
+
+
 def test_tracing_works_in_inference_mode_too() -> None:
     model = randomise(network(), 0)
     with torch.inference_mode():

@@ -69,12 +69,26 @@ def private_copy(model: nn.Module) -> nn.Module:
     refuse_untraceable(model)
     try:
         with torch.inference_mode(False):
-            return copy.deepcopy(model)
+            return copy.deepcopy(model, computed_state(model))
     except Exception as error:
         raise ModelError(
             f"the model can't be copied ({_summary(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
+
+
+def computed_state(model: nn.Module) -> dict[int, Any]:
+    """A memo for ``copy.deepcopy`` with what a model keeps of an earlier run, without gradients.
+
+    PyTorch does not copy such tensors: features that a forward puts by, weights that a hook makes
+    of others (``torch.nn.utils.weight_norm``).
+    """
+    return {
+        id(leaf): leaf.detach().clone()
+        for module in model.modules()
+        for leaf in tree_leaves(vars(module))
+        if isinstance(leaf, Tensor) and not leaf.is_leaf
+    }
 
 
 def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
