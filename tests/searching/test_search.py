@@ -188,6 +188,7 @@ IDENTITY = {"data": "digits", "split": {"recalibrate": 10, "validate": 20}}
         ({"strategy": "random"}, "strategy.name was 'evolution' and is 'random'"),
         ({"compensation": "affine"}, "compensation was 'additive' and is 'affine'"),
         ({"min_keep": 0.2}, "min_keep was 0.1"),
+        ({"round_to": 2}, "round_to was None and is 2 now"),
         ({"identity": {**IDENTITY, "data": "cifar10"}}, "run.data was 'digits' and is 'cifar10'"),
         (
             {"identity": {"data": "digits", "split": {"recalibrate": 10, "validate": 30}}},

@@ -9,13 +9,27 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.tree import Tree
 
 from lcprune.artifact import RunState, Summary, read_run, resume_line, run_state
-from lcprune.cli._config import PruneConfig, resolve
+from lcprune.cli._config import resolve
 from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
 from lcprune.cli._evaluate import evaluate_saved
-from lcprune.cli._inspect import inspect_model, read_shape
+from lcprune.cli._inspect import Choice, inspect_model, read_shape
 from lcprune.cli._job import prune_job
+from lcprune.cli._options import (
+    Force,
+    Layer,
+    MinKeep,
+    Only,
+    Out,
+    Resume,
+    RoundTo,
+    Skip,
+    SkipTypes,
+    TrustFactory,
+    default,
+)
 from lcprune.cli._progress import OnConsole
 from lcprune.cli._table import result_table
 from lcprune.errors import InputError, LcpruneError
@@ -30,20 +44,6 @@ app = typer.Typer(
 # Usage errors of typer: this class is part of its public names only through its subclasses.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
-
-
-def _default(key: str) -> str:
-    """What an option is when neither the command line nor a file says anything."""
-    value = getattr(PruneConfig(), key)
-    return "of the data set" if value is None else str(value)
-
-
-Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the run in the directory.")]
-TrustFactory = Annotated[
-    bool, typer.Option("--trust-factory", help="Allow a saved model to run its own Python code.")
-]
 
 
 @app.command()
@@ -78,129 +78,128 @@ def prune(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="A file, 'default' or 'random'.", show_default=_default("weights")),
+        typer.Option(help="A file, 'default' or 'random'.", show_default=default("weights")),
     ] = None,
     criterion: Annotated[
         str | None,
         typer.Option(
             help="l1, l2, l2_squared, taylor, bn_scale or random.",
-            show_default=_default("criterion"),
+            show_default=default("criterion"),
         ),
     ] = None,
     reduction: Annotated[
         str | None,
         typer.Option(
-            help="Over coupled layers: sum, mean or max.", show_default=_default("reduction")
+            help="Over coupled layers: sum, mean or max.", show_default=default("reduction")
         ),
     ] = None,
     compensation: Annotated[
         str | None,
         typer.Option(
             help="What the search learns: additive, affine, or a control: none, uniform.",
-            show_default=_default("compensation"),
+            show_default=default("compensation"),
         ),
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="evolution or random.", show_default=_default("strategy"))
+        str | None, typer.Option(help="evolution or random.", show_default=default("strategy"))
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="Candidates that the search tries.", show_default=_default("trials")),
+        typer.Option(help="Candidates that the search tries.", show_default=default("trials")),
     ] = None,
-    min_keep: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of its channels that each family keeps.", show_default=_default("min_keep")
-        ),
-    ] = None,
+    only: Only = None,
+    skip: Skip = None,
+    skip_types: SkipTypes = None,
+    min_keep: MinKeep = None,
+    round_to: RoundTo = None,
     recalibrate_images: Annotated[
         int | None,
         typer.Option(
             help="Training images that BatchNorm statistics come from.",
-            show_default=_default("recalibrate_images"),
+            show_default=default("recalibrate_images"),
         ),
     ] = None,
     fitness_images: Annotated[
         int | None,
         typer.Option(
             help="Training images that candidates are judged on.",
-            show_default=_default("fitness_images"),
+            show_default=default("fitness_images"),
         ),
     ] = None,
     search_dtype: Annotated[
         str | None,
         typer.Option(
             help="float32, bfloat16, or auto: what is faster here.",
-            show_default=_default("search_dtype"),
+            show_default=default("search_dtype"),
         ),
     ] = None,
     finetune_epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs after the cut.", show_default=_default("finetune_epochs")),
+        typer.Option(help="Epochs after the cut.", show_default=default("finetune_epochs")),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Highest learning rate.", show_default=_default("learning_rate")),
+        typer.Option(help="Highest learning rate.", show_default=default("learning_rate")),
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(help="L2 penalty of training.", show_default=_default("weight_decay")),
+        typer.Option(help="L2 penalty of training.", show_default=default("weight_decay")),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="cosine or one-cycle.", show_default=_default("schedule"))
+        str | None, typer.Option(help="cosine or one-cycle.", show_default=default("schedule"))
     ] = None,
     train_dtype: Annotated[
         str | None,
         typer.Option(
             help="float32, bfloat16, or auto: what is faster here.",
-            show_default=_default("train_dtype"),
+            show_default=default("train_dtype"),
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images per training step.", show_default=_default("batch_size")),
+        typer.Option(help="Images per training step.", show_default=default("batch_size")),
     ] = None,
     distill: Annotated[
         bool | None,
         typer.Option(
             "--distill/--no-distill",
             help="Learn from the original network too.",
-            show_default=_default("distill"),
+            show_default=default("distill"),
         ),
     ] = None,
     distill_weight: Annotated[
         float | None,
         typer.Option(
-            help="Share of the distillation in the loss.", show_default=_default("distill_weight")
+            help="Share of the distillation in the loss.", show_default=default("distill_weight")
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(help="Of the distillation.", show_default=_default("temperature")),
+        typer.Option(help="Of the distillation.", show_default=default("temperature")),
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(help="Largest shift in training, pixels.", show_default=_default("crop")),
+        typer.Option(help="Largest shift in training, pixels.", show_default=default("crop")),
     ] = None,
     flip: Annotated[
         bool | None,
         typer.Option(
             "--flip/--no-flip",
             help="Mirror images in training.",
-            show_default=_default("flip"),
+            show_default=default("flip"),
         ),
     ] = None,
     base_epochs: Annotated[
         int | None,
         typer.Option(
-            help="Train the base network that long first.", show_default=_default("base_epochs")
+            help="Train the base network that long first.", show_default=default("base_epochs")
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of everything random.", show_default=_default("seed"))
+        int | None, typer.Option(help="Of everything random.", show_default=default("seed"))
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda.", show_default=_default("device"))
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default=default("device"))
     ] = None,
     resume: Resume = False,
     force: Force = False,
@@ -221,10 +220,15 @@ def inspect(
     input: Annotated[
         str | None, typer.Option("--input", help="Shape of the input, such as 1x3x224x224.")
     ] = None,
+    layer: Layer = None,
+    only: Only = None,
+    skip: Skip = None,
+    skip_types: SkipTypes = None,
 ) -> int:
     """Show a model's channel groups, their costs, and what can't be pruned and why."""
-    for part in inspect_model(model, read_shape(input, model)):
-        _stdout().print(part, markup=False, highlight=False)
+    choice = Choice(tuple(only or ()), tuple(skip or ()), tuple(skip_types or ()))
+    for part in inspect_model(model, read_shape(input, model), choice=choice, layer=layer):
+        _stdout().print(part, markup=False, highlight=False, soft_wrap=isinstance(part, Tree))
     return 0
 
 

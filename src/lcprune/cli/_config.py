@@ -18,7 +18,8 @@ _CHOICES = {
     "search_dtype": ("auto", "float32", "bfloat16"),
     "train_dtype": ("auto", "float32", "bfloat16"),
 }
-_AT_LEAST_ONE = ("trials", "batch_size", "recalibrate_images", "fitness_images")
+_TEXTS = {"budget": "macs=50%", "skip_types": "Linear"}
+_AT_LEAST_ONE = ("trials", "round_to", "batch_size", "recalibrate_images", "fitness_images")
 _NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay")
 _POSITIVE = ("learning_rate", "temperature")
 _SHARES = ("min_keep", "distill_weight")
@@ -31,7 +32,8 @@ class PruneConfig:
     ``model``, ``data`` and at least one bound of ``budget`` must be given. ``base_epochs`` is
     how long the base network is trained first, for a model that comes without weights; ``crop``
     and ``flip`` none leave it to the data set. Image counts are those of the search; both sets
-    are disjoint parts of the training data.
+    are disjoint parts of the training data. ``only``, ``skip`` and ``skip_types`` are those of
+    ``trace``, ``min_keep`` and ``round_to`` those of ``rank``.
     """
 
     model: str = ""
@@ -43,7 +45,11 @@ class PruneConfig:
     compensation: str = "additive"
     strategy: str = "evolution"
     trials: int = 400
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    skip_types: tuple[str, ...] = ()
     min_keep: float = 0.1
+    round_to: int = 1
     recalibrate_images: int = 1000
     fitness_images: int = 2000
     search_dtype: str = "auto"
@@ -64,7 +70,8 @@ class PruneConfig:
 
     def as_json(self) -> dict[str, Any]:
         """The configuration in JSON's types, in the order of the fields."""
-        return {**asdict(self), "budget": list(self.budget)}
+        values = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def resolve(
@@ -111,7 +118,7 @@ def _typed(values: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
 
 def _convert(key: str, value: Any, kind: str) -> Any:
     if kind == "tuple[str, ...]":
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key == "budget":
             return tuple(f"{name}={bound}" for name, bound in value.items())
         values = [value] if isinstance(value, str) else value
         if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
@@ -127,7 +134,9 @@ def _convert(key: str, value: Any, kind: str) -> Any:
         kind == "str" and isinstance(value, str)
     ):
         return value
-    expected = {"tuple[str, ...]": "text such as 'macs=50%', or a list of it"}.get(kind, kind)
+    expected = kind
+    if kind == "tuple[str, ...]":
+        expected = f"text such as {_TEXTS.get(key, 'layer1*')!r}, or a list of it"
     raise InputError(f"{key} = {value!r}: expected {expected.removesuffix(' | None')}")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from rich.table import Table
+from rich.tree import Tree
 
+from lcprune.cli._layer import layer_trees
 from lcprune.cli._table import quantity
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
@@ -34,14 +37,34 @@ def read_shape(text: str | None, model: str) -> tuple[int, int, int, int]:
     return (sizes[0] if len(sizes) == 4 else 1, channels, height, width)
 
 
-def inspect_model(model: str, shape: tuple[int, int, int, int]) -> Iterator[Table | str]:
+@dataclass(frozen=True)
+class Choice:
+    """Which modules are left out, as ``trace`` takes it."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    skip_types: tuple[str, ...] = ()
+
+
+def inspect_model(
+    model: str,
+    shape: tuple[int, int, int, int],
+    *,
+    choice: Choice = Choice(),
+    layer: str | None = None,
+) -> Iterator[Table | Tree | str]:
     """What to print about a model with random weights on an input of ``shape``.
 
-    ``ModelError`` where it can't be built or run.
+    With ``layer``, a glob over module names, that is a tree per module of what its filters are
+    coupled with. ``InputError`` where the model can't be built or run, and for a name that
+    matches nothing.
     """
     network = build(model, classes=None, input_shape=shape[1:])
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    graph = trace(network, example)
+    graph = trace(network, example, **asdict(choice))
+    if layer is not None:
+        yield from layer_trees(network, graph, layer)
+        return
     cost = CostModel(graph)
     before = cost.evaluate()
     yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lcprune import artifact
@@ -53,10 +54,12 @@ def prune_job(
 def _same_run(out: Path, config: PruneConfig) -> RunRecord:
     record = artifact.read_run(out)
     asked = config.as_json()
-    key = record.first_difference(asked)
+    # A run from before there was an option had what is its default now.
+    stored = replace(record, configuration={**PruneConfig().as_json(), **record.configuration})
+    key = stored.first_difference(asked)
     if key is not None:
         raise RunError(
             f"can't resume with another {key}: the run in {out} has "
-            f"{record.configuration.get(key)!r}, asked was {asked.get(key)!r}"
+            f"{stored.configuration.get(key)!r}, asked was {asked.get(key)!r}"
         )
     return record

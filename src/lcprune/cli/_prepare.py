@@ -55,7 +55,16 @@ def prepare(config: PruneConfig) -> Inputs:
     split = search_split(
         len(data.train), config.recalibrate_images, config.fitness_images, config.seed
     )
-    graph = trace(model, example_input)
+    graph = trace(
+        model,
+        example_input,
+        only=config.only,
+        skip=config.skip,
+        skip_types=config.skip_types,
+    )
+    if not graph.prunable:
+        why = "; ".join(dict.fromkeys(entry.reason for entry in graph.untouched[:3]))
+        raise ModelError(f"no channel of the model can be pruned ({why or 'it has no filters'})")
     inputs = Inputs(data, model, graph, budget, split, example_input, device)
     # Criterion, compensation and budget are right if they give a plan.
     rank(
@@ -64,6 +73,7 @@ def prepare(config: PruneConfig) -> Inputs:
         budget,
         compensation=config.compensation,
         min_keep=config.min_keep,
+        round_to=config.round_to,
     )
     return inputs
 

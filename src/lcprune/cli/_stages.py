@@ -151,6 +151,7 @@ class Stages:
                 compensation=config.compensation,
                 strategy=config.strategy,
                 min_keep=config.min_keep,
+                round_to=config.round_to,
                 prepare=precision.apply,
                 identity=identity,
                 on_trial=on_trial,

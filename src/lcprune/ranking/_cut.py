@@ -42,7 +42,7 @@ class Cut:
         round_to: int = 1,
     ) -> None:
         if not 0 <= min_keep < 1:
-            raise InputError(f"min_keep is {min_keep}, expected a share in 0 … 1")
+            raise InputError(f"min_keep is {min_keep}, expected a share of at least 0 and below 1")
         unknown = [name for name in limits if name not in cost.resources]
         if unknown or not limits:
             raise BudgetError(

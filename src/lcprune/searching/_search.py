@@ -39,6 +39,7 @@ def search(
     compensation: str | Compensation = "additive",
     strategy: str | Strategy = "evolution",
     min_keep: float = 0.1,
+    round_to: int = 1,
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
@@ -49,7 +50,8 @@ def search(
     ``prepare``, recalibrated with the batches of ``recalibrate`` (or by it, where it is a
     function), and given to ``fitness``: lower is better, and what is not finite counts as
     ``inf``. A plan that was seen before is not evaluated again. Without anything to compensate
-    (``compensation="none"``) there is one candidate.
+    (``compensation="none"``) there is one candidate. ``min_keep`` and ``round_to`` are those of
+    ``rank``.
 
     ``journal`` is a file that holds every finished trial before the next begins; given again
     after an interruption at any moment, the search goes on where it was, and ends as it would
@@ -66,7 +68,13 @@ def search(
     """
     if trials < 1:
         raise InputError(f"search of {trials} trials, expected 1 or more")
-    ranker = Ranker(graph, saliency, budget, compensation=compensation, min_keep=min_keep)
+
+    def ranker_of(scores: Saliency) -> Ranker:
+        return Ranker(
+            graph, scores, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
+        )
+
+    ranker = ranker_of(saliency)
     ranker.plan(ranker.compensation.identity())  # before a journal is begun for nothing
     total = trials if ranker.compensation.parameters else 1
     chosen = choose_strategy(strategy, ranker.compensation, total, seed)
@@ -77,12 +85,14 @@ def search(
         "min_keep": min_keep,
         "budget": ranker.limits,
     }
+    if round_to != 1:  # absent where it is 1, as in the journals from before there was a choice
+        settings["round_to"] = round_to
     who = run_identity(graph, saliency, settings, identity)
     evaluator = Evaluator(model, fitness, recalibrate, prepare, seed)
     with Journal(journal, who, saliency.values, total) as book:
         settled = settled_saliency(journal, book.record, who, saliency)
         if settled is not saliency and isinstance(compensation, str):
-            ranker = Ranker(graph, settled, budget, compensation=compensation, min_keep=min_keep)
+            ranker = ranker_of(settled)
             chosen = choose_strategy(strategy, ranker.compensation, total, seed)
         if book.record.total != total:
             book.extend(total)

@@ -36,11 +36,28 @@ def leave_out(
         return
     modules = _Modules(flow, model)
     for pattern in skip:
-        modules.skip(modules.named("skip", pattern), f"left out by skip {pattern!r}")
+        modules.skip(outermost_named(model, pattern, "skip"), f"left out by skip {pattern!r}")
     for kind in skip_types:
         modules.skip(modules.of_type(kind), f"left out by skip_types {kind!r}")
     if only:
         modules.keep_all_but(only)
+
+
+def outermost_named(model: nn.Module, pattern: str, key: str) -> dict[str, None]:
+    """The names that match ``pattern`` of modules that are within no other such module, in order.
+
+    ``InputError``, with close names, where there is none; ``key`` says what the pattern is.
+    """
+    found = _outermost(model, lambda name, _: bool(pattern) and fnmatchcase(name, pattern))
+    if not found:
+        close = _close(pattern, [name for name, _ in model.named_modules() if name])
+        raise InputError(f"{key} {pattern!r} matches no module of the model: {close}")
+    return found
+
+
+def is_within(name: str, roots: Collection[str]) -> bool:
+    """Whether a module is one of ``roots`` or inside one; the empty name is the whole model."""
+    return name in roots or any(outer in roots for outer in _ancestors(name))
 
 
 class _Modules:
@@ -48,8 +65,8 @@ class _Modules:
 
     def __init__(self, flow: LabelFlow, model: nn.Module) -> None:
         self._labels = flow.labels
+        self._model = model
         # A module or tensor that has several names is chosen by any of them.
-        self._modules = dict(model.named_modules(remove_duplicate=False))
         tensors: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
         tensors |= dict(model.named_buffers(remove_duplicate=False))
         names: dict[tuple[int, tuple[int, ...]], list[str]] = {}
@@ -65,27 +82,19 @@ class _Modules:
             filters = torch.from_numpy(produced[low:high])
             self._held.append((source, owners, filters, is_vector))
 
-    def named(self, key: str, pattern: str) -> set[str]:
-        """The outermost modules whose name matches ``pattern``."""
-        found = self._outermost(lambda name, _: bool(pattern) and fnmatchcase(name, pattern))
-        if not found:
-            close = _close(pattern, [name for name in self._modules if name])
-            raise InputError(f"{key} {pattern!r} matches no module of the model: {close}")
-        return found
-
-    def of_type(self, kind: str) -> set[str]:
+    def of_type(self, kind: str) -> dict[str, None]:
         """The outermost modules that have ``kind`` among the names of their classes."""
-        found = self._outermost(lambda _, module: kind in set(_class_names(module)))
+        found = _outermost(self._model, lambda _, module: kind in set(_class_names(module)))
         if not found:
-            known = dict.fromkeys(n for m in self._modules.values() for n in _class_names(m))
+            known = dict.fromkeys(n for m in self._model.modules() for n in _class_names(m))
             close = _close(kind, [n for n in known if ("." in n) == ("." in kind)])
             raise InputError(f"skip_types {kind!r} matches no module of the model: {close}")
         return found
 
-    def skip(self, roots: set[str], why: str) -> None:
+    def skip(self, roots: Collection[str], why: str) -> None:
         """Pin the filters within each root, or its vectors' channels where it has no filters."""
         pinned = False
-        for root in sorted(roots):
+        for root in roots:
             held = list(self._within({root}))
             making = any(len(filters) for _, _, filters, _ in held)
             for source, owner, filters, is_vector in held:
@@ -96,7 +105,7 @@ class _Modules:
                     self._labels.pin(own, f"{why} ({owner or 'the model'})")
             pinned |= bool(held)
         if not pinned:
-            named = ", ".join(sorted(roots)[:3])
+            named = ", ".join(list(roots)[:3])
             raise InputError(
                 f"{why.removeprefix('left out by ')} matches only modules without channels of"
                 f" their own ({named}): expected one with weights"
@@ -106,7 +115,7 @@ class _Modules:
         """Pin every filter outside the modules that match one of ``patterns``."""
         chosen: set[int] = set()
         for pattern in patterns:
-            held = self._within(self.named("only", pattern))
+            held = self._within(outermost_named(self._model, pattern, "only"))
             made = {source.start for source, _, filters, _ in held if len(filters)}
             if not made:
                 raise InputError(
@@ -119,19 +128,21 @@ class _Modules:
             if source.start not in chosen:
                 self._labels.pin(filters, f"{why} ({owners[0] or 'the model'})")
 
-    def _outermost(self, matches: Callable[[str, nn.Module], bool]) -> set[str]:
-        found: set[str] = set()
-        for name, module in self._modules.items():  # a module comes before those inside it
-            if not any(outer in found for outer in _ancestors(name)) and matches(name, module):
-                found.add(name)
-        return found
-
-    def _within(self, roots: set[str]) -> Iterator[tuple[Source, str, torch.Tensor, bool]]:
+    def _within(self, roots: Collection[str]) -> Iterator[tuple[Source, str, torch.Tensor, bool]]:
         for source, owners, filters, is_vector in self._held:
             for owner in owners:
-                if owner in roots or any(outer in roots for outer in _ancestors(owner)):
+                if is_within(owner, roots):
                     yield source, owner, filters, is_vector
                     break
+
+
+def _outermost(model: nn.Module, matches: Callable[[str, nn.Module], bool]) -> dict[str, None]:
+    found: dict[str, None] = {}
+    # A module comes before those inside it.
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not is_within(name, found) and matches(name, module):
+            found[name] = None
+    return found
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
@@ -156,6 +167,6 @@ def _close(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3) or difflib.get_close_matches(
         name.strip("*."), known, n=3, cutoff=0.3
     )
-    return (
-        f"did you mean {', '.join(near)}?" if near else f"expected such as {', '.join(known[:3])}"
-    )
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"expected such as {', '.join(known[:3]) or '*'}"

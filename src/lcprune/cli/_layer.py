@@ -1,0 +1,83 @@
+"""What the filters of a module are coupled with, as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from rich.text import Text
+from rich.tree import Tree
+from torch import nn
+
+from lcprune.errors import InputError
+from lcprune.tracing import ChannelGraph, Dimension
+from lcprune.tracing._choice import is_within, outermost_named
+
+
+def layer_trees(model: nn.Module, graph: ChannelGraph, pattern: str) -> Iterator[Tree]:
+    """A tree for each module with filters that ``pattern`` (a glob) or an ancestor matches.
+
+    A matching module without filters inside, a BatchNorm, is shown by its own channels.
+    ``InputError`` where nothing matches, or only what holds no channels.
+    """
+    tensors = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    names: dict[int, str] = {}  # of several names of one tensor the graph has the first
+    for name, tensor in tensors:
+        names.setdefault(id(tensor), name)
+    shown = False
+    for root in outermost_named(model, pattern, "layer"):
+        held = {names[id(t)] for name, t in tensors if is_within(_module(name), {root})}
+        inside = [d for d in graph.dimensions if d.tensor in held]
+        made = [d for d in inside if d.key in graph.producers]
+        for module in dict.fromkeys(_module(d.tensor) for d in made or inside):
+            own = [d for d in made or inside if _module(d.tensor) == module]
+            yield _tree(graph, module, own, "filters" if made else "channels")
+            shown = True
+    if not shown:
+        raise InputError(f"layer {pattern!r} matches only modules without channels of their own")
+
+
+def _tree(graph: ChannelGraph, module: str, own: list[Dimension], what: str) -> Tree:
+    count = max(len(d.channels) for d in own)
+    channels = np.unique(np.concatenate([d.channels for d in own]))
+    tree = Tree(Text(f"{module or 'the model'}: {count} {what} ({_tensors(own)})"))
+    others = [d for d in graph.dimensions if not any(d is mine for mine in own)]
+    free = channels[(channels >= 0) & (channels < graph.prunable)]
+    for number in np.unique(graph.family_of[free]).tolist():
+        family = graph.families[number]
+        branch = tree.add(Text(f"family {family.name}: {len(family.groups)} groups, all prunable"))
+        keys = set(family.dimensions)
+        _add_modules(branch, [d for d in others if d.key in keys])
+    by_reason: dict[str, list[int]] = {}
+    for group in channels[channels >= graph.prunable].tolist():
+        by_reason.setdefault(graph.pinned_reasons[group - graph.prunable], []).append(group)
+    for reason, groups in by_reason.items():
+        branch = tree.add(Text(f"{len(groups)} groups that stay: {reason}"))
+        _add_modules(branch, [d for d in others if bool(np.isin(d.channels, groups).any())])
+    return tree
+
+
+def _add_modules(branch: Tree, dimensions: Iterable[Dimension]) -> None:
+    """A line per module: its tensors that go along, by dimension."""
+    modules: dict[str, list[Dimension]] = {}
+    for dimension in dimensions:
+        modules.setdefault(_module(dimension.tensor), []).append(dimension)
+    for module, own in modules.items():
+        branch.add(Text(f"{module or 'the model'}: {_tensors(own)}"))
+    if not modules:
+        branch.add(Text("nothing else"))
+
+
+def _tensors(dimensions: Iterable[Dimension]) -> str:
+    """Names of one module's tensors, by dimension: ``weight, bias dim 0``."""
+    names: dict[int, list[str]] = {}
+    for dimension in dimensions:
+        names.setdefault(dimension.dim, []).append(dimension.tensor.rpartition(".")[2])
+    return "; ".join(f"{', '.join(names[dim])} dim {dim}" for dim in names)
+
+
+def _module(tensor: str) -> str:
+    return tensor.rpartition(".")[0]
