@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Module:
+def convolution(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU()
     )
 
 
-class _Gate(nn.Module):
+class Gate(nn.Module):
     """A gate for each of ``outputs`` channels from the means of ``inputs`` others."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -33,12 +33,12 @@ class CrossGates(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left = _convolution(3, 8)
-        self.right = _convolution(3, 6)
-        self.left_by_right = _Gate(6, 8)
-        self.right_by_left = _Gate(8, 6)
-        self.deeper_left = _convolution(8, 8)
-        self.deeper_right = _convolution(6, 8)
+        self.left = convolution(3, 8)
+        self.right = convolution(3, 6)
+        self.left_by_right = Gate(6, 8)
+        self.right_by_left = Gate(8, 6)
+        self.deeper_left = convolution(8, 8)
+        self.deeper_right = convolution(6, 8)
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class UnevenSlices(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 11)
-        self.small = _convolution(3, 4)
-        self.large = _convolution(7, 6)
-        self.mix = _convolution(4 + 6 + 1, 8)
+        self.stem = convolution(3, 11)
+        self.small = convolution(3, 4)
+        self.large = convolution(7, 6)
+        self.mix = convolution(4 + 6 + 1, 8)
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class SharedConvolution(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = _convolution(3, 6)
-        self.coarse = nn.Sequential(nn.AvgPool2d(2), _convolution(3, 6))
+        self.fine = convolution(3, 6)
+        self.coarse = nn.Sequential(nn.AvgPool2d(2), convolution(3, 6))
         self.shared = nn.Conv2d(6, 8, 3, padding=1)
         self.fine_head = nn.Linear(8, 5)
         self.coarse_head = nn.Linear(8, 5)
@@ -88,8 +88,8 @@ class NestedOutput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 10)
+        self.stem = convolution(3, 8)
+        self.trunk = convolution(8, 10)
         self.boxes = nn.Conv2d(10, 4, 1)
         self.masks = nn.ConvTranspose2d(10, 2, 2, stride=2)
         self.scores = nn.Linear(10, 5)
@@ -107,9 +107,9 @@ class DetachedAuxiliary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 8)
-        self.auxiliary = nn.Sequential(_convolution(8, 6), nn.Flatten(), nn.Linear(6 * 64, 5))
+        self.stem = convolution(3, 8)
+        self.trunk = convolution(8, 8)
+        self.auxiliary = nn.Sequential(convolution(8, 6), nn.Flatten(), nn.Linear(6 * 64, 5))
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,30 +117,13 @@ class DetachedAuxiliary(nn.Module):
         return self.head(self.trunk(y).mean((2, 3))), self.auxiliary(y.detach())
 
 
-class NeighbourGate(nn.Module):
-    """Moves the channels to positions for a 1-D convolution from channel to channel (ECA)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.across = nn.Conv1d(1, 1, 3, padding=1)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.trunk(self.stem(x))
-        means = y.mean((2, 3), keepdim=True).squeeze(-1).transpose(1, 2)
-        gate = torch.sigmoid(self.across(means)).transpose(1, 2).unsqueeze(-1)
-        return self.head((y * gate).mean((2, 3)))
-
-
 class GeneratedWeights(nn.Module):
     """The kernels of one convolution are what another layer makes of the input."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
-        self.after = _convolution(6, 8)
+        self.stem = convolution(3, 8)
+        self.after = convolution(6, 8)
         self.kernels = nn.Linear(8, 6 * 8)
         self.head = nn.Linear(8, 5)
 
@@ -164,7 +147,7 @@ class WeighedExperts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
+        self.stem = convolution(3, 8)
         self.router = nn.Linear(8, 3)
         self.experts = nn.Parameter(torch.ones(3, 6, 8, 3, 3))
         self.head = nn.Linear(6, 5)
@@ -181,10 +164,10 @@ class WritesThroughViews(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 6)
-        self.even = _convolution(6, 4)
-        self.odd = _convolution(6, 4)
-        self.trunk = _convolution(8, 6)
+        self.stem = convolution(3, 6)
+        self.even = convolution(6, 4)
+        self.odd = convolution(6, 4)
+        self.trunk = convolution(8, 6)
         self.head = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,44 +202,6 @@ class TwoResolutions(nn.Module):
         return self.head(torch.cat([fine.mean((2, 3)), coarse.amax((2, 3))], 1))
 
 
-class ShuffledDense(nn.Module):
-    """Dense concatenation of a gated skip, shuffled channel by channel, twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 4)
-        self.grow = nn.ModuleList([_convolution(4, 4), _convolution(8, 4)])
-        self.gates = nn.ModuleList([_Gate(4, 4), _Gate(4, 8)])
-        self.mix = nn.Conv2d(12, 8, 3, padding=1, groups=4)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for grow, gate in zip(self.grow, self.gates, strict=True):
-            new = grow(x)
-            x = functional.channel_shuffle(torch.cat([x * gate(new), new], 1), 4)
-        return self.head(torch.relu(self.mix(x)).mean((2, 3)))
-
-
-class SelectiveKernels(nn.Module):
-    """Attention over branches: a softmax along a dimension that stack makes (SKNet)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 6)
-        self.branches = nn.ModuleList([_convolution(6, 8), _convolution(6, 8), _convolution(6, 8)])
-        self.squeeze = nn.Linear(8, 4)
-        self.selects = nn.ModuleList([nn.Linear(4, 8) for _ in range(3)])
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        stacked = torch.stack([branch(x) for branch in self.branches], 1)
-        squeezed = torch.relu(self.squeeze(stacked.sum(1).mean((2, 3))))
-        scores = torch.stack([select(squeezed) for select in self.selects], 1)
-        return self.head((stacked * scores.softmax(1)[..., None, None]).sum(1).mean((2, 3)))
-
-
 class UpdatesItsBuffer(nn.Module):
     """Keeps a moving average of its channels in a buffer, in eval mode too, and uses it."""
 
@@ -264,9 +209,9 @@ class UpdatesItsBuffer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
+        self.stem = convolution(3, 8)
         self.register_buffer("centre", torch.zeros(8))
-        self.trunk = _convolution(8, 6)
+        self.trunk = convolution(8, 6)
         self.head = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -276,59 +221,12 @@ class UpdatesItsBuffer(nn.Module):
         return self.head(self.trunk(y - self.centre[:, None, None]).mean((2, 3)))
 
 
-class EinsumMix(nn.Module):
-    """Mixes channels by einsum with a raw parameter, then pools bilinearly."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 6)
-        self.trunk = _convolution(6, 8)
-        self.mixture = nn.Parameter(torch.ones(8, 6))
-        self.second = _convolution(6, 4)
-        self.head = nn.Linear(6 * 4, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(torch.einsum("nchw,cd->ndhw", self.trunk(self.stem(x)), self.mixture))
-        pooled = torch.einsum("nchw,ndhw->ncd", y, self.second(y)) / y[0, 0].numel()
-        return self.head(pooled.flatten(1))
-
-
-class ChannelSoftmax(nn.Module):
-    """Gates its channels by a softmax over them, beside ones that no gate touches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.scores = nn.Linear(6, 6)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.trunk(self.stem(x))
-        gate = torch.softmax(self.scores(y.mean((2, 3))), 1)
-        return self.head((y * gate[:, :, None, None]).mean((2, 3)))
-
-
-class CountsItsChannels(nn.Module):
-    """Divides by the number of its channels: a mean over them, made by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.head = nn.Linear(64, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.trunk(self.stem(x))
-        return self.head((y.sum(1) / y.shape[1]).flatten(1))
-
-
 class NormalisesInPlace(nn.Module):
     """Writes into the input that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
+        self.stem = convolution(3, 8)
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -341,9 +239,9 @@ class LeavesPyTorch(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.after = _convolution(6, 6)
+        self.stem = convolution(3, 8)
+        self.trunk = convolution(8, 6)
+        self.after = convolution(6, 6)
         self.head = nn.Linear(6, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -352,40 +250,12 @@ class LeavesPyTorch(nn.Module):
         return self.head(self.after(y).mean((2, 3)))
 
 
-class ScaledByItsWidth(nn.Module):
-    """Divides by the root of a number of channels, as attention does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.stem(x)
-        return self.head((self.trunk(y) / y.shape[1] ** 0.5).mean((2, 3)))
-
-
-class PixelsThereAndBack(nn.Module):
-    """Shuffles channels to pixels, and the pixels back to channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _convolution(3, 8)
-        self.trunk = _convolution(8, 6)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.silu(functional.pixel_shuffle(self.stem(x), 2))
-        return self.head(self.trunk(functional.pixel_unshuffle(y, 2)).mean((2, 3)))
-
-
 class Reparametrised(nn.Module):
     """Adds the kernels of two layers up and convolves once, with neither module called (RepVGG)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 8)
+        self.stem = convolution(3, 8)
         self.wide = nn.Conv2d(8, 6, 3, padding=1)
         self.narrow = nn.Conv2d(8, 6, 1)
         self.head = nn.Linear(6, 5)

@@ -1,21 +1,17 @@
-"""Models and inputs that can't be traced: refused in one line; odd ones that can are left as is."""
+"""Models and inputs that can't be traced are refused in one line."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError, ModelError
-from lcprune.slimming import slim, verify
 from lcprune.tracing import trace
 from lcprune.tracing._refusals import refuse_untraceable
-from oracle import check, plan_of, random_keep, randomise
 
 IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -241,169 +237,3 @@ def test_an_example_input_that_does_not_fit_is_described(example: Any, message: 
 
 def test_an_example_input_on_meta_is_refused() -> None:
     refused(network(), IMAGE.to("meta"), InputError, match="^the example input is on the meta dev")
-
-
-# -- odd, but right --------------------------------------------------------------------------
-
-
-def test_a_model_in_training_with_frozen_parameters_works_and_is_left_as_it_was() -> None:
-    model = randomise(network(), 0)
-    plain = trace(model, IMAGE)
-    model.train()
-    model[1].eval()
-    model[0].requires_grad_(False)
-    model(IMAGE.repeat(2, 1, 1, 1)).sum().backward()
-    modes = [module.training for module in model.modules()]
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    graph = trace(model, IMAGE)
-    assert graph.prunable == plain.prunable == 10
-    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
-    small = slim(model, plan)
-    assert verify(model, small, plan, IMAGE) <= 1e-9
-    assert [module.training for module in model.modules()] == modes
-    assert [module.training for module in small.modules()] == modes
-    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
-    assert [parameter.requires_grad for parameter in small.parameters()] == wanted
-    assert all(torch.equal(state[name], t) for name, t in model.state_dict().items())
-    for parameter, grad in zip(model.parameters(), grads, strict=True):
-        assert (grad is None) == (parameter.grad is None)
-        assert grad is None or torch.equal(grad, parameter.grad)
-
-
-class KeepsFeatures(nn.Module):
-    """Puts tensors by that belong to a graph of gradients, in containers too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(3, 6, 1)
-        self.b = nn.Conv2d(6, 2, 1)
-        self.seen: dict[str, list[Tensor]] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.last = self.a(x)
-        self.seen["features"] = [self.last * 2]
-        return self.b(self.last)
-
-
-def test_what_a_model_keeps_of_an_earlier_run_does_not_matter() -> None:
-    model = KeepsFeatures()
-    model(IMAGE).sum().backward()
-    last = model.last
-    assert trace(model, IMAGE).prunable == 6
-    assert model.last is last
-    assert last.requires_grad
-
-
-@pytest.mark.xfail(strict=True, reason="slim copies the tensors of an earlier run")
-def test_a_model_that_keeps_tensors_of_an_earlier_run_can_be_slimmed() -> None:
-    model = randomise(KeepsFeatures(), 0)
-    model(IMAGE).sum().backward()
-    assert check(model, IMAGE, 0).error <= 1e-9
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_weights_that_a_hook_computes_are_followed() -> None:
-    normed = torch.nn.utils.weight_norm(nn.Conv2d(3, 6, 1))
-    model = nn.Sequential(normed, nn.ReLU(), nn.Conv2d(6, 2, 1))
-    graph = trace(model, IMAGE)
-    assert graph.prunable == 6
-    (family,) = graph.families
-    assert {("0.weight_v", 0), ("0.weight_g", 0), ("2.weight", 1)} <= set(family.dimensions)
-
-
-def test_tracing_works_in_inference_mode_too() -> None:
-    model = randomise(network(), 0)
-    with torch.inference_mode():
-        inside = randomise(network(), 0)
-        assert trace(model, IMAGE + 0).prunable == 10
-        graph = trace(inside, IMAGE + 0)
-        plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
-        assert verify(inside, slim(inside, plan), plan, IMAGE + 0) <= 1e-9
-    assert graph.prunable == 10
-    assert trace(inside, IMAGE).prunable == 10
-
-
-# -- control flow that depends on data ---------------------------------------------------------
-
-
-class Branches(nn.Module):
-    """One of two layers, by what ``decide`` says of the input."""
-
-    def __init__(self, decide: Callable[[Tensor], bool]) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3)
-        self.yes = nn.Conv2d(6, 5, 1)
-        self.no = nn.Conv2d(6, 4, 1)
-        self.head = nn.Linear(6, 2)
-        self.register_buffer("limit", torch.tensor(2.0))
-        self.decide = decide
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.stem(x))
-        taken = self.yes if self.decide(x) else self.no
-        return self.head(y.mean((2, 3))) * torch.tanh(taken(y)).mean()
-
-
-def copied_element(x: Tensor) -> bool:
-    whole = torch.zeros(4)
-    whole[1:3] = x[0, 0, 0, :2]
-    return float(whole.sum()) > -100
-
-
-DECIDING = {
-    "item": lambda x: x.sum().item() > -1e9,
-    "bool": lambda x: bool(x.abs().max() < 100),
-    "index": lambda x: [True, True][int(x.argmax()) % 2],
-    "equal": lambda x: torch.equal(x, x.clone()),
-    "nonzero": lambda x: len(x.abs().nonzero()) > 0,
-    "list": lambda x: max(x.flatten().tolist()) < 100,
-    "numpy": lambda x: x.numpy().max() < 100,
-    "written": copied_element,
-}
-
-
-@pytest.mark.parametrize("decide", DECIDING.values(), ids=DECIDING)
-def test_control_flow_by_data_follows_the_path_taken_and_says_so(
-    decide: Callable[[Tensor], bool],
-) -> None:
-    model = randomise(nn.Sequential(nn.Identity(), Branches(decide)), 0)
-    graph = trace(model, IMAGE)
-    assert [note for note in graph.notes if "depends on data" in note] == [
-        "the control flow of 1 depends on data; followed along the path of the example input"
-    ]
-    assert "1.no is not reached by the forward pass" in graph.notes
-    assert ("1.yes.weight", 1) in {d.key for d in graph.dimensions}
-    assert check(model, IMAGE, 0, graph).error <= 1e-9
-
-
-CONSTANT = {
-    "shape": lambda x: x.shape[-1] > 2,
-    "literal": lambda x: float(torch.tensor(3.0)) > 2,
-    "computed": lambda x: int(torch.linspace(0, 8, 3)[1].round()) == 4,
-    "size of a view": lambda x: x.flatten(1).shape[1] > 3,
-}
-
-
-@pytest.mark.parametrize("decide", CONSTANT.values(), ids=CONSTANT)
-def test_control_flow_by_shapes_and_constants_needs_no_note(
-    decide: Callable[[Tensor], bool],
-) -> None:
-    model = Branches(decide)
-    assert not [note for note in trace(model, IMAGE).notes if "depends on data" in note]
-
-
-def test_control_flow_by_the_state_of_the_model_needs_no_note() -> None:
-    class Limits(Branches):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) if self.limit.sqrt().item() > 1 else x
-
-    model = Limits(lambda x: True)
-    assert not [note for note in trace(model, IMAGE).notes if "depends on data" in note]
-
-
-def test_warnings_of_the_model_are_the_only_ones() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trace(network(), IMAGE)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import strange
+import strange_channels
 from lcprune.cost import CostModel
 from lcprune.errors import VerificationError
 from lcprune.slimming import slim, verify
@@ -60,7 +61,7 @@ ODD = (
         ("stem.0", "trunk.0", "auxiliary.0.0"),
         stay=(("auxiliary.2", "an output of the model"),),
     ),
-    Odd(strange.NeighbourGate, ("stem.0",), stay=(("trunk.0", "in across"),)),
+    Odd(strange_channels.NeighbourGate, ("stem.0",), stay=(("trunk.0", "in across"),)),
     Odd(strange.GeneratedWeights, ("stem.0", "after.0", "kernels")),
     Odd(
         strange.GeneratedWeightsOfFixedSize,
@@ -75,23 +76,23 @@ ODD = (
     ),
     Odd(strange.TwoResolutions, ("stem", "inner", "outer")),
     Odd(
-        strange.ShuffledDense,
+        strange_channels.ShuffledDense,
         ("stem.0", "grow.0.0", "gates.0.layers.0"),
         broken="a channel shuffle by its own operation does not tie its blocks",
     ),
-    Odd(strange.SelectiveKernels, ("stem.0", "branches.0.0", "squeeze", "selects.2")),
+    Odd(strange_channels.SelectiveKernels, ("stem.0", "branches.0.0", "squeeze", "selects.2")),
     Odd(strange.UpdatesItsBuffer, ("stem.0", "trunk.0")),
-    Odd(strange.EinsumMix, ("stem.0",)),
-    Odd(strange.ChannelSoftmax, ("stem.0",)),
-    Odd(strange.CountsItsChannels, ("stem.0",)),
+    Odd(strange_channels.EinsumMix, ("stem.0",)),
+    Odd(strange_channels.ChannelSoftmax, ("stem.0",)),
+    Odd(strange_channels.CountsItsChannels, ("stem.0",)),
     Odd(strange.NormalisesInPlace, ("stem.0",)),
     Odd(
-        strange.ScaledByItsWidth,
+        strange_channels.ScaledByItsWidth,
         ("stem.0", "trunk.0"),
         broken="a number that code computes from the number of channels is not followed",
     ),
     Odd(
-        strange.PixelsThereAndBack,
+        strange_channels.PixelsThereAndBack,
         ("stem.0", "trunk.0"),
         broken="a pixel shuffle does not tie the channels of a pixel",
     ),
