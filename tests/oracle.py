@@ -33,9 +33,10 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
             else:
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 1 and name.endswith("bias"):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            # Shifts have both signs, or a deep network of rectifiers would go silent.
+            if tensor.dim() == 1 and name.endswith(("bias", "running_mean")):
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
     return model.eval()
 
 

@@ -148,14 +148,52 @@ def matrix_product(call: Call) -> Any:
 
 
 def batched_matrix_product(call: Call) -> Any:
-    """A product of two computed tensors: what takes part in it must stay."""
+    """(b, n, k) @ (b, k, m): the labels of k end; those of b meet, those of n and m go on."""
     left, right = call.args[-2:]
-    out = call.run()
-    for tensor in call.tensors():
-        for plane in call.flow.planes(tensor):
-            call.flow.labels.pin(plane, f"a product of computed tensors, {call.where}")
-    call.flow.count("matmul", prod(left.shape) * right.shape[-1])
+    flow = call.flow
+    reason = f"a fixed size at {call.where}"
+    features = vector(_alone(call, left, 2), 2, left.shape[2])
+    reads = vector(_alone(call, right, 1), 1, right.shape[1])
+    flow.labels.join(features, reads, reason)
+
+    masked = (flow.masked(left, 2), flow.masked(right, 1))
+    out = call.run(*call.args[:-2], *masked)
+
+    rows, columns = _alone(call, left, 1), _alone(call, right, 2)
+    sides = (
+        ((left.shape[0], left.shape[1], 1), _present(_alone(call, left, 0), rows)),
+        ((right.shape[0], 1, right.shape[2]), _present(_alone(call, right, 0), columns)),
+    )
+    operands = list(sides)
+    if len(call.args) == 3:
+        operands.append((tuple(call.args[0].shape), flow.planes(call.args[0])))
+    planes = merge(flow, operands, tuple(out.shape), reason)
+    for plane in (rows, columns):
+        if plane is not None:
+            flow.labels.produce(plane)
+    flow.set(out, planes)
+    flow.count(
+        "matmul",
+        1,
+        vector(along(planes, 0), 0, out.shape[0]),
+        vector(along(planes, 1), 1, out.shape[1]),
+        vector(along(planes, 2), 2, out.shape[2]),
+        torch.maximum(features, reads),
+    )
     return out
+
+
+def _alone(call: Call, tensor: Tensor, dim: int) -> Tensor | None:
+    """The plane that varies along ``dim``; one that varies over more stays."""
+    plane = along(call.flow.planes(tensor), dim)
+    if plane is not None and varying(plane) != {dim}:
+        call.flow.labels.pin(plane, f"labels over several dimensions at {call.where}")
+        return None
+    return plane
+
+
+def _present(*planes: Tensor | None) -> Planes:
+    return tuple(plane for plane in planes if plane is not None)
 
 
 def embedding(call: Call) -> Any:

@@ -303,6 +303,17 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept = None if plane is None else self.kept(plane)
         return tensor if kept is None else tensor * kept.to(tensor)
 
+    def selected(self, tensor: Tensor, plane: Tensor, dim: int) -> tuple[Tensor, Tensor | None]:
+        """``tensor`` without what is not kept of ``plane``, which varies along ``dim`` only.
+
+        Second the indices that are left, or none where all are.
+        """
+        kept = self.kept(plane)
+        if kept is None:
+            return tensor, None
+        index = kept.reshape(-1).nonzero().reshape(-1).to(tensor.device)
+        return tensor.index_select(dim, index), index
+
     # -- dispatch --------------------------------------------------------------------------
 
     def __torch_dispatch__(

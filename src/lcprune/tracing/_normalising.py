@@ -14,7 +14,11 @@ from lcprune.tracing._pointwise import merge, over_channels
 
 
 def batch_norm(call: Call) -> Any:
-    """Statistics, scale and shift of each channel."""
+    """Statistics, scale and shift of each channel.
+
+    Statistics that are taken from the values themselves run over all other dimensions; where
+    those hold channels (a standardised weight), slimmed ones are of the kept channels.
+    """
     source = call.args[0]
     flow = call.flow
     shape = tuple(source.shape)
@@ -23,12 +27,35 @@ def batch_norm(call: Call) -> Any:
         if state.numel() > 1:
             operands.append(over_channels(flow, state, 1, source.dim()))
     planes = merge(flow, operands, shape, f"a fixed size at {call.where}")
-    out = call.run()
+    measured, restore = source, []
+    for plane in planes if _measures(call) else ():
+        others = varying(plane) - {1}
+        if len(varying(plane)) > 1 and others:
+            flow.labels.pin(plane, f"a statistic across channels, {call.where}")
+        for dim in others if len(varying(plane)) == 1 else ():
+            measured, index = flow.selected(measured, plane, dim)
+            if index is not None:
+                restore.append((dim, index))
+    out = call.run(measured, *call.args[1:])
+    if restore:
+        whole = out[0]
+        for dim, index in reversed(restore):
+            size = [*whole.shape]
+            size[dim] = shape[dim]
+            whole = whole.new_zeros(size).index_copy(dim, index, whole)
+        out = (whole, *out[1:])
     flow.set(out[0], planes)
     channels = along(planes, 1)
     if channels is not None and varying(channels) == {1}:
         flow.size_attribute("num_features", channels.reshape(-1))
     return out
+
+
+def _measures(call: Call) -> bool:
+    names = [argument.name for argument in call.func._schema.arguments]
+    if "training" in names:
+        return bool(call.argument(names.index("training"), "training"))
+    return False
 
 
 def layer_norm(call: Call) -> Any:
@@ -46,13 +73,12 @@ def layer_norm(call: Call) -> Any:
         if varying(plane) & set(over) and (len(normalized) > 1 or varying(plane) != {last}):
             flow.labels.pin(plane, f"normalised over several dimensions at {call.where}")
     channels = along(planes, last)
-    kept = None if channels is None else flow.kept(channels)
-    if kept is None:
+    part, index = (source, None) if channels is None else flow.selected(source, channels, last)
+    if index is None:
         out = call.run()
     else:
-        index = kept.reshape(-1).nonzero().reshape(-1).to(source.device)
         states = [a if a is None else a.index_select(0, index) for a in call.args[2:4]]
-        small = call.run(source.index_select(last, index), [index.numel()], *states, call.args[4])
+        small = call.run(part, [index.numel()], *states, call.args[4])
         out = (torch.zeros_like(source).index_copy(last, index, small[0]), *small[1:])
     flow.set(out[0], planes)
     if channels is not None and len(normalized) == 1:
@@ -76,14 +102,12 @@ def group_norm(call: Call) -> Any:
             operands.append(over_channels(flow, state, 1, source.dim()))
     planes = merge(flow, operands, shape, f"a fixed size at {call.where}")
     channels = along(planes, 1)
-    kept = None if channels is None else flow.kept(channels)
-    if kept is None:
+    part, index = (source, None) if channels is None else flow.selected(source, channels, 1)
+    if index is None:
         out = call.run()
     else:
-        index = kept.reshape(-1).nonzero().reshape(-1).to(source.device)
         states = [s if s is None else s.index_select(0, index) for s in (weight, bias)]
-        part = source.index_select(1, index).contiguous()
-        small = call.run(part, *states, batch, index.numel(), positions, groups, eps)
+        small = call.run(part.contiguous(), *states, batch, index.numel(), positions, groups, eps)
         out = (torch.zeros_like(source).index_copy(1, index, small[0]), *small[1:])
     flow.set(out[0], planes)
     if channels is not None and isinstance(flow.module, nn.GroupNorm):

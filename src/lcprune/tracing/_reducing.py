@@ -24,6 +24,7 @@ REDUCTIONS = frozenset(
         aten.var,
         aten.std,
         aten.var_mean,
+        aten.std_mean,
         aten.prod,
         aten.linalg_vector_norm,
         aten.norm,
@@ -34,27 +35,73 @@ REDUCTIONS = frozenset(
         aten.logsumexp,
     }
 )
-OVER_ONE_DIM = frozenset(
-    {aten._softmax, aten.softmax, aten._log_softmax, aten.cumsum, aten.sort, aten.glu}
-)
+CHOICES = frozenset({aten.argmax, aten.argmin})
+"""Reductions whose result names a channel instead of measuring all of them."""
+SOFTMAXES = frozenset({aten._softmax, aten.softmax, aten._log_softmax, aten.log_softmax,
+                       aten._safe_softmax})  # fmt: skip
+OVER_ONE_DIM = frozenset({aten.cumsum, aten.cumprod, aten.sort, aten.topk})
 
 
 def reduction(call: Call) -> Any:
-    """Labels stay where the reduction does not run over them."""
-    out = call.run()
+    """Labels stay where the reduction does not run over them; a statistic is of the kept ones."""
     source = call.args[0]
+    flow = call.flow
     dims = _dims(call, source)
     kept: list[Tensor] = []
-    for plane in call.flow.planes(source):
-        if varying(plane) & set(dims):
-            call.flow.labels.pin(plane, f"a statistic across channels, {call.where}")
-        else:
+    measured = source
+    for plane in flow.planes(source):
+        over = varying(plane)
+        if not over & set(dims):
             kept.append(plane)
-    results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-    for result in results:
-        if result.dim():
+        elif len(over) > 1 or call.func.overloadpacket in CHOICES:
+            flow.labels.pin(plane, f"an operation across channels, {call.where}")
+        else:
+            measured, _ = flow.selected(measured, plane, *over)
+    out = call.run(measured, *call.args[1:])
+    for result in tree_leaves(out):
+        if isinstance(result, Tensor) and result.dim():
             keepdim = result.dim() == source.dim()
-            call.flow.set(result, drop_dims(tuple(kept), dims, keepdim))
+            flow.set(result, drop_dims(tuple(kept), dims, keepdim))
+    return out
+
+
+def softmax(call: Call) -> Any:
+    """Shares of a whole along one dimension: the whole is that of the kept channels."""
+    source = call.args[0]
+    flow = call.flow
+    dim = int(call.argument(1, "dim", -1)) % source.dim()
+    planes: list[Tensor] = []
+    measured, index = source, None
+    for plane in flow.planes(source):
+        if dim not in varying(plane):
+            planes.append(plane)
+        elif len(varying(plane)) > 1:
+            flow.labels.pin(plane, f"an operation across channels, {call.where}")
+        else:
+            planes.append(plane)
+            measured, index = flow.selected(source, plane, dim)
+    out = call.run(measured, *call.args[1:])
+    if index is not None:
+        out = torch.zeros_like(source).index_copy(dim, index, out)
+    flow.set(out, tuple(planes))
+    return out
+
+
+def glu(call: Call) -> Any:
+    """One half gates the other, so both lose the same places."""
+    source = call.args[0]
+    flow = call.flow
+    dim = int(call.argument(1, "dim", -1)) % source.dim()
+    planes = []
+    for plane in flow.planes(source):
+        if dim in varying(plane):
+            first, second = plane.chunk(2, dim)
+            flow.labels.join(first, second, f"the halves of {call.where}")
+            planes.append(first)
+        else:
+            planes.append(plane)
+    out = call.run()
+    flow.set(out, flow.compacted(plane.expand(out.shape) for plane in planes))
     return out
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves
 
-from lcprune.tracing import _contracting, _moving, _normalising, _reducing
+from lcprune.tracing import _attending, _contracting, _moving, _normalising, _reducing
 from lcprune.tracing._flow import Call, Rule
 from lcprune.tracing._pointwise import is_pointwise, pointwise
 
@@ -34,6 +34,10 @@ RULES: dict[Any, Rule] = {
     ),
     **dict.fromkeys(_named("mm", "addmm"), _contracting.matrix_product),
     **dict.fromkeys(_named("bmm", "baddbmm"), _contracting.batched_matrix_product),
+    **dict.fromkeys(
+        _named("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu"),
+        _attending.attention,
+    ),
     **dict.fromkeys(_named("embedding"), _contracting.embedding),
     **dict.fromkeys(
         _named(
@@ -51,6 +55,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_named("native_group_norm"), _normalising.group_norm),
     **dict.fromkeys(_reducing.REDUCTIONS, _reducing.reduction),
     **dict.fromkeys(_reducing.OVER_ONE_DIM, _reducing.over_one_dim),
+    **dict.fromkeys(_reducing.SOFTMAXES, _reducing.softmax),
+    **dict.fromkeys(_named("glu"), _reducing.glu),
     **dict.fromkeys(
         _named(
             *(f"{kind}_pool{n}d" for kind in ("max", "avg", "lp") for n in (1, 2, 3)),
@@ -108,6 +114,10 @@ def apply_rule(call: Call) -> Any:
     if decomposition is not None:
         with call.flow:
             return decomposition(*call.args, **call.kwargs)
+    with call.flow:
+        composed = call.func.decompose(*call.args, **call.kwargs)
+    if composed is not NotImplemented:
+        return composed
     out = call.run()
     for tensor in labelled:
         for plane in call.flow.planes(tensor):

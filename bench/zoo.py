@@ -1,0 +1,215 @@
+"""Is pruning right on networks that nobody tuned it for? A row for every network of the zoo.
+
+    python bench/zoo.py                      # goes on where it was stopped
+    python bench/zoo.py --match 'timm/res*'  # some of them, again
+    python bench/zoo.py --table              # the table of docs/support.md from the rows
+
+Every parameter and buffer is random. Each network is traced, cut by three random plans and
+compared in float64 with the masked original; its predicted MACs are compared with
+``torch.utils.flop_counter`` on the slimmed network. ``coverage`` is the least share of the MACs
+that is reachable when every family keeps at least 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import resource
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+import torch
+import zoo_models
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from oracle import random_keep, randomise
+
+from lcprune.cost import CostModel
+from lcprune.errors import LcpruneError
+from lcprune.ranking import PlanBuilder
+from lcprune.slimming import slim
+from lcprune.slimming._verify import masked_outputs, relative_difference
+from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing._run import outputs
+
+PLANS = 3
+TOLERANCE = 1e-9
+VISIBLE = 1e-3
+MOST_COVERAGE = 0.8
+OUTPUT = "an output of the model"
+
+
+def examine(name: str) -> dict[str, Any]:
+    """Everything that the bench says about a network."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    model = zoo_models.build(name)
+    images = zoo_models.example(name, model, generator)
+    randomise(model, seed=1)
+    row: dict[str, Any] = {
+        "model": name,
+        "input": list(images.shape),
+        "params": sum(p.numel() for p in model.parameters()),
+        "norms": sorted({type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__}),
+    }
+    start = time.perf_counter()
+    with torch.no_grad():
+        model(images)
+    row["forward_seconds"] = round(time.perf_counter() - start, 4)
+    start = time.perf_counter()
+    try:
+        graph = trace(model, images)
+    except LcpruneError as error:
+        return row | {"verdict": "refused", "why": str(error)}
+    row["trace_seconds"] = round(time.perf_counter() - start, 4)
+    row |= _chances(graph)
+    row |= _right(model, images, graph)
+    row["verdict"] = _verdict(row)
+    return row
+
+
+def _chances(graph: ChannelGraph) -> dict[str, Any]:
+    """How much there is to prune, and what stands in the way."""
+    cost = CostModel(graph)
+    keep = np.ones(graph.prunable, dtype=bool)
+    for family in graph.families:
+        floor = max(1, -(-len(family.groups) // 10))
+        keep[list(family.groups[floor:])] = False
+    reasons: Counter[str] = Counter()
+    for entry in graph.untouched:
+        reasons[entry.reason] += entry.count
+    before = cost.evaluate()["macs"]
+    return {
+        "macs": before,
+        "prunable": graph.prunable,
+        "families": len(graph.families),
+        "filters": int(sum(len(graph.dimension(*key).channels) for key in graph.producers)),
+        "coverage": round(cost.evaluate(keep)["macs"] / before, 4) if before else 1.0,
+        "untouched": dict(reasons.most_common(6)),
+        "notes": list(graph.notes[:3]),
+        "uncounted": list(graph.uncounted),
+    }
+
+
+def _right(model: nn.Module, images: Tensor, graph: ChannelGraph) -> dict[str, Any]:
+    """The largest difference from the masked original over the plans, and how much masking does."""
+    builder = PlanBuilder(graph)
+    exact = model.double()
+    double = images.double()
+    with torch.no_grad():
+        whole = [tensor.clone() for tensor in outputs(exact(double))]
+    errors, effects, agree = [], [], []
+    for seed in range(PLANS):
+        plan = builder.plan(random_keep(graph, np.random.default_rng(seed)))
+        small = slim(exact, plan)
+        masked = masked_outputs(exact, plan, (double,))
+        with torch.no_grad():
+            actual = outputs(small(double))
+        errors.append(relative_difference(masked, actual))
+        effects.append(relative_difference(whole, masked))
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            small(double)
+        agree.append(flops.get_total_flops() / 2 / max(1, plan.cost["macs"]))
+    return {"error": max(errors), "effect": min(effects), "flops_over_predicted": agree}
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if not row["error"] <= TOLERANCE or any(abs(a - 1) > 1e-9 for a in row["flops_over_predicted"]):
+        return "wrong"
+    if row["coverage"] > MOST_COVERAGE:
+        return "refused"
+    if not row["effect"] > VISIBLE:
+        return "blind"
+    return "exact" if set(row["untouched"]) <= {OUTPUT} else "exact except"
+
+
+def _worker(channel: Connection) -> None:
+    torch.set_num_threads(1)
+    while (name := channel.recv()) is not None:
+        try:
+            row = examine(name)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            text = str(error).split("\n")[0][:300]
+            row = {"model": name, "verdict": "wrong", "why": f"{type(error).__name__}: {text}"}
+            row["where"] = where
+        row["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        channel.send(row)
+
+
+def run(names: Iterable[str], limit: float, batch: int, file: str) -> None:
+    """Examine networks in a worker process that is replaced after a batch or when time is up."""
+    context = multiprocessing.get_context("spawn")
+    process, here, left = None, None, 0
+    for name in names:
+        if process is None or left == 0:
+            if process is not None:
+                here.send(None)
+                process.join()
+            here, there = context.Pipe()
+            process = context.Process(target=_worker, args=(there,), daemon=True)
+            process.start()
+            left = batch
+        start = time.perf_counter()
+        here.send(name)
+        try:
+            row = here.recv() if here.poll(limit) else None
+        except EOFError:
+            row = {"model": name, "verdict": "wrong", "why": "the process ended"}
+        if row is None:
+            row = {"model": name, "verdict": "wrong", "why": f"took more than {limit:g} s"}
+        left -= 1
+        if "why" in row and ("took more" in row["why"] or "process ended" in row["why"]):
+            process.kill()
+            process = None
+        row["seconds"] = round(time.perf_counter() - start, 2)
+        record.append(file, row)
+        print(f"{row['verdict']:13}{row.get('coverage', ''):>7} {row['seconds']:>6}s {name}  "
+              f"{row.get('why') or row.get('error')}", flush=True)  # fmt: skip
+    if process is not None:
+        here.send(None)
+        process.join()
+
+
+def latest(file: str) -> dict[str, dict[str, Any]]:
+    """The last row of every network."""
+    return {row["model"]: row for row in record.rows(file)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--match", help="only these, and again where they have a row")
+    parser.add_argument("--verdict", nargs="+", help="only those with these verdicts, again")
+    parser.add_argument("--first", type=int, help="how many of the shuffled names at most")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for a network")
+    parser.add_argument("--batch", type=int, default=20, help="networks for a process")
+    parser.add_argument("--rows", default="zoo", help="the file of rows in results/")
+    options = parser.parse_args()
+    done = latest(options.rows)
+    names = zoo_models.names()[: options.first]
+    if options.match:
+        names = [name for name in names if fnmatch.fnmatch(name, options.match)]
+    elif options.verdict:
+        names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
+    else:
+        names = [name for name in names if name not in done]
+    run(names, options.limit, options.batch, options.rows)
+
+
+if __name__ == "__main__":
+    main()
