@@ -237,3 +237,11 @@ def test_an_example_input_that_does_not_fit_is_described(example: Any, message: 
 
 def test_an_example_input_on_meta_is_refused() -> None:
     refused(network(), IMAGE.to("meta"), InputError, match="^the example input is on the meta dev")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_example_input_without_dense_elements_is_refused() -> None:
+    refused(network(), torch.zeros(0, 3, 8, 8), InputError, match=r"empty tensor \(0x3x8x8\)")
+    refused(network(), IMAGE.to_sparse(), InputError, match="a sparse tensor; expected dense")
+    nested = torch.nested.nested_tensor([IMAGE[0], IMAGE[0, :2]], layout=torch.jagged)
+    refused(network(), (IMAGE, {"masks": nested}), InputError, match="a nested tensor; expected")

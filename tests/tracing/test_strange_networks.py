@@ -210,3 +210,21 @@ def test_a_tensor_inside_any_object_of_the_output_is_an_output() -> None:
     graph = trace(Answers(), IMAGES)
     assert graph.prunable == 4
     assert ("b.weight", "an output of the model") in {(u.tensor, u.reason) for u in graph.untouched}
+
+
+@pytest.mark.xfail(strict=True, reason="tensors without elements carry no labels")
+def test_a_head_that_sees_no_row_is_an_output_all_the_same() -> None:
+    """As the heads of a detector that finds nothing in its example input."""
+
+    class Finds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.stem(x).permute(0, 2, 3, 1).flatten(0, 2)
+            return self.head(rows[rows.mean(1) > 1e9])
+
+    graph = trace(Finds(), IMAGES)
+    assert ("head.weight", 5) in {(u.tensor, u.count) for u in graph.untouched}

@@ -30,8 +30,15 @@ def as_arguments(example_input: ExampleInput) -> tuple[Any, ...]:
             f"the example input is a {name}; expected a tensor, or a tuple of positional arguments"
         )
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    if any(tensor.is_meta for tensor in _tensors(arguments)):
-        raise InputError("the example input is on the meta device; expected real tensors")
+    for tensor in _tensors(arguments):
+        if tensor.is_meta:
+            raise InputError("the example input is on the meta device; expected real tensors")
+        if tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else "sparse"
+            raise InputError(f"the example input has a {kind} tensor; expected dense ones")
+        if not tensor.numel():
+            shape = "x".join(map(str, tensor.shape))
+            raise InputError(f"the example input has an empty tensor ({shape}); expected a sample")
     return arguments
 
 
