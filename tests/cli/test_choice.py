@@ -11,6 +11,7 @@ import torch
 
 from lcprune.artifact import RUN, SUMMARY, read_plan, read_summary
 from lcprune.cli import main
+from lcprune.cli._layer import layer_trees
 from lcprune.models import build
 from lcprune.tracing import ChannelGraph, trace
 
@@ -200,6 +201,30 @@ def test_a_norm_is_shown_by_its_own_channels(capsys: pytest.CaptureFixture[str])
     (branch,) = branches(inspected(capsys, "--layer", name))
     assert branch.startswith(f"{name}: ")
     assert "channels (weight, bias, running_mean, running_var dim 0)" in branch
+
+
+def test_a_layer_of_two_names_and_one_of_the_model_itself() -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = torch.nn.Conv2d(1, 4, 1)
+            self.right = self.left
+            self.weight = torch.nn.Parameter(torch.randn(2, 4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.conv2d(self.right(x), self.weight)
+
+    model = Odd()
+    graph = trace(model, torch.zeros(SHAPE))
+    (tree,) = layer_trees(model, graph, "right")
+    assert str(tree.label) == "left: 4 filters (weight dim 0)"
+    (branch,) = tree.children
+    assert str(branch.label) == "family left: 4 groups, all prunable"
+    assert [str(leaf.label) for leaf in branch.children] == [
+        "the model: weight dim 1",
+        "left: bias dim 0",
+    ]
+    assert len(list(layer_trees(model, graph, "*"))) == 2
 
 
 @pytest.mark.parametrize(
