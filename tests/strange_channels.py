@@ -137,3 +137,46 @@ class PixelsThereAndBack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = functional.silu(functional.pixel_shuffle(self.stem(x), 2))
         return self.head(self.trunk(functional.pixel_unshuffle(y, 2)).mean((2, 3)))
+
+
+class PlainAttention(nn.Module):
+    """Positions attend to one another by their channels as they are, with the default scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(3, 8)
+        self.trunk = convolution(8, 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.trunk(self.stem(x)).flatten(2).transpose(1, 2)
+        return self.head(functional.scaled_dot_product_attention(tokens, tokens, tokens).mean(1))
+
+
+class ModuleAttention(nn.Module):
+    """PyTorch's own attention module over the positions of a feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(3, 6)
+        self.trunk = convolution(6, 8)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.trunk(self.stem(x)).flatten(2).transpose(1, 2)
+        return self.head(self.attend(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+class RootMeanSquares(nn.Module):
+    """PyTorch's own RMSNorm over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(3, 6)
+        self.trunk = convolution(6, 8)
+        self.norm = nn.RMSNorm(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.trunk(self.stem(x)).movedim(1, -1)).mean((1, 2)))

@@ -82,9 +82,33 @@ ODD = (
     ),
     Odd(strange_channels.SelectiveKernels, ("stem.0", "branches.0.0", "squeeze", "selects.2")),
     Odd(strange.UpdatesItsBuffer, ("stem.0", "trunk.0")),
-    Odd(strange_channels.EinsumMix, ("stem.0",)),
+    Odd(
+        strange_channels.EinsumMix,
+        ("stem.0",),
+        broken="of two sets of channels that flatten into one dimension, one is forgotten",
+    ),
     Odd(strange_channels.ChannelSoftmax, ("stem.0",)),
-    Odd(strange_channels.CountsItsChannels, ("stem.0",)),
+    Odd(
+        strange_channels.CountsItsChannels,
+        ("stem.0",),
+        broken="a number that code computes from the number of channels is not followed",
+    ),
+    Odd(
+        strange_channels.PlainAttention,
+        ("stem.0",),
+        broken="the default scale of attention is that of the kept channels",
+    ),
+    Odd(
+        strange_channels.ModuleAttention,
+        ("stem.0",),
+        broken="a size that the attention module compares with its input does not follow",
+        mislisted="a module whose parameters are read is listed as not reached",
+    ),
+    Odd(
+        strange_channels.RootMeanSquares,
+        ("stem.0",),
+        broken="the normalised shape of an RMSNorm does not follow",
+    ),
     Odd(strange.NormalisesInPlace, ("stem.0",)),
     Odd(
         strange_channels.ScaledByItsWidth,
