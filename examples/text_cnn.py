@@ -1,6 +1,6 @@
 """A text CNN over embeddings, pruned by a fitness of one's own.
 
-    python examples/text_cnn.py --trials 60 --budget 0.1
+    python examples/text_cnn.py --trials 60 --budget 0.2
 
 The network is that of Kim, "Convolutional neural networks for sentence classification", EMNLP
 2014, with a batch norm behind every convolution. The data are made up: sequences of random tokens
@@ -174,7 +174,7 @@ def _sizes(outcome: Outcome, tensor: str, dim: int = 0) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--budget", type=float, default=0.1, help="share of the MACs that may stay")
+    parser.add_argument("--budget", type=float, default=0.2, help="share of the MACs that may stay")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--samples", type=int, default=3000, help="training sequences")
     parser.add_argument("--epochs", type=int, default=6)
