@@ -2,7 +2,7 @@
 
     python bench/zoo.py                      # goes on where it was stopped
     python bench/zoo.py --match 'timm/res*'  # some of them, again
-    python bench/zoo.py --table              # the table of docs/support.md from the rows
+    python bench/support_table.py            # the table of docs/support.md from the rows
 
 Every parameter and buffer is random. Each network is traced, cut by three random plans and
 compared in float64 with the masked original; its predicted MACs are compared with
@@ -14,29 +14,22 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
-import multiprocessing
-import resource
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import record
 import torch
-import zoo_models
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import workers
+import zoo_models
 
-from oracle import random_keep, randomise
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from lcprune.cost import CostModel
 from lcprune.errors import LcpruneError
@@ -45,6 +38,7 @@ from lcprune.slimming import slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
 from lcprune.tracing import ChannelGraph, trace
 from lcprune.tracing._run import outputs
+from oracle import random_keep, randomise
 
 PLANS = 3
 TOLERANCE = 1e-9
@@ -137,60 +131,6 @@ def _verdict(row: dict[str, Any]) -> str:
     return "exact" if set(row["untouched"]) <= {OUTPUT} else "exact except"
 
 
-def _worker(channel: Connection) -> None:
-    torch.set_num_threads(1)
-    while (name := channel.recv()) is not None:
-        try:
-            row = examine(name)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno}"
-            text = str(error).split("\n")[0][:300]
-            row = {"model": name, "verdict": "wrong", "why": f"{type(error).__name__}: {text}"}
-            row["where"] = where
-        row["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        channel.send(row)
-
-
-def run(names: Iterable[str], limit: float, batch: int, file: str) -> None:
-    """Examine networks in a worker process that is replaced after a batch or when time is up."""
-    context = multiprocessing.get_context("spawn")
-    process, here, left = None, None, 0
-    for name in names:
-        if process is None or left == 0:
-            if process is not None:
-                here.send(None)
-                process.join()
-            here, there = context.Pipe()
-            process = context.Process(target=_worker, args=(there,), daemon=True)
-            process.start()
-            left = batch
-        start = time.perf_counter()
-        here.send(name)
-        try:
-            row = here.recv() if here.poll(limit) else None
-        except EOFError:
-            row = {"model": name, "verdict": "wrong", "why": "the process ended"}
-        if row is None:
-            row = {"model": name, "verdict": "wrong", "why": f"took more than {limit:g} s"}
-        left -= 1
-        if "why" in row and ("took more" in row["why"] or "process ended" in row["why"]):
-            process.kill()
-            process = None
-        row["seconds"] = round(time.perf_counter() - start, 2)
-        record.append(file, row)
-        print(f"{row['verdict']:13}{row.get('coverage', ''):>7} {row['seconds']:>6}s {name}  "
-              f"{row.get('why') or row.get('error')}", flush=True)  # fmt: skip
-    if process is not None:
-        here.send(None)
-        process.join()
-
-
-def latest(file: str) -> dict[str, dict[str, Any]]:
-    """The last row of every network."""
-    return {row["model"]: row for row in record.rows(file)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--match", help="only these, and again where they have a row")
@@ -200,7 +140,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20, help="networks for a process")
     parser.add_argument("--rows", default="zoo", help="the file of rows in results/")
     options = parser.parse_args()
-    done = latest(options.rows)
+    done = workers.latest(options.rows)
     names = zoo_models.names()[: options.first]
     if options.match:
         names = [name for name in names if fnmatch.fnmatch(name, options.match)]
@@ -208,7 +148,7 @@ def main() -> None:
         names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
     else:
         names = [name for name in names if name not in done]
-    run(names, options.limit, options.batch, options.rows)
+    workers.run(names, examine, "wrong", options.limit, options.batch, options.rows)
 
 
 if __name__ == "__main__":
