@@ -2,7 +2,7 @@
 
     import lcprune as lp
 
-    graph = lp.trace(model, example_input)
+    graph = lp.repair(model, lp.trace(model, example_input), example_input)
     budget = lp.Budget(macs=0.5)
     saliency = lp.saliency(model, graph, "l2")
     result = lp.search(model, graph, saliency, budget, fitness=fitness, recalibrate=batches)
@@ -29,7 +29,7 @@ from lcprune.errors import (
 from lcprune.fitness import recalibrate
 from lcprune.ranking import Plan, rank
 from lcprune.searching import SearchResult, Trial, search
-from lcprune.slimming import slim, verify
+from lcprune.slimming import repair, slim, verify
 from lcprune.tracing import ChannelGraph, ChannelPad, trace
 from lcprune.training import TrainingConfig, finetune
 
@@ -55,6 +55,7 @@ __all__ = [
     "load",
     "rank",
     "recalibrate",
+    "repair",
     "saliency",
     "save",
     "search",

@@ -1,6 +1,7 @@
 """Slimming: a plan becomes a smaller, ordinary module, and is verified."""
 
+from lcprune.slimming._repair import repair
 from lcprune.slimming._slim import slim
 from lcprune.slimming._verify import difference, verify
 
-__all__ = ["difference", "slim", "verify"]
+__all__ = ["difference", "repair", "slim", "verify"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lcprune.errors import InputError
 from lcprune.ranking._plan import AttributeEdit, Plan
+from lcprune.tracing._run import computed_state
 
 
 def slim(model: nn.Module, plan: Plan) -> nn.Module:
@@ -28,7 +29,7 @@ def slim(model: nn.Module, plan: Plan) -> nn.Module:
         if name not in state:
             raise InputError(f"the plan prunes {name}, which the model does not have")
     # A deep copy that finds the small tensors already there never copies the large ones.
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = computed_state(model)
     for name, tensor in state.items():
         if name in by_tensor or id(tensor) not in memo:
             memo[id(tensor)] = _cut(name, tensor, by_tensor.get(name, {}))

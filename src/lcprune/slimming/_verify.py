@@ -64,16 +64,28 @@ def _difference(
     example_input: ExampleInput,
     precision: torch.dtype,
 ) -> float:
-    copied = private_copy(model).eval().to(precision)
-    arguments = first_sample(copied, _cast(as_arguments(example_input), precision))
+    copied, arguments = prepared(model, example_input, precision)
     expected = masked_outputs(copied, plan, arguments)
     candidate = private_copy(small).eval().to(precision)
     try:
-        with torch.no_grad():
-            actual = outputs(forward(candidate, arguments))
+        actual = plain_outputs(candidate, arguments)
     except LcpruneError as error:
         raise VerificationError(f"the slimmed model does not run: {error}") from error
     return relative_difference(expected, actual)
+
+
+def prepared(
+    model: nn.Module, example_input: ExampleInput, precision: torch.dtype
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A copy of a model, in eval mode, and one sample of its input, both in ``precision``."""
+    copied = private_copy(model).eval().to(precision)
+    return copied, first_sample(copied, _cast(as_arguments(example_input), precision))
+
+
+def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
+    """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
+    with torch.no_grad():
+        return outputs(forward(model, arguments))
 
 
 def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> list[Tensor]:
