@@ -41,17 +41,20 @@ RATIO = 0.5
 MOST = 0.9
 LEAST_REMOVED = 0.01
 STEP_LIMIT = 200
-DOUBTFUL = (
-    "no rule for",
-    "labels",
-    "written through",
-    "values leave",
-    "an operation across",
-    "a statistic across",
-    "normalised over",
-    "channels among",
+SIZES = (
+    "an output of the model",
+    "a fixed size",
+    "a size",
+    "cut at places",
+    "cut by an amount",
+    "the only channel",
+    "the scale of",
 )
-"""Beginnings of the reasons for which a channel has no masked reading to compare with."""
+"""Beginnings of the reasons that tell of a size in the model's code.
+
+Channels that lcprune leaves alone for such a reason still have a masked reading to compare with;
+with any other reason (no rule, a statistic across channels) that is not certain.
+"""
 
 
 class PeerError(Exception):
@@ -169,7 +172,7 @@ def _verdict(
     if graph is None:
         return _unless_unpruned(removed, "no reference: lcprune does not trace this network")
     torn, pinned = _torn(graph, kept), _pinned(graph, kept)
-    doubt = [reason for reason in pinned if reason.startswith(DOUBTFUL)]
+    doubt = [reason for reason in pinned if not reason.startswith(SIZES)]
     if doubt:
         return _unless_unpruned(removed, f"no reference for channels that it removed: {doubt[0]}")
     why = found.get("shapes") or "; ".join([*torn[:1], *pinned[:2]]) or "the output differs"

@@ -22,6 +22,7 @@ OURS = ("exact", "exact except", "refused", "blind", "wrong")
 PEERS = ("right", "silently wrong", "unpruned", "exception", "not judged")
 FAMILIES = ("BatchNorm", "LayerNorm", "others")
 OTHER_NORMS = ("GroupNorm", "InstanceNorm", "ResponseNorm", "RmsNorm", "RMSNorm", "SimpleNorm")
+OUTPUT = "an output of the model"
 REASONS = 20
 
 
@@ -135,7 +136,9 @@ def _why(row: Row) -> str:
         return f"differs by {row['error']:.2g}; MACs over predicted {row['flops_over_predicted']}"
     if row["verdict"] == "blind":
         return f"masking changes the output by {row['effect']:.2g} only"
-    found = sorted(row.get("untouched", {}).items(), key=lambda item: -item[1])
+    stays = row.get("untouched", {})
+    found = sorted(((r, n) for r, n in stays.items() if r != OUTPUT), key=lambda item: -item[1])
+    found = found or list(stays.items())
     return "; ".join(f"{reason} ({count} filters)" for reason, count in found[:2])
 
 
