@@ -15,6 +15,7 @@ from lcprune.cli._table import quantity
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
 from lcprune.models import build
+from lcprune.slimming import repair
 from lcprune.tracing import ChannelGraph, trace
 
 _SHAPES = {"digits_resnet": (1, 1, 8, 8), "cifar_": (1, 3, 32, 32)}
@@ -61,7 +62,7 @@ def inspect_model(
     """
     network = build(model, classes=None, input_shape=shape[1:])
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    graph = trace(network, example, **asdict(choice))
+    graph = repair(network, trace(network, example, **asdict(choice)), example)
     if layer is not None:
         yield from layer_trees(network, graph, layer)
         return

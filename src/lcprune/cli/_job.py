@@ -42,6 +42,8 @@ def prune_job(
         if state is RunState.FINISHED:
             return artifact.read_summary(out)
     inputs = prepare(config)
+    for note in inputs.graph.notes:
+        reporter.stage(note)
     with artifact.locked(out):
         if record is None:
             record = RunRecord(command, config.as_json())

@@ -17,6 +17,7 @@ from lcprune.errors import InputError, ModelError
 from lcprune.models import build, load_weights
 from lcprune.ranking import rank
 from lcprune.searching import STRATEGIES
+from lcprune.slimming import repair
 from lcprune.tracing import ChannelGraph, trace
 from lcprune.training import check_logits as one_logit_per_class
 
@@ -62,6 +63,7 @@ def prepare(config: PruneConfig) -> Inputs:
         skip=config.skip,
         skip_types=config.skip_types,
     )
+    graph = repair(model, graph, example_input, seed=config.seed)
     if not graph.prunable:
         why = "; ".join(dict.fromkeys(entry.reason for entry in graph.untouched[:3]))
         raise ModelError(f"no channel of the model can be pruned ({why or 'it has no filters'})")
