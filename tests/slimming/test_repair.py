@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, log2
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -243,9 +244,21 @@ class Broken(fooling.Honest32):
         raise RuntimeError("always")
 
 
-class Random(fooling.Honest32):
+class Changing(fooling.Honest32):
+    """Its output depends on how often any copy of it ran."""
+
+    runs: ClassVar[list[int]] = []
+
     def twist(self, odd: Tensor, other: Tensor) -> Tensor:
-        return super().twist(odd * torch.rand(()), other)
+        self.runs.append(1)
+        return super().twist(odd * len(self.runs), other)
+
+
+class Noisy(fooling.Honest32):
+    """Draws a number, and one for every channel of one convolution."""
+
+    def twist(self, odd: Tensor, other: Tensor) -> Tensor:
+        return super().twist(odd + torch.randn_like(odd), other * torch.rand(()))
 
 
 def test_a_model_that_can_not_run_is_a_model_error() -> None:
@@ -254,10 +267,21 @@ def test_a_model_that_can_not_run_is_a_model_error() -> None:
         repair(randomise(Broken(), 1), graph, IMAGES)
 
 
-def test_a_model_with_random_outputs_is_a_model_error() -> None:
-    model = randomise(Random(), 1)
+def test_a_model_with_outputs_that_change_is_a_model_error() -> None:
+    model = randomise(Changing(), 1)
     with pytest.raises(ModelError, match="expected finite outputs that are the same whenever"):
         repair(model, trace(model, IMAGES), IMAGES)
+
+
+def test_draws_are_the_same_where_their_number_is() -> None:
+    model = randomise(Noisy(), 1)
+    repaired = repair(model, trace(model, IMAGES), IMAGES)
+    assert sizes(repaired) == {"stem.0": 12, "other.0": 16, "after.0": 10}
+    assert why(repaired, "odd.0.weight") == [DIFFERS]
+    plan = plan_of(repaired, random_keep(repaired, np.random.default_rng(0)))
+    state = torch.get_rng_state()
+    assert verify(model, slim(model, plan), plan, IMAGES) <= 1e-9
+    assert torch.equal(state, torch.get_rng_state())
 
 
 class KeepsFeatures(fooling.WantsItsSize):

@@ -41,8 +41,8 @@ def repair(
     for a set of k that fail only together) and about 20 to couple or pin it; then ``plans`` for
     the fresh masks.
 
-    Raises ``ModelError`` where the model can't run or gives other outputs whenever it runs, and
-    ``InputError`` unless ``plans`` is an integer of 1 or more.
+    Raises ``ModelError`` where the model can't run or gives other outputs whenever it runs (with
+    equal random draws on the CPU), and ``InputError`` unless ``plans`` is an integer of 1 or more.
     """
     if not isinstance(plans, int) or isinstance(plans, bool) or plans < 1:
         raise InputError(f"plans is {plans!r}, expected an integer of 1 or more")

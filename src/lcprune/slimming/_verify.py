@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +35,8 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: Exampl
     The reference is ``model`` in eval mode in which the elements of every removed channel are
     multiplied by 0 at the input of every contraction, producers untouched; statistics across
     channels are taken over the kept ones. Both run in float64, or in float32 where the model
-    can't. Differences are relative to the largest reference value of each output tensor.
+    can't, and on the CPU with the same random draws where ``model`` makes any. Differences are
+    relative to the largest reference value of each output tensor.
 
     Raises ``VerificationError`` above 1e-9 (float64) or 1e-4 (float32), or where ``small`` can't
     run, and ``ModelError`` where ``model`` can't.
@@ -79,12 +82,13 @@ def prepared(
 ) -> tuple[nn.Module, tuple[Any, ...]]:
     """A copy of a model, in eval mode, and one sample of its input, both in ``precision``."""
     copied = private_copy(model).eval().to(precision)
-    return copied, first_sample(copied, _cast(as_arguments(example_input), precision))
+    with _same_draws():
+        return copied, first_sample(copied, _cast(as_arguments(example_input), precision))
 
 
 def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
-    with torch.no_grad():
+    with torch.no_grad(), _same_draws():
         return outputs(forward(model, arguments))
 
 
@@ -92,7 +96,16 @@ def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> 
     """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
     flow = LabelFlow(model, apply_rule)
     flow.keep_only(_keep(flow, plan))
-    return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
+    with _same_draws():
+        return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """A state of the global generator of the CPU that is the same in both runs, and put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def _keep(flow: LabelFlow, plan: Plan) -> Tensor:
