@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from lcprune.ranking._plan import AttributeEdit, Plan
 from lcprune.slimming import difference, slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
 from lcprune.tracing import FIXED, ChannelGraph, trace
-from lcprune.tracing._run import ExampleInput, as_arguments
+from lcprune.tracing._run import ExampleInput, as_arguments, private_copy
 
 
 def randomise(model: nn.Module, seed: int) -> nn.Module:
@@ -91,7 +90,7 @@ def check(
             list(as_arguments(example)),
         )
     )
-    exact = copy.deepcopy(model).double()
+    exact = private_copy(model).double()
     masked = masked_outputs(exact, plan, double)
     whole = masked_outputs(exact, Plan(kept={}), double)
     return Check(error=error, effect=relative_difference(whole, masked))

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from counting import counted
 from lcprune.cost import CostModel
 from lcprune.models import build
 from lcprune.slimming import slim
@@ -18,16 +18,6 @@ from networks import random_network
 from oracle import plan_of, random_keep
 
 torchvision = pytest.importorskip("torchvision")
-
-
-def counted(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """MACs (half the counter's FLOPs) and parameters of a network as it is."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
-    return {
-        "macs": counter.get_total_flops() // 2,
-        "params": sum(p.numel() for p in model.parameters()),
-    }
 
 
 def agree(model: nn.Module, example: torch.Tensor, seed: int) -> None:

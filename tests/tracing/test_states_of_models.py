@@ -79,7 +79,6 @@ def test_what_a_model_keeps_of_an_earlier_run_does_not_matter() -> None:
     assert last.requires_grad
 
 
-@pytest.mark.xfail(strict=True, reason="slim copies the tensors of an earlier run")
 def test_a_model_that_keeps_tensors_of_an_earlier_run_can_be_slimmed() -> None:
     model = randomise(KeepsFeatures(), 0)
     model(IMAGE).sum().backward()

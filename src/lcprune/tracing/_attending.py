@@ -7,28 +7,18 @@ from typing import Any
 import torch
 
 from lcprune.tracing._flow import Call
-from lcprune.tracing._planes import along
 
 aten = torch.ops.aten
 
 
 def attention(call: Call) -> Any:
-    """Softmax of queries times keys, times values.
-
-    A scale that the call leaves to PyTorch follows the number of query channels, so they stay.
-    """
+    """Softmax of queries times keys, times values."""
     query, key, value = call.args[:3]
-    flow = call.flow
-    if call.kwargs.get("scale") is None:
-        for tensor in (query, key):
-            plane = along(flow.planes(tensor), tensor.dim() - 1)
-            if plane is not None:
-                flow.labels.pin(plane, f"the scale of {call.where} follows their number")
     options = {
         name: call.argument(position, name, default)
         for position, name, default in _options(call.func.overloadpacket)
     }
-    with flow:
+    with call.flow:
         return aten._scaled_dot_product_attention_math.default.decompose(
             query,
             key,

@@ -164,7 +164,7 @@ def batched_matrix_product(call: Call) -> Any:
         ((left.shape[0], left.shape[1], 1), _present(_alone(call, left, 0), rows)),
         ((right.shape[0], 1, right.shape[2]), _present(_alone(call, right, 0), columns)),
     )
-    operands = list(sides)
+    operands: list[tuple[tuple[int, ...], Planes]] = list(sides)
     if len(call.args) == 3:
         operands.append((tuple(call.args[0].shape), flow.planes(call.args[0])))
     planes = merge(flow, operands, tuple(out.shape), reason)

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.tracing._channel_pad import ChannelPad
-from lcprune.tracing._deciding import LEAVES, DataWatch, note_of
+from lcprune.tracing._deciding import DataWatch, note_of
+from lcprune.tracing._graph import FIXED
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
+from lcprune.tracing._sizes import (
+    Expression,
+    Kept,
+    SizedFloat,
+    SizedInt,
+    expression_of,
+    leaves,
+)
 
 Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+"""Modules of PyTorch that check every size against attributes of theirs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,32 @@ class Sized:
     name: str
     index: int | None
     vector: Tensor
+
+
+@dataclass(frozen=True)
+class Required:
+    """A size that code gives, ``provided``, and the labels that are there to fill it."""
+
+    provided: Expression
+    labels: Tensor
+    where: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the call that runs asks for in the model's own code.
+
+    ``shape`` is that of the result where the call names it, ``sized`` the integers that know
+    where they come from, by value.
+    """
+
+    shape: tuple[int, ...] | None = None
+    sized: Mapping[float, SizedInt | SizedFloat] = field(default_factory=dict)
+    chunk: bool = False
+
+    def expression(self, size: float) -> Expression:
+        """Where a number that this call was given comes from."""
+        return expression_of(self.sized[size]) if size in self.sized else int(size)
 
 
 class Call:
@@ -101,8 +139,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.notes: dict[str, None] = {}
         self.data = DataWatch([*model.parameters(), *model.buffers()])
         self.entered: set[str] = set()
+        self.read: set[int] = set()
         self.counting = True
-        self.tying_chunks = False
+        self.asked = Asked()
+        self.required: list[Required] = []
+        self.constants: set[tuple[str, str, int | None]] = set()
         self._keep: Tensor | None = None
         self._planes: dict[Geometry, Planes] = {}
         self._by_storage: dict[int, dict[Geometry, Tensor]] = {}
@@ -138,8 +179,10 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _geometry(tensor: Tensor) -> Geometry:
+        # Without elements there is no address: the object, which is held, is its own.
+        place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
         return (
-            tensor.untyped_storage().data_ptr(),
+            place,
             int(tensor.storage_offset()),
             tuple(tensor.shape),
             tuple(tensor.stride()),
@@ -154,7 +197,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def set(self, tensor: Tensor, planes: Planes) -> None:
         """Give a tensor its planes; it is held from then on, so that its address stays its own."""
-        if tensor.dim() == 0 or tensor.numel() == 0 or tensor.layout != torch.strided:
+        if tensor.dim() == 0 or tensor.layout != torch.strided:
             return
         geometry = self._geometry(tensor)
         self._planes[geometry] = planes
@@ -200,12 +243,16 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if plane is not None:
                 planes.append(plane)
             elif full.numel():
-                self.labels.pin(full.reshape(-1)[:1], f"the only channel in {self.module_name}")
+                self.labels.pin(
+                    full.reshape(-1)[:1], f"the only channel in {self.module_name or 'the model'}"
+                )
         return tuple(planes)
 
     def _flat_labels(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        flat = torch.full((storage.nbytes() // tensor.element_size(),), -1, dtype=torch.int64)
+        flat = torch.full(
+            (storage.nbytes() // tensor.element_size(),), FIXED, dtype=torch.int64, device="cpu"
+        )
         for geometry, view in self._by_storage.get(storage.data_ptr(), {}).items():
             if self._planes[geometry] and view.element_size() == tensor.element_size():
                 self._strided(flat, view).copy_(self._full(self._planes[geometry], view))
@@ -217,7 +264,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _full(planes: Planes, like: Tensor) -> Tensor:
-        return planes[0].expand(like.shape) if planes else torch.full(like.shape, -1)
+        return (
+            planes[0].expand(like.shape) if planes else torch.full(like.shape, FIXED, device="cpu")
+        )
 
     # -- the modules that run --------------------------------------------------------------
 
@@ -235,11 +284,15 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handles = []
         for name, module in model.named_modules():
 
-            def enter(module: nn.Module, _: Any, name: str = name) -> None:
+            def enter(module: nn.Module, inputs: Any, name: str = name) -> None:
                 self.entered.add(name)
                 self._stack.append((name, module))
+                if isinstance(module, SELF_SIZED):
+                    self._keep_whole(inputs, name)
 
-            def leave(*_: Any) -> None:
+            def leave(module: nn.Module, _: Any, outputs: Any, name: str = name) -> None:
+                if isinstance(module, SELF_SIZED):
+                    self._keep_whole([outputs, list(module.parameters())], name)
                 self._stack.pop()
 
             handles.append(module.register_forward_pre_hook(enter))
@@ -249,6 +302,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _keep_whole(self, tensors: Any, name: str) -> None:
+        for tensor in tree_leaves(tensors):
+            for plane in self.planes(tensor) if isinstance(tensor, Tensor) else ():
+                self.labels.pin(plane, f"{name} compares sizes with numbers of its own")
 
     # -- what the rules note ---------------------------------------------------------------
 
@@ -276,6 +334,26 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.sized.append(Sized(self.module_name, name, index, vector))
         return True
 
+    def require(self, labels: Tensor, provided: Expression, where: str) -> None:
+        """Note that code gives the size ``provided`` to something that ``labels`` must fill.
+
+        An integer attribute of a module that is such a size follows the labels.
+        """
+        if isinstance(provided, Kept) and torch.equal(provided.labels, labels):
+            return
+        if isinstance(provided, int) and bool((labels == FIXED).all()):
+            return
+        self.required.append(Required(provided, labels, where))
+
+    def use_value(self, number: float) -> None:
+        """Note that a number takes part in the values: what it counts must not change."""
+        for leaf in leaves(self.asked.expression(number)) if number in self.asked.sized else ():
+            if isinstance(leaf, Kept):
+                reason = f"a value that is computed from their number in {self.module_name}"
+                self.labels.pin(leaf.labels, reason)
+            else:
+                self.constants.add((leaf.module, leaf.name, leaf.index))
+
     def tie(self, plane: Tensor, keep: int, reason: str) -> Tensor:
         """Make labels at the same place of ``keep`` one channel over all other dimensions."""
         for dim in varying(plane) - {keep}:
@@ -288,7 +366,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def keep_only(self, keep: Tensor) -> None:
         """Run as the reference from now on; ``keep`` holds a boolean per label."""
-        self._keep = torch.cat([keep, torch.ones(1, dtype=torch.bool)])
+        self._keep = torch.cat([keep, torch.ones(1, dtype=torch.bool, device="cpu")])
 
     def kept(self, labels: Tensor) -> Tensor | None:
         """Which of ``labels`` are kept, or none where all are."""
@@ -324,35 +402,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         call = Call(self, func, args, dict(kwargs or {}))
+        self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
+                         if t.layout == torch.strided)  # fmt: skip
         out = self._apply(call)
         if self.data.follow(func, args, call.kwargs, out):
             self.note_decision()
         return out
-
-
-class ChunkWatch(TorchFunctionMode):
-    """Tells a chunk, whose sizes follow the tensor, from a split, whose sizes are in code."""
-
-    CHUNKS = frozenset({"chunk", "tensor_split"})
-
-    def __init__(self, flow: LabelFlow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in LEAVES and args and isinstance(args[0], Tensor):
-            self.flow.leave(args[0])
-        if name not in self.CHUNKS:
-            return func(*args, **(kwargs or {}))
-        before, self.flow.tying_chunks = self.flow.tying_chunks, True
-        try:
-            return func(*args, **(kwargs or {}))
-        finally:
-            self.flow.tying_chunks = before

@@ -32,12 +32,13 @@ class LabelSpace:
         self._edges: list[tuple[Tensor, Tensor]] = []
         self._pins: list[tuple[Tensor, str]] = []
         self._produced: list[Tensor] = []
+        self._merged: list[tuple[Tensor, Tensor]] = []
 
     def fresh(self, size: int) -> Tensor:
         """Labels that no tensor dimension stands behind."""
         start = self.count
         self.count += size
-        return torch.arange(start, start + size)
+        return torch.arange(start, start + size, device="cpu")
 
     def of_dimension(self, tensor: str, dim: int, size: int) -> Tensor:
         """Labels for the indices of a tensor dimension."""
@@ -58,6 +59,10 @@ class LabelSpace:
         if bool(different.any()):
             self._edges.append((a[different], b[different]))
 
+    def same_filters(self, a: Tensor, b: Tensor) -> None:
+        """Note that the filters of ``a`` and ``b`` are computed into one weight, each into each."""
+        self._merged.append((a.reshape(-1), b.reshape(-1)))
+
     def pin(self, labels: Tensor, reason: str) -> None:
         """Keep the channels of ``labels``, for ``reason``."""
         labels = labels.reshape(-1)
@@ -73,17 +78,20 @@ class LabelSpace:
         """For every label the number of its channel, in the order of first appearance."""
         if not self.count:
             return np.zeros(0, dtype=np.int64)
-        if self._edges:
-            a = torch.cat([a for a, _ in self._edges]).numpy()
-            b = torch.cat([b for _, b in self._edges]).numpy()
-        else:
-            a = b = np.zeros(0, dtype=np.int64)
-        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(self.count,) * 2)
-        _, component = connected_components(edges, directed=False)
+        component = self._connected(self._edges)
         _, first = np.unique(component, return_index=True)
         order = np.empty(len(first), dtype=np.int64)
         order[component[np.sort(first)]] = np.arange(len(first))
         return np.asarray(order[component], dtype=np.int64)
+
+    def _connected(self, pairs: list[tuple[Tensor, Tensor]]) -> IntArray:
+        a, b = np.zeros((2, 0), dtype=np.int64)
+        if pairs:
+            a = torch.cat([a for a, _ in pairs]).numpy()
+            b = torch.cat([b for _, b in pairs]).numpy()
+        edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(self.count,) * 2)
+        _, component = connected_components(edges, directed=False)
+        return np.asarray(component, dtype=np.int64)
 
     def pinned(self, component: IntArray) -> dict[int, str]:
         """The first reason for which each pinned channel must stay."""
@@ -93,9 +101,19 @@ class LabelSpace:
                 reasons.setdefault(channel, reason)
         return reasons
 
+    def pinned_channels(self, component: IntArray) -> IntArray:
+        """The channels that must stay, whatever the reason."""
+        if not self._pins:
+            return np.zeros(0, dtype=np.int64)
+        return np.unique(component[torch.cat([labels for labels, _ in self._pins]).numpy()])
+
     def produced(self) -> IntArray:
         """The labels that a contraction makes, without repeats."""
         if not self._produced:
             return np.zeros(0, dtype=np.int64)
         labels = torch.cat(self._produced).numpy()
-        return np.asarray(np.unique(labels[labels != FIXED]), dtype=np.int64)
+        labels = np.unique(labels[labels != FIXED])
+        if not self._merged:
+            return np.asarray(labels, dtype=np.int64)
+        parts = self._connected(self._merged)
+        return np.flatnonzero(np.isin(parts, parts[labels]))

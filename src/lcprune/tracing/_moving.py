@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lcprune.tracing._flow import Call
-from lcprune.tracing._planes import Planes, along, varying
+from lcprune.tracing._graph import FIXED
+from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
+from lcprune.tracing._sizes import Expression, Kept, expression_of
 
 aten = torch.ops.aten
 
@@ -21,12 +24,9 @@ MOVES = frozenset(
         aten.t,
         aten.unsqueeze,
         aten.squeeze,
-        aten.expand,
         aten.flip,
         aten.repeat,
-        aten.pixel_shuffle,
         aten.pixel_unshuffle,
-        aten.channel_shuffle,
         aten.diagonal,
     }
 )
@@ -46,6 +46,23 @@ CUTS = frozenset(
         aten.unsafe_split_with_sizes,
     }
 )
+SPLITS = frozenset(
+    {aten.split, aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes}
+)
+CREATIONS = frozenset(
+    {
+        aten.zeros,
+        aten.ones,
+        aten.full,
+        aten.empty,
+        aten.rand,
+        aten.randn,
+        aten.new_zeros,
+        aten.new_ones,
+        aten.new_full,
+        aten.new_empty,
+    }
+)
 
 
 def same(call: Call) -> Any:
@@ -58,26 +75,89 @@ def same(call: Call) -> Any:
 def reshape(call: Call) -> Any:
     """A view: where it cuts the channels into blocks, the blocks are tied.
 
-    The model computes the size of the blocks from the number of channels (as a channel shuffle
-    does), so every block must lose the same places; the longest of the new dimensions is
-    taken for the computed one.
+    Every block loses the same places, or whole blocks go: whichever of the new dimensions has a
+    size that the code leaves open, reads from a shape or keeps as an attribute; of several the
+    longest.
     """
     out = call.run()
     source = call.args[0]
+    sizes = asked_shape(call, out)
     moved = []
     for plane in call.flow.planes(source):
         full = plane.expand(source.shape).reshape(out.shape)
         for new in call.flow.compacted([full]):
-            moved.append(_tied(call, plane, new))
-    call.flow.set(out, tuple(moved))
+            moved.append(_tied(call, plane, new, sizes))
+    planes = _apart(call, moved)
+    require_shape(call, out, planes, sizes)
+    call.flow.set(out, planes)
     return out
 
 
-def _tied(call: Call, plane: Tensor, new: Tensor) -> Tensor:
+def _apart(call: Call, planes: list[Tensor]) -> Planes:
+    """Of several sets of channels that fall on one dimension, only the largest goes on."""
+    found: list[Tensor] = []
+    for plane in sorted(planes, key=lambda plane: -len(set(plane.reshape(-1).tolist()))):
+        if any(varying(plane) & varying(other) for other in found):
+            call.flow.labels.pin(plane, f"mixed with other channels at {call.where}")
+        else:
+            found.append(plane)
+    return tuple(found)
+
+
+def _tied(call: Call, plane: Tensor, new: Tensor, sizes: tuple[Expression, ...]) -> Tensor:
     if len(varying(new)) <= len(varying(plane)):
         return new
-    longest = max(varying(new), key=lambda d: (new.shape[d], d))
-    return call.flow.tie(new, longest, f"blocks at {call.where}")
+    open_ = {d for d in varying(new) if not isinstance(sizes[d], int) or sizes[d] == -1}
+    kept = max(open_ or varying(new), key=lambda d: (new.shape[d], d))
+    return call.flow.tie(new, kept, f"blocks at {call.where}")
+
+
+def asked_shape(call: Call, out: Tensor) -> tuple[Expression, ...]:
+    """Where each size of a result comes from; -1 for one that follows from the others."""
+    asked = call.flow.asked
+    if asked.shape is not None and len(asked.shape) == out.dim():
+        return tuple(expression_of(size) for size in asked.shape)
+    if not asked.sized:
+        return (-1,) * out.dim()
+    return tuple(asked.expression(size) if size in asked.sized else -1 for size in out.shape)
+
+
+def require_shape(call: Call, out: Tensor, planes: Planes, sizes: tuple[Expression, ...]) -> None:
+    """Note which sizes of a shape the labels of a result must fill."""
+    for dim, size in enumerate(sizes):
+        plane = along(planes, dim)
+        if size == -1 or (plane is not None and varying(plane) != {dim}):
+            continue
+        call.flow.require(vector(plane, dim, out.shape[dim]), size, call.where)
+
+
+def create(call: Call) -> Any:
+    """A new tensor: sizes that were read from a shape bring the channels of that shape."""
+    out = call.run()
+    call.flow.set(out, _from_sizes(call, out, range(out.dim())))
+    return out
+
+
+def expand(call: Call) -> Any:
+    """Values repeated: labels stay, and new sizes bring the channels of their shape."""
+    out = call.run()
+    source = call.args[0]
+    new = [d for d in range(out.dim()) if d < out.dim() - source.dim()
+           or (source.shape[d - out.dim()] == 1 and out.shape[d] > 1)]  # fmt: skip
+    planes = _moved(call, source) + _from_sizes(call, out, new)
+    require_shape(call, out, planes, asked_shape(call, out))
+    call.flow.set(out, planes)
+    return out
+
+
+def _from_sizes(call: Call, out: Tensor, dims: Iterable[int]) -> Planes:
+    sizes = asked_shape(call, out)
+    planes: Planes = ()
+    for dim in dims:
+        size = sizes[dim]
+        if isinstance(size, Kept) and size.labels.numel() == out.shape[dim]:
+            planes += from_vector(size.labels, dim, out.dim())
+    return planes
 
 
 def move(call: Call) -> Any:
@@ -94,8 +174,49 @@ def _moved(call: Call, source: Tensor) -> Planes:
     )
 
 
+def channel_shuffle(call: Call) -> Any:
+    """Blocks of channels are dealt out like cards, so all lose the same places."""
+    source, groups = call.args[0], int(call.args[1])
+    dim = source.dim() - 3
+    _tie_rows(call, source, dim, lambda labels: labels.view(groups, -1))
+    return move(call)
+
+
+def pixel_shuffle(call: Call) -> Any:
+    """The channels that become the pixels of one channel go together."""
+    source, factor = call.args[0], int(call.args[1])
+    dim = source.dim() - 3
+    _tie_rows(call, source, dim, lambda labels: labels.view(-1, factor * factor).t())
+    out = call.run()
+    plane = along(call.flow.planes(source), dim)
+    labels = vector(plane, dim, source.shape[dim])
+    call.flow.set(out, from_vector(labels[:: factor * factor], dim, out.dim()))
+    return out
+
+
+def _tie_rows(call: Call, source: Tensor, dim: int, rows: Callable[[Tensor], Tensor]) -> None:
+    for plane in call.flow.planes(source):
+        if varying(plane) != {dim}:
+            call.flow.labels.pin(plane, f"labels that are not channels at {call.where}")
+        else:
+            labels = rows(plane.reshape(-1))
+            call.flow.labels.join(labels, labels[:1], f"blocks at {call.where}")
+
+
+def in_place(call: Call) -> Any:
+    """A view in place: the same tensor with another shape."""
+    source = call.args[0]
+    moves = getattr(aten, call.func.overloadpacket.__name__.removesuffix("_"))
+    planes = [
+        moves(plane.expand(source.shape), *call.args[1:]) for plane in call.flow.planes(source)
+    ]
+    out = call.run()
+    call.flow.set(out, call.flow.compacted(planes))
+    return out
+
+
 def cut(call: Call) -> Any:
-    """A part of the values: where channels are cut at places that code names, they must stay.
+    """A part of the values: where channels are cut at places that code names, it must fit them.
 
     The chunks of a ``chunk`` are tied instead, since their size follows the tensor's.
     """
@@ -106,13 +227,8 @@ def cut(call: Call) -> Any:
     for plane in call.flow.planes(source):
         full = plane.expand(source.shape)
         pieces = [p for p in tree_leaves(call.run(full, *call.args[1:])) if isinstance(p, Tensor)]
-        if not _cuts(call, plane, source, results):
-            pass
-        elif call.flow.tying_chunks and len({p.shape for p in pieces}) == 1:
-            for piece in pieces[1:]:
-                call.flow.labels.join(pieces[0], piece, f"chunks at {call.where}")
-        else:
-            call.flow.labels.pin(plane, f"cut at places that are fixed in code, {call.where}")
+        if _cuts(call, plane, source, results):
+            _fit(call, plane, pieces)
         for found, piece in zip(planes, pieces, strict=True):
             found += call.flow.compacted([piece])
     for result, found in zip(results, planes, strict=True):
@@ -120,18 +236,51 @@ def cut(call: Call) -> Any:
     return out
 
 
+def _fit(call: Call, plane: Tensor, pieces: list[Tensor]) -> None:
+    """Tie chunks; of other cuts note the sizes that the code gives them."""
+    flow, packet = call.flow, call.func.overloadpacket
+    dim = _cut_dim(call) % plane.dim()
+    labels = plane.reshape(-1)
+    if flow.asked.chunk and len({p.shape for p in pieces}) == 1:
+        for piece in pieces[1:]:
+            flow.labels.join(pieces[0], piece, f"chunks at {call.where}")
+    elif varying(plane) != {dim}:
+        flow.labels.pin(plane, f"cut at places that are fixed in code, {call.where}")
+    elif packet is aten.slice and call.argument(4, "step", 1) == 1:
+        _fit_slice(call, labels)
+    elif packet in SPLITS:
+        lengths = [piece.shape[dim] for piece in pieces]
+        for part, length in zip(torch.split_with_sizes(labels, lengths), lengths, strict=True):
+            flow.require(part, flow.asked.expression(length), call.where)
+    else:
+        flow.labels.pin(plane, f"cut at places that are fixed in code, {call.where}")
+
+
+def _fit_slice(call: Call, labels: Tensor) -> None:
+    flow = call.flow
+    for place in (call.argument(2, "start"), call.argument(3, "end")):
+        if place is None or place == 0 or place >= labels.numel():
+            continue
+        if place < 0:
+            flow.require(labels[place:], -place, call.where)
+        else:
+            flow.require(labels[:place], flow.asked.expression(place), call.where)
+
+
 def _cuts(call: Call, plane: Tensor, source: Tensor, results: list[Tensor]) -> bool:
     if call.func.overloadpacket is aten.roll:
         return bool(varying(plane) & {d % source.dim() for d in call.argument(2, "dims", [])})
     if len(results) == 1 and results[0].shape == source.shape:
         return False
-    if call.func.overloadpacket in (aten.split_with_sizes, aten.unsafe_split_with_sizes) or (
-        call.func.overloadpacket in (aten.split, aten.unsafe_split)
-    ):
-        dim = call.argument(2, "dim", 0)
-    else:
-        dim = call.argument(1, "dim", 0)
-    return dim % source.dim() in varying(plane)
+    return _cut_dim(call) % source.dim() in varying(plane)
+
+
+def _cut_dim(call: Call) -> int:
+    if call.func.overloadpacket in SPLITS:
+        return int(call.argument(2, "dim", 0))
+    if call.func.overloadpacket is aten.roll:
+        return int([*call.argument(2, "dims", []), 0][0])
+    return int(call.argument(1, "dim", 0))
 
 
 def concatenate(call: Call) -> Any:
@@ -153,31 +302,36 @@ def concatenate(call: Call) -> Any:
 def _concatenated(
     call: Call, operands: list[tuple[torch.Size, Planes]], dim: int, dims: int
 ) -> Planes:
-    reason = f"a fixed size at {call.where}"
-    if any(along(planes, dim) is not None for _, planes in operands):
-        pieces = []
-        for shape, planes in operands:
-            plane = along(planes, dim)
-            for other in planes:
-                if other is not plane:
-                    call.flow.labels.pin(other, reason)
-            if plane is None:
-                plane = torch.full((1,) * dims, -1)
-            size = list(plane.shape)
-            size[dim] = shape[dim]
-            pieces.append(plane.expand(size))
-        sizes = [max(p.shape[d] for p in pieces) for d in range(dims)]
-        full = torch.cat(
-            [p.expand([p.shape[d] if d == dim else sizes[d] for d in range(dims)]) for p in pieces],
-            dim,
-        )
-        return call.flow.compacted([full])
     from lcprune.tracing._pointwise import merge
 
+    reason = f"a fixed size at {call.where}"
     shapes = [tuple(1 if d == dim else s for d, s in enumerate(shape)) for shape, _ in operands]
-    common = [(shape, planes) for shape, (_, planes) in zip(shapes, operands, strict=True)]
     target = tuple(max(shape[d] for shape in shapes) for d in range(dims))
-    return merge(call.flow, common, target, reason)
+    others = [tuple(p for p in planes if dim not in varying(p)) for _, planes in operands]
+    merged = merge(call.flow, list(zip(shapes, others, strict=True)), target, reason)
+    if all(along(planes, dim) is None for _, planes in operands):
+        return merged
+    return _apart(call, [*_laid_out(call, operands, dim), *merged])
+
+
+def _laid_out(
+    call: Call, operands: list[tuple[torch.Size, Planes]], dim: int
+) -> tuple[Tensor, ...]:
+    """The planes that vary along ``dim``, one behind the other."""
+    pieces = []
+    for shape, planes in operands:
+        plane = along(planes, dim)
+        if plane is None:
+            plane = torch.full((1,) * len(shape), FIXED, device="cpu")
+        size = list(plane.shape)
+        size[dim] = shape[dim]
+        pieces.append(plane.expand(size))
+    sizes = [max(p.shape[d] for p in pieces) for d in range(pieces[0].dim())]
+    full = torch.cat(
+        [p.expand([p.shape[d] if d == dim else s for d, s in enumerate(sizes)]) for p in pieces],
+        dim,
+    )
+    return call.flow.compacted([full])
 
 
 def pad(call: Call) -> Any:
@@ -198,7 +352,7 @@ def pad(call: Call) -> Any:
                 start, end = max(0, -before), pieces.shape[dim] - max(0, -after)
                 pieces = pieces.narrow(dim, start, end - start)
             if ends is None:
-                ends = (torch.full((max(0, before),), -1), torch.full((max(0, after),), -1))
+                ends = (_constants(before), _constants(after))
             pieces = torch.cat([_end(ends[0], plane, dim), pieces, _end(ends[1], plane, dim)], dim)
         planes.append(pieces)
     if call.flow.module_name in call.flow.pads:
@@ -207,6 +361,10 @@ def pad(call: Call) -> Any:
         call.flow.size_attribute("after", after)
     call.flow.set(out, call.flow.compacted(planes))
     return out
+
+
+def _constants(count: int) -> Tensor:
+    return torch.full((max(0, count),), FIXED, device="cpu")
 
 
 def _end(labels: Tensor, plane: Tensor, dim: int) -> Tensor:

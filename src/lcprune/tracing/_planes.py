@@ -53,7 +53,7 @@ def vector(plane: Tensor | None, dim: int, size: int) -> Tensor:
     The plane must vary along ``dim`` only.
     """
     if plane is None:
-        return torch.full((size,), FIXED, dtype=torch.int64)
+        return torch.full((size,), FIXED, dtype=torch.int64, device="cpu")
     return plane.reshape(-1)
 
 

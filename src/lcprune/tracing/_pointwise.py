@@ -57,11 +57,16 @@ def pointwise(call: Call) -> Any:
     operands = [(tuple(t.shape), call.flow.planes(t)) for t in call.tensors() if t.dim()]
     if call.func.overloadpacket is aten._prelu_kernel or call.func.overloadpacket is aten.prelu:
         operands = _prelu_operands(call)
+    for number in call.args[1:]:
+        if isinstance(number, int | float):
+            call.flow.use_value(number)
     out = call.run()
     results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.dim()]
     if not results:
         return out
     planes = merge(call.flow, operands, tuple(results[0].shape), f"a fixed size at {call.where}")
+    if all(call.flow.data.is_constant(tensor) for tensor in call.tensors()):
+        _same_filters(call.flow, [planes for _, planes in operands])
     for result in results:
         if result.shape == results[0].shape:
             if any(result is t for t in call.tensors()):
@@ -80,6 +85,16 @@ def _prelu_operands(call: Call) -> list[tuple[tuple[int, ...], Planes]]:
     elif weight.numel() > 1:
         operands.append((tuple(weight.shape), call.flow.planes(weight)))
     return operands
+
+
+def _same_filters(flow: LabelFlow, operands: list[Planes]) -> None:
+    """Weights that are computed of several weights have the filters of all of them."""
+    first, *others = [p for p in operands if p] or [()]
+    for plane in first:
+        for planes in others:
+            for other in planes:
+                if other.shape == plane.shape:
+                    flow.labels.same_filters(plane, other)
 
 
 def over_channels(

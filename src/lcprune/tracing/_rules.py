@@ -25,6 +25,13 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_moving.RESHAPES, _moving.reshape),
     **dict.fromkeys(_moving.MOVES, _moving.move),
     **dict.fromkeys(_moving.CUTS, _moving.cut),
+    **dict.fromkeys(_named("channel_shuffle", "native_channel_shuffle"), _moving.channel_shuffle),
+    **dict.fromkeys(_named("pixel_shuffle"), _moving.pixel_shuffle),
+    **dict.fromkeys(
+        _named("squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_"), _moving.in_place
+    ),
+    **dict.fromkeys(_moving.CREATIONS, _moving.create),
+    **dict.fromkeys(_named("expand"), _moving.expand),
     **dict.fromkeys(_named("cat", "stack"), _moving.concatenate),
     **dict.fromkeys(_named("constant_pad_nd"), _moving.pad),
     **dict.fromkeys(_named("as_strided", "as_strided_"), _moving.restride),

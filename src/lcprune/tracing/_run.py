@@ -159,6 +159,6 @@ def _parts(value: Any) -> Iterable[Any]:
         return value
     if is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, field.name) for field in fields(value)]
-    if isinstance(value, type | nn.Module | ModuleType | FunctionType | MethodType):
+    if isinstance(value, int | type | nn.Module | ModuleType | FunctionType | MethodType):
         return ()
     return getattr(value, "__dict__", {}).values()

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lcprune.errors import ModelError
+from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
-from lcprune.tracing._flow import ChunkWatch, LabelFlow
+from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._graph import (
     FIXED,
     Attribute,
@@ -33,6 +34,8 @@ from lcprune.tracing._run import (
     private_copy,
     twice,
 )
+from lcprune.tracing._settle import settle
+from lcprune.tracing._sizes import sized_attributes
 
 
 def trace(
@@ -66,12 +69,13 @@ def trace(
     run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
     leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
+    settle(flow)
     return _Assembly(copied, flow).graph(notes)
 
 
 def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
     """Run a model under a flow, pin what it returns, and return its output tensors."""
-    with torch.no_grad(), flow.watching(model), ChunkWatch(flow), flow:
+    with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
         found = outputs(forward(model, arguments))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
@@ -99,11 +103,17 @@ def _follow_training(
 
 
 def _unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
+    """Modules that neither ran nor had a parameter read by anybody else."""
     return [
         name
         for name, module in model.named_modules()
-        if name not in flow.entered and any(True for _ in module.parameters(recurse=False)) and name
+        if name and name not in flow.entered and _unread(flow, module)
     ]
+
+
+def _unread(flow: LabelFlow, module: nn.Module) -> bool:
+    places = {p.untyped_storage().data_ptr() for p in module.parameters(recurse=False)}
+    return bool(places) and not places & flow.read
 
 
 class _Assembly:

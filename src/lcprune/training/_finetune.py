@@ -50,7 +50,9 @@ def finetune(
     config = config or TrainingConfig()
     place = torch.device(device)
     model.to(place)
-    if config.channels_last:
+    # The layout is one of images: a model with weights over volumes has another.
+    channels_last = config.channels_last and all(p.dim() < 5 for p in model.parameters())
+    if channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
     reports: tuple[EpochReport, ...] = ()
@@ -81,7 +83,7 @@ def finetune(
                 save_checkpoint(checkpoint, model, optimizer, config, state)
             if on_epoch is not None:
                 on_epoch(report)
-    if config.channels_last:
+    if channels_last:
         model.to(memory_format=torch.contiguous_format)
     model.eval()
     return TrainingResult(reports)

@@ -1,0 +1,111 @@
+"""What the model's code asks for: calls as they are written, before PyTorch takes them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lcprune.tracing._deciding import LEAVES
+from lcprune.tracing._flow import Asked, LabelFlow
+from lcprune.tracing._planes import along, varying
+from lcprune.tracing._sizes import Kept, SizedFloat, SizedInt, expression_of
+
+CHUNKS = frozenset({"chunk", "tensor_split"})
+SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand_as", "zeros",
+                   "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty",
+                   "new_full"})  # fmt: skip
+"""Calls whose integers are the shape of their result, in order."""
+
+NORMALISED = frozenset({"layer_norm", "rms_norm"})
+
+
+class CallWatch(TorchFunctionMode):
+    """Gives shapes that remember their channels, and tells the flow what a call asks for."""
+
+    def __init__(self, flow: LabelFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        kwargs = kwargs or {}
+        if name in LEAVES and args and isinstance(args[0], Tensor):
+            self.flow.leave(args[0])
+        if name == "size" or (name == "__get__" and func.__self__ is torch.Tensor.shape):
+            return self._sized(func(*args, **kwargs), *args, **kwargs)
+        if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
+            self._scaled_by_width(args[:2])
+        if name in NORMALISED and len(args) > 1:
+            self._normalised(args[0], args[1])
+        if name.endswith("_as") and len(args) == 2:
+            asked = _asked(name, tuple(self._sized(args[1].shape, args[1])), {})
+        else:
+            asked = _asked(name, args, kwargs)
+        before, self.flow.asked = self.flow.asked, asked
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.flow.asked = before
+
+    def _scaled_by_width(self, tensors: Iterable[Tensor]) -> None:
+        """Attention without a scale divides by the root of the number of channels."""
+        for tensor in tensors:
+            plane = along(self.flow.planes(tensor), tensor.dim() - 1)
+            if plane is not None:
+                where = self.flow.module_name or "the model"
+                self.flow.labels.pin(plane, f"the scale of attention follows them in {where}")
+
+    def _normalised(self, tensor: Tensor, shape: Any) -> None:
+        """The shape that a norm is given must be that of the channels that it norms."""
+        plane = along(self.flow.planes(tensor), tensor.dim() - 1)
+        if len(shape) == 1 and plane is not None and varying(plane) == {tensor.dim() - 1}:
+            where = self.flow.module_name or "the model"
+            self.flow.require(plane.reshape(-1), expression_of(shape[0]), f"a norm in {where}")
+
+    def _sized(self, value: Any, tensor: Tensor, dim: Any = None) -> Any:
+        """A shape, or one size of it, of integers that remember their channels."""
+        planes = self.flow.planes(tensor)
+        if not planes or not isinstance(value, int | torch.Size):
+            return value
+        if isinstance(value, int):
+            return self._one(value, planes, dim % tensor.dim())
+        return torch.Size([self._one(size, planes, d) for d, size in enumerate(value)])
+
+    def _one(self, size: int, planes: tuple[Tensor, ...], dim: int) -> int:
+        plane = along(planes, dim)
+        if plane is None or varying(plane) != {dim}:
+            return size
+        return SizedInt(size, Kept(plane.reshape(-1)))
+
+
+def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked:
+    numbers = list(_numbers([*args, *kwargs.values()]))
+    shape = None
+    if name in SIZED:
+        sizes = kwargs.get("size", kwargs.get("shape", args))
+        shape = tuple(n for n in _numbers(sizes) if isinstance(n, int))
+    sized: dict[float, SizedInt | SizedFloat] = {
+        float(n): n for n in reversed(numbers) if isinstance(n, SizedInt | SizedFloat)
+    }
+    return Asked(shape=shape, sized=sized, chunk=name in CHUNKS)
+
+
+def _numbers(tree: Any) -> Iterator[int | float]:
+    if isinstance(tree, int | float):
+        if not isinstance(tree, bool):
+            yield tree
+    elif isinstance(tree, slice):
+        yield from _numbers([tree.start, tree.stop])
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            yield from _numbers(item)
