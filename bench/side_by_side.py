@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import gc
+import resource
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,7 @@ RATIO = 0.5
 MOST = 0.9
 LEAST_REMOVED = 0.01
 STEP_LIMIT = 200
+MEMORY_LIMIT = 8
 SIZES = (
     "an output of the model",
     "a fixed size",
@@ -90,6 +94,7 @@ def _usual_shape(model: nn.Module, images: Tensor) -> tuple[int, ...]:
 
 
 def _row(name: str, images: Tensor) -> dict[str, Any]:
+    gc.collect()  # dependency graphs are cyclic, and memory is counted
     row: dict[str, Any] = {"model": name, "input": list(images.shape), "coverage": None}
     model = _fresh(name)
     start = time.perf_counter()
@@ -270,20 +275,29 @@ def _macs(model: nn.Module, images: Tensor) -> float:
 
 @contextmanager
 def _step(step: str) -> Iterator[None]:
-    """Turn whatever Torch-Pruning raises, or its taking too long, into ``PeerError``."""
+    """Turn whatever Torch-Pruning raises, or its asking for too much, into ``PeerError``."""
+    start = time.monotonic()
 
-    def late(*_: Any) -> None:
-        raise TimeoutError(f"took more than {STEP_LIMIT} s")
+    def look(*_: Any) -> None:
+        if time.monotonic() - start > STEP_LIMIT:
+            raise TimeoutError(f"took more than {STEP_LIMIT} s")
+        if _resident_gib() > MEMORY_LIMIT:
+            raise MemoryError(f"took more than {MEMORY_LIMIT} GiB")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(STEP_LIMIT)
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
     try:
         yield
     except Exception as error:
         raise PeerError(step, error) from error
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _resident_gib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
 
 
 @cache

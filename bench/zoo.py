@@ -4,8 +4,8 @@
     python bench/zoo.py --match 'timm/res*'  # some of them, again
     python bench/support_table.py            # the table of docs/support.md from the rows
 
-Every parameter and buffer is random. Each network is traced, cut by three random plans and
-compared in float64 with the masked original; its predicted MACs are compared with
+Every parameter and buffer is random. Each network is traced and checked (``repair``), then cut by
+three other random plans and compared in float64 with the masked original; its predicted MACs are compared with
 ``torch.utils.flop_counter`` on the slimmed network. ``coverage`` is the least share of the MACs
 that is reachable when every family keeps at least 10 %.
 """
@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from lcprune.cost import CostModel
 from lcprune.errors import LcpruneError
 from lcprune.ranking import PlanBuilder
-from lcprune.slimming import slim
+from lcprune.slimming import repair, slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
 from lcprune.tracing import ChannelGraph, trace
 from lcprune.tracing._run import outputs
@@ -66,10 +66,14 @@ def examine(name: str) -> dict[str, Any]:
     row["forward_seconds"] = round(time.perf_counter() - start, 4)
     start = time.perf_counter()
     try:
-        graph = trace(model, images)
+        traced = trace(model, images)
+        row["trace_seconds"] = round(time.perf_counter() - start, 4)
+        start = time.perf_counter()
+        graph = repair(model, traced, images, seed=PLANS)
+        row["repair_seconds"] = round(time.perf_counter() - start, 4)
     except LcpruneError as error:
         return row | {"verdict": "refused", "why": str(error)}
-    row["trace_seconds"] = round(time.perf_counter() - start, 4)
+    row["repaired"] = traced.prunable - graph.prunable
     row |= _chances(graph)
     row |= _right(model, images, graph)
     row["verdict"] = _verdict(row)
