@@ -71,9 +71,15 @@ class BranchesByItsSize(Honest32):
 class WantsMultiples(Honest32):
     """Only whole blocks of four can go."""
 
+    factor = 4
+
     def twist(self, odd: Tensor, other: Tensor) -> Tensor:
-        assert hidden(odd.shape[1]) % 4 == 0
+        assert hidden(odd.shape[1]) % self.factor == 0
         return super().twist(odd, other)
+
+
+class WantsEvenSizes(WantsMultiples):
+    factor = 2
 
 
 class WantsEqualSizes(Honest32):

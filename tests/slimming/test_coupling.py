@@ -69,6 +69,14 @@ def test_the_smallest_blocks_of_one_family_go_together(size: int, spread: bool) 
     assert search([[family]], rule) == [{tuple(sorted(block)) for block in blocks}]
 
 
+@given(seed=st.integers(0, 1000))
+def test_blocks_whose_number_is_right_every_other_time_are_not_enough(seed: int) -> None:
+    (family,) = families(32)
+    rule = Rule(lambda removed: len(removed) % 4 == 0)
+    (cells,) = couplings([[family]], rule, np.random.default_rng(seed))
+    assert cells.shape == (8, 4)
+
+
 @given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=6))
 def test_what_nothing_helps_is_in_no_cell_and_costs_a_bounded_number_of_evaluations(
     sizes: list[int],

@@ -122,6 +122,13 @@ def test_what_wants_multiples_loses_whole_blocks() -> None:
     assert why(repaired, "odd.0.weight") == []
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_size_that_is_right_every_other_time_does_not_come_through(seed: int) -> None:
+    model = randomise(fooling.WantsEvenSizes(), 1)
+    repaired = repair(model, trace(model, IMAGES), IMAGES, seed=seed)
+    assert sizes(repaired) == {"stem.0": 12, "odd.0": 8, "other.0": 16, "after.0": 10}
+
+
 def test_what_wants_equal_sizes_loses_the_same_places() -> None:
     model = randomise(fooling.WantsEqualSizes(), 1)
     repaired = repair(model, trace(model, IMAGES), IMAGES)
@@ -221,6 +228,33 @@ def test_a_model_that_refuses_float64_is_checked_in_float32() -> None:
     assert why(repaired, "odd.0.weight") == [f"{FAILS}: RuntimeError: expected 16 channels"]
     plan = plan_of(repaired, random_keep(repaired, np.random.default_rng(0)))
     assert difference(model, slim(model, plan), plan, IMAGES)[1] == torch.float32
+
+
+class HonestOnlyFloat32(fooling.Honest32):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64:
+            raise TypeError("float32 only")
+        return super().forward(x)
+
+
+class Counts(fooling.Honest32):
+    """Keeps in a buffer how often it ran, and scales by that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.ones(()))
+
+    def twist(self, odd: Tensor, other: Tensor) -> Tensor:
+        self.runs += 1
+        return super().twist(odd * self.runs, other)
+
+
+@pytest.mark.parametrize("network", [HonestOnlyFloat32, Counts])
+def test_an_odd_network_that_is_right_needs_no_repair(network: type[nn.Module]) -> None:
+    model = randomise(network(), 1)
+    graph = trace(model, IMAGES)
+    assert graph.prunable > 0
+    assert repair(model, graph, IMAGES, plans=3) is graph
 
 
 def test_a_failure_of_the_masked_reference_counts(monkeypatch: pytest.MonkeyPatch) -> None:
