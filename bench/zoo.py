@@ -5,9 +5,9 @@
     python bench/support_table.py            # the table of docs/support.md from the rows
 
 Every parameter and buffer is random. Each network is traced and checked (``repair``), then cut by
-three other random plans and compared in float64 with the masked original; its predicted MACs are compared with
-``torch.utils.flop_counter`` on the slimmed network. ``coverage`` is the least share of the MACs
-that is reachable when every family keeps at least 10 %.
+three other random plans and compared in float64 with the masked original; its predicted MACs are
+compared with ``torch.utils.flop_counter`` on the slimmed network. ``coverage`` is the least share
+of the MACs that is reachable when every family keeps at least 10 %.
 """
 
 from __future__ import annotations
