@@ -141,7 +141,7 @@ def _judged(
     removed = 1 - _macs(pruned, images) / max(1, _macs(_fresh(name), images))
     found: dict[str, Any] = {"removed": round(removed, 4)}
     ours = zoo_row(name)
-    found["ours"] = ours["verdict"]
+    found["ours"], found["repaired"] = ours["verdict"], ours.get("repaired", 0)
     if not trusted(ours):
         why = f"no reference: lcprune's own row is {ours['verdict']}"
         return found | _unless_unpruned(removed, why)
@@ -176,6 +176,8 @@ def _verdict(
         return {"verdict": "not judged", "why": "masking has no visible effect"}
     if graph is None:
         return _unless_unpruned(removed, "no reference: lcprune does not trace this network")
+    if found["repaired"]:
+        return _unless_unpruned(removed, "no reference: lcprune's own reading needed repair")
     torn, pinned = _torn(graph, kept), _pinned(graph, kept)
     doubt = [reason for reason in pinned if not reason.startswith(SIZES)]
     if doubt:
