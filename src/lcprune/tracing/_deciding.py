@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -40,17 +39,17 @@ class DataWatch:
     def __init__(self, state: Iterable[Tensor]) -> None:
         self._constant = {_storage(tensor) for tensor in state}
 
-    def follow(self, func: Any, args: Any, kwargs: Mapping[str, Any], out: Any) -> bool:
-        """Note what an operation makes of its operands; whether it decides by data."""
-        data = [tensor for tensor in _tensors((args, kwargs)) if not self.is_constant(tensor)]
-        if func.overloadpacket is aten.lift_fresh:
-            data = []
-        for result in _tensors(out):
-            if data:
+    def follow(self, func: Any, tensors: Iterable[Tensor], out: Any) -> bool:
+        """Note what an operation makes of ``tensors``; whether it decides by data."""
+        by_data = func.overloadpacket is not aten.lift_fresh and not all(
+            self.is_constant(tensor) for tensor in tensors
+        )
+        for result in operands((out,)):
+            if by_data:
                 self._constant.discard(_storage(result))
             else:
                 self._constant.add(_storage(result))
-        return bool(data) and func.overloadpacket in DECIDES
+        return by_data and func.overloadpacket in DECIDES
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the values of ``tensor`` do not depend on the model's input."""
@@ -65,8 +64,13 @@ def note_of(module: str) -> str:
     )
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def operands(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among an operation's arguments or results, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from operands(value)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.tracing._channel_pad import ChannelPad
-from lcprune.tracing._deciding import DataWatch, note_of
+from lcprune.tracing._deciding import DataWatch, note_of, operands
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
@@ -94,6 +94,7 @@ class Call:
         self.func = func
         self.args = args
         self.kwargs = kwargs
+        self._tensors: list[Tensor] | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +106,10 @@ class Call:
         return f"{self.name} in {self.flow.module_name or 'the model'}"
 
     def tensors(self) -> list[Tensor]:
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        """The operands: an operator takes tensors and lists of them, nothing deeper."""
+        if self._tensors is None:
+            self._tensors = list(operands((*self.args, *self.kwargs.values())))
+        return self._tensors
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument of the operator's schema, given by position or by name."""
@@ -405,6 +409,6 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
                          if t.layout == torch.strided)  # fmt: skip
         out = self._apply(call)
-        if self.data.follow(func, args, call.kwargs, out):
+        if self.data.follow(func, call.tensors(), out):
             self.note_decision()
         return out
