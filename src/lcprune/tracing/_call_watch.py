@@ -20,6 +20,7 @@ SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand
                    "new_full"})  # fmt: skip
 """Calls whose integers are the shape of their result, in order."""
 
+SPLITS = frozenset({"split", "split_with_sizes"})
 NORMALISED = frozenset({"layer_norm", "rms_norm"})
 
 
@@ -97,7 +98,10 @@ def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked
     sized: dict[float, SizedInt | SizedFloat] = {
         float(n): n for n in reversed(numbers) if isinstance(n, SizedInt | SizedFloat)
     }
-    return Asked(shape=shape, sized=sized, chunk=name in CHUNKS)
+    sections: tuple[int, ...] = ()
+    if name in SPLITS and len(args) > 1 and isinstance(args[1], list | tuple):
+        sections = tuple(args[1])
+    return Asked(shape=shape, sections=sections, sized=sized, chunk=name in CHUNKS)
 
 
 def _numbers(tree: Any) -> Iterator[int | float]:

@@ -67,11 +67,12 @@ class Required:
 class Asked:
     """What the call that runs asks for in the model's own code.
 
-    ``shape`` is that of the result where the call names it, ``sized`` the integers that know
-    where they come from, by value.
+    ``shape`` is that of the result where the call names it, ``sections`` the sizes of the parts
+    that it splits into, ``sized`` all numbers that know where they come from, by value.
     """
 
     shape: tuple[int, ...] | None = None
+    sections: tuple[int, ...] = ()
     sized: Mapping[float, SizedInt | SizedFloat] = field(default_factory=dict)
     chunk: bool = False
 

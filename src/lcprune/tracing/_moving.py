@@ -250,8 +250,12 @@ def _fit(call: Call, plane: Tensor, pieces: list[Tensor]) -> None:
         _fit_slice(call, labels)
     elif packet in SPLITS:
         lengths = [piece.shape[dim] for piece in pieces]
-        for part, length in zip(torch.split_with_sizes(labels, lengths), lengths, strict=True):
-            flow.require(part, flow.asked.expression(length), call.where)
+        sizes = [flow.asked.expression(length) for length in lengths]
+        if len(flow.asked.sections) == len(lengths):
+            sizes = [expression_of(size) for size in flow.asked.sections]
+        parts = torch.split_with_sizes(labels, lengths)
+        for part, size in zip(parts, sizes, strict=True):
+            flow.require(part, size, call.where)
     else:
         flow.labels.pin(plane, f"cut at places that are fixed in code, {call.where}")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from lcprune.tracing._flow import LabelFlow, Required, Sized
 from lcprune.tracing._graph import FIXED, IntArray
-from lcprune.tracing._sizes import AttributeValue, Kept, evaluate, leaves
+from lcprune.tracing._sizes import AttributeValue, Combined, Expression, Kept, evaluate, leaves
 
 MASKS = 3
 """Random choices of channels under which every size must fit."""
@@ -31,10 +32,8 @@ def settle(flow: LabelFlow) -> None:
             continue
         for required in failing:
             reason = f"a size that is fixed in code at {required.where}"
-            flow.labels.pin(required.labels, reason)
-            for leaf in leaves(required.provided):
-                if isinstance(leaf, Kept):
-                    flow.labels.pin(leaf.labels, reason)
+            for labels in (required.labels, *_counted(flow, required)):
+                flow.labels.pin(labels, reason)
         settled = {id(required) for required in failing}
         open_ = [required for required in open_ if id(required) not in settled]
 
@@ -52,7 +51,7 @@ class _Sizes:
         # One more entry, kept, for what FIXED as index -1 finds.
         self._keep = ~free | (generator.random((MASKS, channels + 1)) < 0.6)
         self._keep[:, -1] = True
-        self._attributes = {(s.module, s.name, s.index): s.vector for s in flow.sized}
+        self._attributes = {(s.module, s.name, s.index): s.vector for s in reversed(flow.sized)}
 
     def failing(self, open_: list[Required]) -> list[Required]:
         return [required for required in open_ if not self._fits(required)]
@@ -71,7 +70,7 @@ class _Sizes:
         followed = self._attributes.get((leaf.module, leaf.name, leaf.index))
         return leaf.value if followed is None else int(self._counts(followed)[mask])
 
-    def _counts(self, labels: torch.Tensor) -> IntArray:
+    def _counts(self, labels: Tensor) -> IntArray:
         numbers = labels.numpy()
         channels = np.where(
             numbers == FIXED, FIXED, self._channel_of[numbers] if len(self._channel_of) else FIXED
@@ -80,14 +79,31 @@ class _Sizes:
 
 
 def _let_attribute_follow(flow: LabelFlow, required: Required) -> bool:
-    attribute = required.provided
-    if not isinstance(attribute, AttributeValue) or attribute.value != required.labels.numel():
+    """Let an attribute that the size is computed from count the channels that must fill it."""
+    followed = {(s.module, s.name, s.index) for s in flow.sized}
+    attributes = {
+        (leaf.module, leaf.name, leaf.index): leaf
+        for leaf in leaves(required.provided)
+        if isinstance(leaf, AttributeValue)
+    }
+    if followed & set(attributes):
         return False
-    key = (attribute.module, attribute.name, attribute.index)
-    if key in flow.constants or any((s.module, s.name, s.index) == key for s in flow.sized):
-        return False
-    flow.sized.append(Sized(attribute.module, attribute.name, attribute.index, required.labels))
-    return True
+    free = [leaf for key, leaf in attributes.items() if key not in flow.constants]
+    length = required.labels.numel()
+    for leaf in sorted(free, key=lambda leaf: -leaf.value):
+        if leaf.value % length == 0:
+            counted = required.labels.repeat(leaf.value // length)
+        elif length % leaf.value == 0 and _multiplies(required.provided):
+            counted = required.labels[: leaf.value]
+        else:
+            continue
+        flow.sized.append(Sized(leaf.module, leaf.name, leaf.index, counted))
+        return True
+    return False
+
+
+def _multiplies(expression: Expression) -> bool:
+    return isinstance(expression, Combined) and expression.operation is operator.mul
 
 
 def _couple(flow: LabelFlow, required: Required, coupled: set[int]) -> bool:
@@ -95,10 +111,10 @@ def _couple(flow: LabelFlow, required: Required, coupled: set[int]) -> bool:
     if id(required) in coupled:
         return False
     coupled.add(id(required))
-    counted = [leaf for leaf in leaves(required.provided) if isinstance(leaf, Kept)]
+    counted = _counted(flow, required)
     if len(counted) != 1:
         return False
-    needed, read = required.labels, counted[0].labels
+    needed, read = required.labels, counted[0]
     reason = f"a size that is fixed in code at {required.where}"
     if needed.numel() % read.numel() == 0:
         flow.labels.join(needed.reshape(-1, read.numel()), read.reshape(1, -1), reason)
@@ -107,3 +123,15 @@ def _couple(flow: LabelFlow, required: Required, coupled: set[int]) -> bool:
     else:
         return False
     return True
+
+
+def _counted(flow: LabelFlow, required: Required) -> list[Tensor]:
+    """The labels whose number a size is computed from, by shapes or attributes that follow."""
+    followed = {(s.module, s.name, s.index): s.vector for s in reversed(flow.sized)}
+    counted = []
+    for leaf in leaves(required.provided):
+        if isinstance(leaf, Kept):
+            counted.append(leaf.labels)
+        elif (leaf.module, leaf.name, leaf.index) in followed:
+            counted.append(followed[leaf.module, leaf.name, leaf.index])
+    return counted
