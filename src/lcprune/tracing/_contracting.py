@@ -12,6 +12,7 @@ from lcprune.tracing._flow import Call
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._pointwise import merge, over_channels
+from lcprune.tracing._sizes import AttributeValue, Kept
 
 aten = torch.ops.aten
 
@@ -79,23 +80,25 @@ def _grouped(
     inside = inputs.view(groups, -1)
     outside = filters.view(groups, -1) if not transposed else None
     reason = f"the groups of {call.where}"
-    writable = isinstance(flow.module, nn.modules.conv._ConvNd)
-    if writable and groups >= inside.shape[1]:
+    if _open_groups(call, groups) and groups >= inside.shape[1]:
         whole = inside[:, :1]
         flow.labels.join(inside, whole, reason)
+        if not flow.size_attribute("groups", whole.reshape(-1)):
+            flow.require(whole.reshape(-1), flow.asked.expression(groups), call.where)
         if outside is not None:
             flow.labels.join(outside, whole, reason)
-            flow.size_attribute("groups", whole.reshape(-1))
             constant = reads.new_full((reads.numel(),), FIXED)
             return filters, [filters, constant]
         # Transposed: the weight is (in, out / groups, …); whole groups leave by its first
         # dimension alone, and every output channel of a group follows its input channels.
         flow.labels.join(inputs, reads, reason)
-        flow.size_attribute("groups", whole.reshape(-1))
         flow.labels.produce(reads)
+        flow.labels.pin(filters, f"the filters of every group at {call.where}, which go as a whole")
         outputs = whole.expand(groups, filters.numel()).reshape(-1)
         constant = filters.new_full((filters.numel(),), FIXED)
         return outputs, [reads, constant]
+    if inside.shape[1] == 1:
+        flow.labels.pin(torch.cat([inputs, filters]), f"groups fixed in code at {call.where}")
     first = inside[:1]
     flow.labels.join(inside, first, reason)
     if outside is not None:
@@ -104,6 +107,16 @@ def _grouped(
         return filters, [filters, reads]
     flow.labels.join(inputs, reads, reason)
     return filters.repeat(groups), [reads, filters]
+
+
+def _open_groups(call: Call, groups: int) -> bool:
+    """Whether the number of groups can follow: a convolution's own, a shape's, an attribute."""
+    if isinstance(call.flow.module, nn.modules.conv._ConvNd):
+        return True
+    asked = call.flow.asked.expression(groups)
+    if isinstance(asked, AttributeValue):
+        return asked.index is None  # strides and paddings are tuples
+    return isinstance(asked, Kept)
 
 
 def matrix_product(call: Call) -> Any:

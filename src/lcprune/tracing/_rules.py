@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves
 
-from lcprune.tracing import _attending, _contracting, _moving, _normalising, _reducing
+from lcprune.tracing import _attending, _contracting, _moving, _normalising, _reducing, _unfolding
 from lcprune.tracing._flow import Call, Rule
 from lcprune.tracing._pointwise import is_pointwise, pointwise
 
@@ -46,6 +46,9 @@ RULES: dict[Any, Rule] = {
         _attending.attention,
     ),
     **dict.fromkeys(_named("embedding"), _contracting.embedding),
+    **dict.fromkeys(_named("im2col"), _unfolding.unfold),
+    **dict.fromkeys(_named("col2im"), _unfolding.fold),
+    **dict.fromkeys(_named("index", "index_select", "gather"), _unfolding.pick),
     **dict.fromkeys(
         _named(
             "native_batch_norm",

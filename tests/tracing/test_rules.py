@@ -1,0 +1,95 @@
+"""Every rule by the smallest network that needs it: exact, counted, and with much to choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from counting import counted
+from lcprune.cost import CostModel
+from lcprune.slimming import slim
+from lcprune.tracing import ChannelGraph, trace
+from oracle import check, plan_of, random_keep, randomise
+from tracing import rules_convolution, rules_norm
+from tracing.rule_case import Case, Spread
+
+SEEDS = range(3)
+ALL: tuple[Case, ...] = (*rules_convolution.CASES, *rules_norm.CASES)
+
+
+def cases(fault: str) -> list[Any]:
+    return [
+        pytest.param(case, id=case.name, marks=_expected_failure(getattr(case, fault)))
+        for case in ALL
+        if case.groups or fault == "fault"
+    ]
+
+
+def _expected_failure(reason: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+
+
+def traced(case: Case) -> tuple[nn.Module, ChannelGraph]:
+    model = randomise(case.build(), 1)
+    return model, trace(model, case.example)
+
+
+def tensor_of(model: nn.Module, name: str) -> str:
+    return name if name in model.state_dict() else f"{name}.weight"
+
+
+def filters(graph: ChannelGraph) -> dict[str, tuple[int, set[str]]]:
+    """For every tensor with filters how many can go, and why others stay."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    for tensor, dim in graph.producers:
+        channels = graph.dimension(tensor, dim).channels
+        free = int(((channels >= 0) & (channels < graph.prunable)).sum())
+        reasons = {u.reason for u in graph.untouched if (u.tensor, u.dim) == (tensor, dim)}
+        before, reasons_before = found.get(tensor, (0, set()))
+        found[tensor] = (max(before, free), reasons | reasons_before)
+    return found
+
+
+@pytest.mark.parametrize("case", cases("fault"))
+def test_what_can_go_and_why_the_rest_stays(case: Case) -> None:
+    model, graph = traced(case)
+    found = filters(graph)
+    free = {tensor_of(model, name) for name in case.free.split()}
+    assert {tensor for tensor, (count, _) in found.items() if count} == free, graph.untouched
+    assert graph.prunable == case.groups
+    for name, reason in case.stay.items():
+        _, reasons = found[tensor_of(model, name)]
+        assert any(reason in one for one in reasons), reasons
+    staying = {tensor_of(model, name) for name in case.stay}
+    for tensor, (_, reasons) in found.items():
+        if tensor not in staying and reasons:
+            assert tensor.startswith("head"), (tensor, reasons)
+            assert reasons == {"an output of the model"}
+
+
+@pytest.mark.parametrize("case", cases("wrong"))
+def test_the_slimmed_network_is_the_masked_one_and_costs_what_the_graph_says(case: Case) -> None:
+    model, graph = traced(case)
+    cost = CostModel(graph)
+    effects = []
+    for seed in SEEDS:
+        seen = check(model, case.example, seed, graph)
+        assert seen.error <= 1e-9
+        effects.append(seen.effect)
+        keep = random_keep(graph, np.random.default_rng(seed))
+        small = slim(model, plan_of(graph, keep))
+        assert cost.evaluate(keep) == counted(*single_input(small, case.example))
+    assert max(effects) > 1e-3
+
+
+def single_input(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
+    if isinstance(example, tuple):
+        return Spread(model), tree_map(
+            lambda x: x.clone() if isinstance(x, torch.Tensor) else x, list(example)
+        )
+    return model, example.clone()
