@@ -87,15 +87,23 @@ def layer_norm(call: Call) -> Any:
 
 
 def group_norm(call: Call) -> Any:
-    """Statistics over groups of channels; every group loses the same places."""
+    """Statistics over groups of channels.
+
+    Either whole groups go and the module's ``num_groups`` follows, or every group loses the same
+    places; whichever leaves more to choose.
+    """
     source, weight, bias, batch, _, positions, groups, eps = call.args
     flow = call.flow
     shape = tuple(source.shape)
+    whole = isinstance(flow.module, nn.GroupNorm) and groups >= shape[1] // groups
     plane = along(flow.planes(source), 1)
     if plane is not None:
         plane = flow.tie(plane, 1, f"channels at {call.where}")
         blocks = plane.reshape(groups, -1)
-        flow.labels.join(blocks, blocks[:1], f"the groups of {call.where}")
+        first = blocks[:, :1] if whole else blocks[:1]
+        flow.labels.join(blocks, first, f"the groups of {call.where}")
+        if whole:
+            flow.size_attribute("num_groups", first.reshape(-1))
     operands = [(shape, flow.planes(source))]
     for state in (weight, bias):
         if isinstance(state, Tensor):
@@ -107,7 +115,9 @@ def group_norm(call: Call) -> Any:
         out = call.run()
     else:
         states = [s if s is None else s.index_select(0, index) for s in (weight, bias)]
-        small = call.run(part.contiguous(), *states, batch, index.numel(), positions, groups, eps)
+        count = index.numel()
+        left = count * groups // shape[1] if whole else groups
+        small = call.run(part.contiguous(), *states, batch, count, positions, left, eps)
         out = (torch.zeros_like(source).index_copy(1, index, small[0]), *small[1:])
     flow.set(out[0], planes)
     if channels is not None and isinstance(flow.module, nn.GroupNorm):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lcprune.tracing._flow import Call
+from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, drop_dims, varying
 
 aten = torch.ops.aten
@@ -39,6 +40,7 @@ CHOICES = frozenset({aten.argmax, aten.argmin})
 """Reductions whose result names a channel instead of measuring all of them."""
 SOFTMAXES = frozenset({aten._softmax, aten.softmax, aten._log_softmax, aten.log_softmax,
                        aten._safe_softmax})  # fmt: skip
+AVERAGES = frozenset({aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d})
 OVER_ONE_DIM = frozenset({aten.cumsum, aten.cumprod, aten.sort, aten.topk})
 
 
@@ -135,8 +137,11 @@ def over_one_dim(call: Call) -> Any:
 
 def windows(call: Call) -> Any:
     """Pooling and resampling: positions change, channels do not."""
-    out = call.run()
     source = call.args[0]
+    neighbours = _neighbours(call)
+    if neighbours is not None:
+        return _over_neighbours(call, *neighbours)
+    out = call.run()
     results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
     dims = results[0].dim()
     planes: Planes = ()
@@ -148,6 +153,51 @@ def windows(call: Call) -> Any:
             planes += (plane,)
     for result in results:
         call.flow.set(result, planes)
+    return out
+
+
+def _neighbours(call: Call) -> tuple[int, int] | None:
+    """The dimension of channels that are averaged with their neighbours, and those before one.
+
+    As a local response norm does it: the channels lie among the positions, with constants at
+    both ends, and there are as many means as channels.
+    """
+    source, planes = call.args[0], call.flow.planes(call.args[0])
+    if call.func.overloadpacket not in AVERAGES or len(planes) != 1 or len(varying(planes[0])) != 1:
+        return None
+    (dim,) = varying(planes[0])
+    place = dim - _first_position(call, source.dim())
+    kernel, stride, padding = (
+        [*call.argument(i, name, default)]
+        for i, name, default in ((1, "kernel_size", ()), (2, "stride", ()), (3, "padding", (0,)))
+    )
+    known = (planes[0].reshape(-1) != FIXED).nonzero().reshape(-1)
+    before = int(known[0])
+    if (
+        place < 0
+        or (stride or kernel)[min(place, len(stride or kernel) - 1)] != 1
+        or any(padding)
+        or known.numel() != int(known[-1]) - before + 1
+        or known.numel() != source.shape[dim] - kernel[place] + 1
+    ):
+        return None
+    return dim, before
+
+
+def _over_neighbours(call: Call, dim: int, before: int) -> Any:
+    """Means of neighbours: slimmed, of those that are kept."""
+    source, flow = call.args[0], call.flow
+    (plane,) = flow.planes(source)
+    part, index = flow.selected(source, plane, dim)
+    out = call.run(part, *call.args[1:])
+    channels = plane.narrow(dim, before, int((plane != FIXED).sum()))
+    if index is not None:
+        size = [*out.shape]
+        size[dim] = channels.shape[dim]
+        _, left = flow.selected(channels, channels, dim)
+        assert left is not None, "what is not kept is not a constant"
+        out = out.new_zeros(size).index_copy(dim, left, out)
+    flow.set(out, (channels,))
     return out
 
 
