@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from lcprune.tracing._flow import Call
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, drop_dims, varying
+from lcprune.tracing._pointwise import merge
 
 aten = torch.ops.aten
 
@@ -153,6 +154,23 @@ def windows(call: Call) -> Any:
             planes += (plane,)
     for result in results:
         call.flow.set(result, planes)
+    return out
+
+
+def unpool(call: Call) -> Any:
+    """Values put back where a pooling found them: channels are those of values and of places."""
+    values, places = call.args[:2]
+    shape = tuple(values.shape)
+    operands = [(shape, call.flow.planes(values)), (shape, call.flow.planes(places))]
+    planes = merge(call.flow, operands, shape, f"a fixed size at {call.where}")
+    out = call.run()
+    found: Planes = ()
+    for plane in planes:
+        if max(varying(plane)) >= _first_position(call, out.dim()):
+            call.flow.labels.pin(plane, f"channels among positions at {call.where}")
+        else:
+            found += (plane,)
+    call.flow.set(out, found)
     return out
 
 

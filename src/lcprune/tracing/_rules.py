@@ -9,7 +9,15 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves
 
-from lcprune.tracing import _attending, _contracting, _moving, _normalising, _reducing, _unfolding
+from lcprune.tracing import (
+    _attending,
+    _complex,
+    _contracting,
+    _moving,
+    _normalising,
+    _reducing,
+    _unfolding,
+)
 from lcprune.tracing._flow import Call, Rule
 from lcprune.tracing._pointwise import is_pointwise, pointwise
 
@@ -46,6 +54,10 @@ RULES: dict[Any, Rule] = {
         _attending.attention,
     ),
     **dict.fromkeys(_named("embedding"), _contracting.embedding),
+    **dict.fromkeys(_named("_fft_r2c", "_fft_c2r", "_fft_c2c"), _complex.transform),
+    **dict.fromkeys(_named("view_as_complex"), _complex.pair_as_number),
+    **dict.fromkeys(_named("view_as_real"), _complex.number_as_pair),
+    **dict.fromkeys(_named("max_unpool2d", "max_unpool3d"), _reducing.unpool),
     **dict.fromkeys(_named("im2col"), _unfolding.unfold),
     **dict.fromkeys(_named("col2im"), _unfolding.fold),
     **dict.fromkeys(_named("index", "index_select", "gather"), _unfolding.pick),
