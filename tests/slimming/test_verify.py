@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from lcprune.errors import VerificationError
 from lcprune.slimming import difference, slim, verify
@@ -142,3 +142,26 @@ def test_not_a_number_never_passes() -> None:
         next(small.parameters()).fill_(float("nan"))
     with pytest.raises(VerificationError):
         verify(model, small, plan, example)
+
+
+class CastsDown(nn.Module):
+    """Attention-like code that computes in float32 whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Conv2d(8, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.second((y.float() / 3).sigmoid().to(y.dtype)).mean((2, 3))
+
+
+def test_a_cast_to_less_within_the_model_does_not_blur_the_comparison() -> None:
+    model = randomise(CastsDown(), 0)
+    example = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    error, precision = difference(model, slim(model, plan), plan, example)
+    assert precision == torch.float64
+    assert error <= 1e-14

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.ranking._plan import Plan
+from lcprune.slimming._keep_double import keep_double
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._rules import apply_rule
@@ -34,9 +35,10 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: Exampl
 
     The reference is ``model`` in eval mode in which the elements of every removed channel are
     multiplied by 0 at the input of every contraction, producers untouched; statistics across
-    channels are taken over the kept ones. Both run in float64, or in float32 where the model
-    can't, and on the CPU with the same random draws where ``model`` makes any. Differences are
-    relative to the largest reference value of each output tensor.
+    channels are taken over the kept ones. Both run in float64 (casts to less within a model are
+    left out), or in float32 where the model can't, and on the CPU with the same random draws
+    where ``model`` makes any. Differences are relative to the largest reference value of each
+    output tensor.
 
     Raises ``VerificationError`` above 1e-9 (float64) or 1e-4 (float32), or where ``small`` can't
     run, and ``ModelError`` where ``model`` can't.
@@ -88,7 +90,7 @@ def prepared(
 
 def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
-    with torch.no_grad(), _same_draws():
+    with torch.no_grad(), _same_draws(), keep_double():
         return outputs(forward(model, arguments))
 
 
@@ -96,7 +98,7 @@ def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> 
     """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
     flow = LabelFlow(model, apply_rule)
     flow.keep_only(_keep(flow, plan))
-    with _same_draws():
+    with _same_draws(), keep_double():
         return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
 
 

@@ -64,6 +64,7 @@ class CallWatch(TorchFunctionMode):
             plane = along(self.flow.planes(tensor), tensor.dim() - 1)
             if plane is not None:
                 where = self.flow.module_name or "the model"
+                self.flow.scaled_by_width.add(self.flow.module_name)
                 self.flow.labels.pin(plane, f"the scale of attention follows them in {where}")
 
     def _normalised(self, tensor: Tensor, shape: Any) -> None:

@@ -141,7 +141,8 @@ def matrix_product(call: Call) -> Any:
         plane = along(tuple(p for p in flow.planes(operand) if varying(p) == {dim}), dim)
         if plane is not None:
             planes.append(plane)
-            flow.labels.produce(plane)
+            if flow.data.is_constant(operand):
+                flow.labels.produce(plane)
         counts.append(vector(plane, dim, operand.shape[dim]))
     result: Planes = tuple(planes)
     if added:
@@ -181,8 +182,8 @@ def batched_matrix_product(call: Call) -> Any:
     if len(call.args) == 3:
         operands.append((tuple(call.args[0].shape), flow.planes(call.args[0])))
     planes = merge(flow, operands, tuple(out.shape), reason)
-    for plane in (rows, columns):
-        if plane is not None:
+    for operand, plane in ((left, rows), (right, columns)):
+        if plane is not None and flow.data.is_constant(operand):
             flow.labels.produce(plane)
     flow.set(out, planes)
     flow.count(

@@ -132,10 +132,17 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     With ``keep`` (a boolean per label) the run is the reference of the oracle: every element
     whose label is not kept is multiplied by 0 at the input of every contraction, and statistics
     across channels are those of the kept ones; producers stay untouched.
+
+    In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
+    choose from, and not the places in them; ``scaled_by_width`` are modules that need it.
     """
 
-    def __init__(self, model: nn.Module, apply: Rule) -> None:
+    def __init__(
+        self, model: nn.Module, apply: Rule, whole_heads: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.whole_heads = whole_heads
+        self.scaled_by_width: set[str] = set()
         self._apply = apply
         self.labels = LabelSpace()
         self.counted: list[Counted] = []

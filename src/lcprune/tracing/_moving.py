@@ -107,9 +107,24 @@ def _apart(call: Call, planes: list[Tensor]) -> Planes:
 def _tied(call: Call, plane: Tensor, new: Tensor, sizes: tuple[Expression, ...]) -> Tensor:
     if len(varying(new)) <= len(varying(plane)):
         return new
-    open_ = {d for d in varying(new) if not isinstance(sizes[d], int) or sizes[d] == -1}
-    kept = max(open_ or varying(new), key=lambda d: (new.shape[d], d))
+    open_ = [d for d in sorted(varying(new)) if not isinstance(sizes[d], int) or sizes[d] == -1]
+    kept = _kept_dim(call, new, open_ or sorted(varying(new)))
     return call.flow.tie(new, kept, f"blocks at {call.where}")
+
+
+def _kept_dim(call: Call, plane: Tensor, dims: list[int]) -> int:
+    """The dimension whose places can go one by one; the reference reads it from what is kept."""
+    kept = call.flow.kept(plane)
+    if kept is not None:
+        for dim in dims:
+            first = kept
+            for other in varying(plane) - {dim}:
+                first = first.narrow(other, 0, 1)
+            if bool((first == kept).all()):
+                return dim
+    if call.flow.module_name in call.flow.whole_heads:
+        return dims[0]
+    return max(dims, key=lambda d: (plane.shape[d], d))
 
 
 def asked_shape(call: Call, out: Tensor) -> tuple[Expression, ...]:

@@ -79,6 +79,8 @@ class SizedInt(int):
         return _as_float(super().__rtruediv__(other), self)
 
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
         value = pow(int(self), other, modulo)
         if isinstance(value, int):
             return SizedInt(value, Combined(operator.pow, self.expression, int(other)))

@@ -48,10 +48,11 @@ def trace(
 ) -> ChannelGraph:
     """Find the channels of a model that can be removed together, and what they cost.
 
-    The model runs once, in eval mode and without gradients, on the first sample of
-    ``example_input`` (a tensor, or a tuple of positional arguments); it runs on a copy and is
-    never modified. Modules that this run does not reach (auxiliary heads) are followed in a
-    second run in training mode. Whatever can't be pruned is in ``ChannelGraph.untouched``.
+    The model runs once (twice where attention can lose whole heads only), in eval mode and
+    without gradients, on the first sample of ``example_input`` (a tensor, or a tuple of
+    positional arguments); it runs on a copy and is never modified. Modules that this run does
+    not reach (auxiliary heads) are followed in a second run in training mode. Whatever can't be
+    pruned is in ``ChannelGraph.untouched``.
 
     ``only`` and ``skip`` are globs over module names (case-sensitive); one covers the modules
     that match and all inside them. No filter of a module that ``skip`` covers, or that ``only``
@@ -67,6 +68,9 @@ def trace(
     arguments = first_sample(copied, as_arguments(example_input))
     flow = LabelFlow(copied, apply_rule)
     run_labelled(flow, copied, arguments)
+    if flow.scaled_by_width:
+        flow = LabelFlow(copied, apply_rule, frozenset(flow.scaled_by_width))
+        run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
     leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
     settle(flow)
