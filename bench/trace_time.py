@@ -11,12 +11,12 @@ import argparse
 import time
 from collections.abc import Callable
 
-import record
 import torch
 from torch import nn
 from torchvision.models import get_model
 from torchvision.models.densenet import DenseNet
 
+import record
 from lcprune.models import cifar_resnet
 from lcprune.tracing import trace
 

@@ -15,11 +15,11 @@ from lcprune.cost import CostModel
 from lcprune.slimming import slim
 from lcprune.tracing import ChannelGraph, trace
 from oracle import check, plan_of, random_keep, randomise
-from tracing import rules_convolution, rules_norm, rules_product, rules_shape
+from tracing import rules_convolution, rules_interface, rules_norm, rules_product, rules_shape
 from tracing.rule_case import Case, Spread
 
 SEEDS = range(3)
-MODULES = (rules_convolution, rules_norm, rules_product, rules_shape)
+MODULES = (rules_convolution, rules_norm, rules_product, rules_shape, rules_interface)
 ALL: tuple[Case, ...] = tuple(case for module in MODULES for case in module.CASES)
 
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune.tracing import (
     _attending,
+    _bilinear,
     _complex,
     _contracting,
     _moving,
@@ -53,6 +54,7 @@ RULES: dict[Any, Rule] = {
         _named("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu"),
         _attending.attention,
     ),
+    **dict.fromkeys(_named("_trilinear"), _bilinear.trilinear),
     **dict.fromkeys(_named("embedding"), _contracting.embedding),
     **dict.fromkeys(_named("_fft_r2c", "_fft_c2r", "_fft_c2c"), _complex.transform),
     **dict.fromkeys(_named("view_as_complex"), _complex.pair_as_number),

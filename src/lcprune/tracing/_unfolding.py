@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, from_vector, varying
@@ -60,6 +60,7 @@ def pick(call: Call) -> Any:
             call.flow.labels.pin(plane, f"picked by an index, {call.where}")
         else:
             kept += (plane,)
+            _produce(call, source, plane)
     call.flow.set(
         out,
         call.flow.compacted(call.run(p.expand(source.shape), *call.args[1:]) for p in kept),
@@ -68,6 +69,15 @@ def pick(call: Call) -> Any:
         for plane in call.flow.planes(index):
             call.flow.labels.pin(plane, f"an index with labels at {call.where}")
     return out
+
+
+def _produce(call: Call, table: Tensor, plane: Tensor) -> None:
+    """Rows that data looks up in a table: its columns are filters, as those of an embedding."""
+    flow = call.flow
+    if flow.data.is_constant(table) and not all(map(flow.data.is_constant, call.tensors())):
+        flow.labels.produce(plane)
+        if isinstance(flow.module, nn.EmbeddingBag):
+            flow.size_attribute("embedding_dim", plane.reshape(-1))
 
 
 def _picked(call: Call, source: Tensor) -> set[int]:
