@@ -60,6 +60,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_named("view_as_complex"), _complex.pair_as_number),
     **dict.fromkeys(_named("view_as_real"), _complex.number_as_pair),
     **dict.fromkeys(_named("max_unpool2d", "max_unpool3d"), _reducing.unpool),
+    **dict.fromkeys(_named("_embedding_bag", "_embedding_bag_forward_only"), _unfolding.bag),
     **dict.fromkeys(_named("im2col"), _unfolding.unfold),
     **dict.fromkeys(_named("col2im"), _unfolding.fold),
     **dict.fromkeys(_named("index", "index_select", "gather"), _unfolding.pick),

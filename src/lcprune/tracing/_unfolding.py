@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.tracing._flow import Call
-from lcprune.tracing._planes import Planes, from_vector, varying
+from lcprune.tracing._planes import Planes, along, from_vector, varying
 
 MASKS = (torch.bool, torch.uint8)
 
@@ -76,8 +76,19 @@ def _produce(call: Call, table: Tensor, plane: Tensor) -> None:
     flow = call.flow
     if flow.data.is_constant(table) and not all(map(flow.data.is_constant, call.tensors())):
         flow.labels.produce(plane)
+
+
+def bag(call: Call) -> Any:
+    """Sums or means of rows of a table: its columns are the channels."""
+    table, flow = call.args[0], call.flow
+    out = call.run()
+    columns = along(flow.planes(table), 1)
+    if columns is not None:
+        flow.labels.produce(columns)
+        flow.set(out[0], from_vector(columns.reshape(-1), 1, 2))
         if isinstance(flow.module, nn.EmbeddingBag):
-            flow.size_attribute("embedding_dim", plane.reshape(-1))
+            flow.size_attribute("embedding_dim", columns.reshape(-1))
+    return out
 
 
 def _picked(call: Call, source: Tensor) -> set[int]:
