@@ -1,5 +1,6 @@
 """Tracing: a model and an example input become a channel graph."""
 
+from lcprune.tracing._bake import bake
 from lcprune.tracing._channel_pad import ChannelPad
 from lcprune.tracing._graph import (
     FIXED,
@@ -25,5 +26,6 @@ __all__ = [
     "Op",
     "Slice",
     "Untouched",
+    "bake",
     "trace",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lcprune.tracing._flow import Call
+from lcprune.tracing._call import Call
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprune.tracing._flow import Call
+from lcprune.tracing._call import Call
 from lcprune.tracing._planes import along
 
 FEATURES = {2: "in1_features", 3: "in2_features", 1: "out_features"}

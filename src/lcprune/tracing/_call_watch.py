@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lcprune.tracing._call import Asked
 from lcprune.tracing._deciding import LEAVES
-from lcprune.tracing._flow import Asked, LabelFlow
+from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._planes import along, varying
 from lcprune.tracing._sizes import Kept, SizedFloat, SizedInt, expression_of
 

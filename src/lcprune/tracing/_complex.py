@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcprune.tracing._flow import Call
+from lcprune.tracing._call import Call
 from lcprune.tracing._planes import Planes, varying
 
 

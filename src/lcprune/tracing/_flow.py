@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,17 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
+from lcprune.tracing._call import Asked, Call, Counted, Required, Rule, Sized
 from lcprune.tracing._channel_pad import ChannelPad
-from lcprune.tracing._deciding import DataWatch, note_of, operands
+from lcprune.tracing._deciding import DataWatch, note_of
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
 from lcprune.tracing._sizes import (
     Expression,
     Kept,
-    SizedFloat,
-    SizedInt,
-    expression_of,
     leaves,
 )
 
@@ -32,98 +29,6 @@ Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules of PyTorch that check every size against attributes of theirs."""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """One executed contraction: ``coefficient`` times the kept labels of every vector."""
-
-    kind: str
-    module: str
-    coefficient: int
-    vectors: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Sized:
-    """A module's attribute that counts the labels of a vector."""
-
-    module: str
-    name: str
-    index: int | None
-    vector: Tensor
-
-
-@dataclass(frozen=True)
-class Required:
-    """A size that code gives, ``provided``, and the labels that are there to fill it."""
-
-    provided: Expression
-    labels: Tensor
-    where: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the call that runs asks for in the model's own code.
-
-    ``shape`` is that of the result where the call names it, ``sections`` the sizes of the parts
-    that it splits into, ``sized`` all numbers that know where they come from, by value.
-    """
-
-    shape: tuple[int, ...] | None = None
-    sections: tuple[int, ...] = ()
-    sized: Mapping[float, SizedInt | SizedFloat] = field(default_factory=dict)
-    chunk: bool = False
-
-    def expression(self, size: float) -> Expression:
-        """Where a number that this call was given comes from."""
-        return expression_of(self.sized[size]) if size in self.sized else int(size)
-
-
-class Call:
-    """One operation on its way: what it is, what it gets, and the flow that it is part of."""
-
-    def __init__(
-        self,
-        flow: LabelFlow,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.flow = flow
-        self.func = func
-        self.args = args
-        self.kwargs = kwargs
-        self._tensors: list[Tensor] | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.func.overloadpacket)
-
-    @property
-    def where(self) -> str:
-        """The operation and the module that runs it, for a reason."""
-        return f"{self.name} in {self.flow.module_name or 'the model'}"
-
-    def tensors(self) -> list[Tensor]:
-        """The operands: an operator takes tensors and lists of them, nothing deeper."""
-        if self._tensors is None:
-            self._tensors = list(operands((*self.args, *self.kwargs.values())))
-        return self._tensors
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument of the operator's schema, given by position or by name."""
-        if position < len(self.args):
-            return self.args[position]
-        return self.kwargs.get(name, default)
-
-    def run(self, *args: Any) -> Any:
-        """Run the operation, on ``args`` in place of its own positional arguments if given."""
-        return self.func(*(args or self.args), **self.kwargs)
-
-
-Rule = Callable[[Call], Any]
 
 
 class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]

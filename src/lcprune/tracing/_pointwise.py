@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._call import Call
+from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._planes import Planes, align, varying
 
 aten = torch.ops.aten

@@ -14,12 +14,15 @@ from lcprune.tracing import (
     _bilinear,
     _complex,
     _contracting,
+    _cutting,
+    _joining,
     _moving,
     _normalising,
     _reducing,
+    _shaping,
     _unfolding,
 )
-from lcprune.tracing._flow import Call, Rule
+from lcprune.tracing._call import Call, Rule
 from lcprune.tracing._pointwise import is_pointwise, pointwise
 
 aten = torch.ops.aten
@@ -31,18 +34,18 @@ def _named(*names: str) -> list[Any]:
 
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(_moving.SAME, _moving.same),
-    **dict.fromkeys(_moving.RESHAPES, _moving.reshape),
+    **dict.fromkeys(_shaping.RESHAPES, _shaping.reshape),
     **dict.fromkeys(_moving.MOVES, _moving.move),
-    **dict.fromkeys(_moving.CUTS, _moving.cut),
+    **dict.fromkeys(_cutting.CUTS, _cutting.cut),
     **dict.fromkeys(_named("channel_shuffle", "native_channel_shuffle"), _moving.channel_shuffle),
     **dict.fromkeys(_named("pixel_shuffle"), _moving.pixel_shuffle),
     **dict.fromkeys(
         _named("squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_"), _moving.in_place
     ),
-    **dict.fromkeys(_moving.CREATIONS, _moving.create),
-    **dict.fromkeys(_named("expand"), _moving.expand),
-    **dict.fromkeys(_named("cat", "stack"), _moving.concatenate),
-    **dict.fromkeys(_named("constant_pad_nd"), _moving.pad),
+    **dict.fromkeys(_shaping.CREATIONS, _shaping.create),
+    **dict.fromkeys(_named("expand"), _shaping.expand),
+    **dict.fromkeys(_named("cat", "stack"), _joining.concatenate),
+    **dict.fromkeys(_named("constant_pad_nd"), _joining.pad),
     **dict.fromkeys(_named("as_strided", "as_strided_"), _moving.restride),
     **dict.fromkeys(
         _named("convolution", "_convolution", "convolution_overrideable"),

@@ -1,0 +1,106 @@
+"""Values side by side: concatenation, stacking and padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcprune.tracing._call import Call
+from lcprune.tracing._graph import FIXED
+from lcprune.tracing._planes import Planes, along, varying
+from lcprune.tracing._pointwise import merge
+from lcprune.tracing._shaping import apart
+
+aten = torch.ops.aten
+
+
+def concatenate(call: Call) -> Any:
+    """Labels one after the other along the dimension, joined over all others."""
+    tensors = [t for t in call.args[0] if t.numel()]
+    out = call.run()
+    dim = call.argument(1, "dim", 0) % out.dim()
+    if call.func.overloadpacket is aten.stack:
+        operands = [
+            (t.unsqueeze(dim).shape, tuple(p.unsqueeze(dim) for p in call.flow.planes(t)))
+            for t in tensors
+        ]
+    else:
+        operands = [(t.shape, call.flow.planes(t)) for t in tensors]
+    call.flow.set(out, _concatenated(call, operands, dim, out.dim()))
+    return out
+
+
+def _concatenated(
+    call: Call, operands: list[tuple[torch.Size, Planes]], dim: int, dims: int
+) -> Planes:
+    reason = f"a fixed size at {call.where}"
+    shapes = [tuple(1 if d == dim else s for d, s in enumerate(shape)) for shape, _ in operands]
+    target = tuple(max(shape[d] for shape in shapes) for d in range(dims))
+    others = [tuple(p for p in planes if dim not in varying(p)) for _, planes in operands]
+    merged = merge(call.flow, list(zip(shapes, others, strict=True)), target, reason)
+    if all(along(planes, dim) is None for _, planes in operands):
+        return merged
+    return apart(call, [*_laid_out(call, operands, dim), *merged])
+
+
+def _laid_out(
+    call: Call, operands: list[tuple[torch.Size, Planes]], dim: int
+) -> tuple[Tensor, ...]:
+    """The planes that vary along ``dim``, one behind the other."""
+    pieces = []
+    for shape, planes in operands:
+        plane = along(planes, dim)
+        if plane is None:
+            plane = torch.full((1,) * len(shape), FIXED, device="cpu")
+        size = list(plane.shape)
+        size[dim] = shape[dim]
+        pieces.append(plane.expand(size))
+    sizes = [max(p.shape[d] for p in pieces) for d in range(pieces[0].dim())]
+    full = torch.cat(
+        [p.expand([p.shape[d] if d == dim else s for d, s in enumerate(sizes)]) for p in pieces],
+        dim,
+    )
+    return call.flow.compacted([full])
+
+
+def pad(call: Call) -> Any:
+    """Constants around the values; around the channels only by a ``ChannelPad``."""
+    out = call.run()
+    source, amounts = call.args[0], call.args[1]
+    planes = []
+    for plane in call.flow.planes(source):
+        pieces = plane
+        for i in range(len(amounts) // 2):
+            dim = source.dim() - 1 - i
+            before, after = amounts[2 * i], amounts[2 * i + 1]
+            if plane.shape[dim] == 1 or (before == 0 and after == 0):
+                continue
+            ends = call.flow.pads.get(call.flow.module_name)
+            if before < 0 or after < 0:
+                call.flow.labels.pin(plane, f"cut by an amount fixed in code, {call.where}")
+                start, end = max(0, -before), pieces.shape[dim] - max(0, -after)
+                pieces = pieces.narrow(dim, start, end - start)
+            if ends is None:
+                ends = (_constants(before), _constants(after))
+            pieces = torch.cat([_end(ends[0], plane, dim), pieces, _end(ends[1], plane, dim)], dim)
+        planes.append(pieces)
+    if call.flow.module_name in call.flow.pads:
+        before, after = call.flow.pads[call.flow.module_name]
+        call.flow.size_attribute("before", before)
+        call.flow.size_attribute("after", after)
+    call.flow.set(out, call.flow.compacted(planes))
+    return out
+
+
+def _constants(count: int) -> Tensor:
+    return torch.full((max(0, count),), FIXED, device="cpu")
+
+
+def _end(labels: Tensor, plane: Tensor, dim: int) -> Tensor:
+    shape = [1] * plane.dim()
+    shape[dim] = labels.numel()
+    size = list(plane.shape)
+    size[dim] = labels.numel()
+    return labels.reshape(shape).expand(size)
