@@ -30,7 +30,7 @@ from lcprune.fitness import recalibrate
 from lcprune.ranking import Plan, rank
 from lcprune.searching import SearchResult, Trial, search
 from lcprune.slimming import repair, slim, verify
-from lcprune.tracing import ChannelGraph, ChannelPad, trace
+from lcprune.tracing import ChannelGraph, ChannelPad, bake, trace
 from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Trial",
     "VerificationError",
     "WeightsError",
+    "bake",
     "finetune",
     "load",
     "rank",

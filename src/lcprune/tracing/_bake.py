@@ -44,17 +44,21 @@ def bake(model: nn.Module) -> nn.Module:
 def _bake_parametrisations(module: nn.Module) -> None:
     if not parametrize.is_parametrized(module):
         return
-    for name, parametrisations in list(module.parametrizations.items()):
-        value = getattr(module, name).detach().clone()
-        originals = list(parametrisations.parameters(recurse=False))
-        # With one original PyTorch would write the value into it, and whoever shares it.
-        several = not hasattr(parametrisations, "original")
-        parametrize.remove_parametrizations(module, name, leave_parametrized=several)
-        if originals:
-            trained = any(original.requires_grad for original in originals)
+    # remove_parametrizations takes the weight out of the class, which the model's own module has
+    # too; and where there is one original, it writes the value into whoever shares it.
+    originals = {
+        name: list(parametrisations.parameters(recurse=False))
+        for name, parametrisations in module.get_submodule("parametrizations").named_children()
+    }
+    values = {name: getattr(module, name).detach().clone() for name in originals}
+    plain = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = plain
+    for name, value in values.items():
+        if originals[name]:
+            trained = any(original.requires_grad for original in originals[name])
             module.register_parameter(name, nn.Parameter(value, requires_grad=trained))
         else:
-            delattr(module, name)
             module.register_buffer(name, value)
 
 
@@ -69,7 +73,7 @@ def _bake_hooks(module: nn.Module) -> None:
             remove_spectral_norm(module, hook.name)
             getattr(module, hook.name).requires_grad_(trained)
         elif isinstance(hook, prune.BasePruningMethod):
-            prune.remove(module, hook._tensor_name)
+            prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
 
 
 def _trained(module: nn.Module, *names: str) -> bool:
