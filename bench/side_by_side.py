@@ -11,8 +11,6 @@ the original in which these channels are masked, as in ``zoo.py``, which must ha
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import gc
 import resource
 import signal
@@ -312,23 +310,9 @@ def _warm_up() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--match", help="only these, and again where they have a row")
-    parser.add_argument("--verdict", nargs="+", help="only those with these verdicts, again")
-    parser.add_argument("--first", type=int, help="how many of the shuffled names at most")
-    parser.add_argument("--limit", type=float, default=1200, help="seconds for a network")
-    parser.add_argument("--batch", type=int, default=20, help="networks for a process")
-    parser.add_argument("--rows", default="torch_pruning", help="the file of rows in results/")
-    options = parser.parse_args()
-    done = workers.latest(options.rows)
-    names = zoo_models.names()[: options.first]
-    if options.match:
-        names = [name for name in names if fnmatch.fnmatch(name, options.match)]
-    elif options.verdict:
-        names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
-    else:
-        names = [name for name in names if name not in done]
-    workers.run(names, examine, "not judged", options.limit, options.batch, options.rows)
+    workers.main(
+        __doc__, zoo_models.names(), examine, "not judged", limit=1200, rows="torch_pruning"
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import multiprocessing
 import resource
 import time
@@ -17,6 +19,29 @@ import record
 
 Examine = Callable[[str], dict[str, Any]]
 """Makes the row of a network from its name; a function of a script's top level."""
+
+
+def main(
+    doc: str | None, names: list[str], examine: Examine, failure: str, *, limit: float, rows: str
+) -> None:
+    """The command line of a bench over many networks; those that have a row are left out."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--match", help="only these, and again where they have a row")
+    parser.add_argument("--verdict", nargs="+", help="only those with these verdicts, again")
+    parser.add_argument("--first", type=int, help="how many of the shuffled names at most")
+    parser.add_argument("--limit", type=float, default=limit, help="seconds for a network")
+    parser.add_argument("--batch", type=int, default=20, help="networks for a process")
+    parser.add_argument("--rows", default=rows, help="the file of rows in results/")
+    options = parser.parse_args()
+    done = latest(options.rows)
+    names = names[: options.first]
+    if options.match:
+        names = [name for name in names if fnmatch.fnmatch(name, options.match)]
+    elif options.verdict:
+        names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
+    else:
+        names = [name for name in names if name not in done]
+    run(names, examine, failure, options.limit, options.batch, options.rows)
 
 
 def run(

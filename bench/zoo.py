@@ -12,8 +12,6 @@ of the MACs that is reachable when every family keeps at least 10 %.
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import sys
 import time
 from collections import Counter
@@ -133,23 +131,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--match", help="only these, and again where they have a row")
-    parser.add_argument("--verdict", nargs="+", help="only those with these verdicts, again")
-    parser.add_argument("--first", type=int, help="how many of the shuffled names at most")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for a network")
-    parser.add_argument("--batch", type=int, default=20, help="networks for a process")
-    parser.add_argument("--rows", default="zoo", help="the file of rows in results/")
-    options = parser.parse_args()
-    done = workers.latest(options.rows)
-    names = zoo_models.names()[: options.first]
-    if options.match:
-        names = [name for name in names if fnmatch.fnmatch(name, options.match)]
-    elif options.verdict:
-        names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
-    else:
-        names = [name for name in names if name not in done]
-    workers.run(names, examine, "wrong", options.limit, options.batch, options.rows)
+    workers.main(__doc__, zoo_models.names(), examine, "wrong", limit=300, rows="zoo")
 
 
 if __name__ == "__main__":
