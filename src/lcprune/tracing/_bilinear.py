@@ -1,14 +1,13 @@
-"""Products of three: a bilinear layer's two inputs and its weight."""
+"""Products of three, and distances: a bilinear layer, prototypes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lcprune.tracing._call import Call
-from lcprune.tracing._planes import along
+from lcprune.tracing._planes import along, varying, vector
 
 FEATURES = {2: "in1_features", 3: "in2_features", 1: "out_features"}
 """What a bilinear layer keeps of the dimensions of its product."""
@@ -32,7 +31,27 @@ def trilinear(call: Call) -> Any:
                 flow.labels.produce(plane)
     if isinstance(flow.module, nn.Bilinear):
         for dim, name in FEATURES.items():
-            vector = along(flow.planes(product), dim)
-            if vector is not None:
-                flow.size_attribute(name, torch.reshape(vector, (-1,)))
+            plane = along(flow.planes(product), dim)
+            if plane is not None:
+                flow.size_attribute(name, plane.reshape(-1))
+    return out
+
+
+def distances(call: Call) -> Any:
+    """Distances between the rows of two matrices: features that are 0 in both add nothing."""
+    left, right = call.args[:2]
+    flow = call.flow
+    reason = f"the features of {call.where} have a fixed size"
+    last = left.dim() - 1
+    vectors = []
+    for operand in (left, right):
+        for plane in flow.planes(operand):
+            if varying(plane) != {operand.dim() - 1}:
+                flow.labels.pin(plane, f"rows at {call.where}")
+        plane = along(flow.planes(operand), operand.dim() - 1)
+        single = plane if plane is not None and varying(plane) == {operand.dim() - 1} else None
+        vectors.append(vector(single, last, operand.shape[-1]))
+    flow.labels.join(vectors[0], vectors[1], reason)
+    out = call.run(flow.masked(left, last), flow.masked(right, right.dim() - 1), *call.args[2:])
+    flow.set(out, ())
     return out

@@ -58,6 +58,7 @@ RULES: dict[Any, Rule] = {
         _attending.attention,
     ),
     **dict.fromkeys(_named("_trilinear"), _bilinear.trilinear),
+    **dict.fromkeys(_named("_cdist_forward"), _bilinear.distances),
     **dict.fromkeys(_named("embedding"), _contracting.embedding),
     **dict.fromkeys(_named("_fft_r2c", "_fft_c2r", "_fft_c2c"), _complex.transform),
     **dict.fromkeys(_named("view_as_complex"), _complex.pair_as_number),
@@ -66,7 +67,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_named("_embedding_bag", "_embedding_bag_forward_only"), _unfolding.bag),
     **dict.fromkeys(_named("im2col"), _unfolding.unfold),
     **dict.fromkeys(_named("col2im"), _unfolding.fold),
-    **dict.fromkeys(_named("index", "index_select", "gather"), _unfolding.pick),
+    **dict.fromkeys(_named("index", "index_select"), _unfolding.pick),
+    **dict.fromkeys(_named("gather"), _unfolding.gather),
     **dict.fromkeys(
         _named(
             "native_batch_norm",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lcprune.tracing._call import Call
 from lcprune.tracing._planes import Planes, along, from_vector, varying
+from lcprune.tracing._pointwise import merge
 
 MASKS = (torch.bool, torch.uint8)
 
@@ -68,6 +69,25 @@ def pick(call: Call) -> Any:
     for index in call.tensors()[1:]:
         for plane in call.flow.planes(index):
             call.flow.labels.pin(plane, f"an index with labels at {call.where}")
+    return out
+
+
+def gather(call: Call) -> Any:
+    """Values that an index of their own shape names along one dimension; all others meet."""
+    source, index = call.args[0], call.args[2]
+    flow = call.flow
+    dim = int(call.args[1]) % source.dim()
+    operands = []
+    for tensor in (source, index):
+        shape = [1 if d == dim else size for d, size in enumerate(tensor.shape)]
+        planes = flow.planes(tensor)
+        for plane in planes:
+            if dim in varying(plane):
+                flow.labels.pin(plane, f"picked by an index, {call.where}")
+        operands.append((tuple(shape), tuple(p for p in planes if dim not in varying(p))))
+    out = call.run()
+    shape = [1 if d == dim else size for d, size in enumerate(out.shape)]
+    flow.set(out, merge(flow, operands, tuple(shape), f"a fixed size at {call.where}"))
     return out
 
 
