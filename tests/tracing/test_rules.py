@@ -23,7 +23,7 @@ from tracing import (
     rules_product,
     rules_shape,
 )
-from tracing.rule_case import Case, Spread
+from tracing.rule_case import Case, Spread, chain, conv, images
 
 SEEDS = range(3)
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
@@ -93,6 +93,21 @@ def test_the_slimmed_network_is_the_masked_one_and_costs_what_the_graph_says(cas
     small = slim(model, plan_of(graph, keep))
     assert CostModel(graph).evaluate(keep) == counted(*single_input(small, case.example))
     assert max(effects) > 1e-3 or not graph.prunable
+
+
+def test_a_network_in_training_is_left_as_it_was() -> None:
+    model = chain(conv(3, 6), nn.Dropout2d(), nn.BatchNorm2d(6), head=conv(6, 2)).train()
+    model.c.eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    graph = trace(model, images())
+    keep = random_keep(graph, np.random.default_rng(0))
+    small = slim(model, plan_of(graph, keep))
+    assert check(model, images(), 0, graph).error <= 1e-9
+    assert 0 < keep.sum() < graph.prunable == 6
+    assert modes == [module.training for module in model.modules()]
+    assert modes == [module.training for module in small.modules()]
+    assert all(torch.equal(state[name], t) for name, t in model.state_dict().items())
 
 
 def at_least_two(graph: ChannelGraph, keep: np.ndarray) -> np.ndarray:

@@ -26,9 +26,9 @@ def trilinear(call: Call) -> Any:
         product = operands[0] * operands[1] * operands[2]
         out: Tensor = product.sum(summed) if summed else product
     for operand, fixed in zip(operands, constant, strict=True):
-        for plane in flow.planes(operand) if fixed else ():
-            if not any(plane.shape[dim] > 1 for dim in summed):
-                flow.labels.produce(plane)
+        for filters in flow.planes(operand) if fixed else ():
+            if not varying(filters) & set(summed):
+                flow.labels.produce(filters)
     if isinstance(flow.module, nn.Bilinear):
         for dim, name in FEATURES.items():
             plane = along(flow.planes(product), dim)
@@ -42,16 +42,17 @@ def distances(call: Call) -> Any:
     left, right = call.args[:2]
     flow = call.flow
     reason = f"the features of {call.where} have a fixed size"
-    last = left.dim() - 1
     vectors = []
     for operand in (left, right):
+        features = None
         for plane in flow.planes(operand):
-            if varying(plane) != {operand.dim() - 1}:
+            if varying(plane) == {operand.dim() - 1}:
+                features = plane
+            else:
                 flow.labels.pin(plane, f"rows at {call.where}")
-        plane = along(flow.planes(operand), operand.dim() - 1)
-        single = plane if plane is not None and varying(plane) == {operand.dim() - 1} else None
-        vectors.append(vector(single, last, operand.shape[-1]))
+        vectors.append(vector(features, operand.dim() - 1, operand.shape[-1]))
     flow.labels.join(vectors[0], vectors[1], reason)
-    out = call.run(flow.masked(left, last), flow.masked(right, right.dim() - 1), *call.args[2:])
+    masked = [flow.masked(operand, operand.dim() - 1) for operand in (left, right)]
+    out = call.run(*masked, *call.args[2:])
     flow.set(out, ())
     return out
