@@ -208,6 +208,42 @@ def _focus(net: Any, x: Tensor) -> Tensor:
     return net.head(net.inner(torch.cat(parts, 1)))
 
 
+def _wide_patches(net: Any, x: Tensor) -> Tensor:
+    patches = F.unfold(net.stem(x), (2, 3), padding=(0, 1), stride=(2, 1))
+    return net.head(F.fold(patches, (8, 8), (2, 3), padding=(0, 1), stride=(2, 1)))
+
+
+def _parts_as_channels(net: Any, x: Tensor) -> Tensor:
+    parts = torch.view_as_real(torch.fft.fft2(net.stem(x)))
+    return net.head(torch.tanh(net.inner(parts.permute(0, 1, 4, 2, 3).flatten(1, 2))))
+
+
+def _frequencies_of_channels(net: Any, x: Tensor) -> Tensor:
+    """As FNet: a transform over tokens and over channels."""
+    x = net.stem(x).flatten(2).transpose(1, 2)
+    return net.head(torch.tanh(net.inner(torch.fft.fft2(x).real)).mean(1))
+
+
+def _normed_twice(net: Any, x: Tensor) -> Tensor:
+    return net.head(net.coarse(F.silu(net.fine(net.stem(x)))))
+
+
+def _normed_together(net: Any, x: Tensor) -> Tensor:
+    return net.head(net.norm(torch.cat([net.left(x), net.right(x)], 1)))
+
+
+def _rows_of_a_table(net: Any, x: Tensor) -> Tensor:
+    x = net.stem(x)
+    return net.head(x + net.table[net.places].permute(2, 0, 1)[None])
+
+
+def placed() -> nn.Module:
+    net = Net(_rows_of_a_table, stem=conv(3, 6), table=raw(9, 6), head=conv(6, 2))
+    places = torch.randint(0, 9, (8, 8), generator=torch.Generator().manual_seed(0))
+    net.register_buffer("places", places)
+    return net
+
+
 def two(width: int = 6, wide: int | None = None, inner: int = 5, **others: Any) -> dict[str, Any]:
     wide = wide or width
     return {"stem": conv(3, width), "inner": conv(wide, inner), "head": conv(inner, 2), **others}
@@ -284,4 +320,21 @@ CASES = (
                      steps=nn.ModuleList([conv(4, 3), conv(3, 3)])),
          "stem steps.0 steps.1", 4 + 3 + 3),
     Case("pixels as channels", lambda: Net(_focus, **two(4, 16)), "stem inner", 4 + 5),
+    Case("patches that are not square",
+         lambda: Net(_wide_patches, stem=conv(3, 6), head=conv(6, 2)), "stem", 6),
+    Case("parts of numbers as channels", lambda: Net(_parts_as_channels, **two(6, 12)),
+         "stem inner", 6 + 5),
+    Case("frequencies of channels",
+         lambda: Net(_frequencies_of_channels, stem=conv(3, 6), inner=nn.Linear(6, 5),
+                     head=nn.Linear(5, 2)),
+         "inner", 5, stay={"stem": "across channels"}),
+    Case("two group norms that disagree",
+         lambda: Net(_normed_twice, stem=conv(3, 8), fine=nn.GroupNorm(4, 8),
+                     coarse=nn.GroupNorm(2, 8), head=conv(8, 2)),
+         "stem", 2),
+    Case("a group norm across a seam",
+         lambda: Net(_normed_together, left=conv(3, 9), right=conv(3, 3),
+                     norm=nn.GroupNorm(6, 12), head=conv(12, 2)),
+         "left right", 6),
+    Case("rows of a table", placed, "stem", 6),
 )  # fmt: skip
