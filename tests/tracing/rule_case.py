@@ -51,7 +51,6 @@ class Case:
     ``free`` names the tensors all of whose filters can go (a layer stands for its weight), and
     ``groups`` says how many groups they make. All other filters stay, for the reasons in
     ``stay``; a layer named ``head`` makes the output.
-    ``fault`` says why less can go than should, ``wrong`` why the slimmed network is not exact.
     """
 
     name: str
@@ -60,8 +59,6 @@ class Case:
     groups: int
     stay: Mapping[str, str] = field(default_factory=dict)
     example: Any = field(default_factory=images)
-    fault: str = ""
-    wrong: str = ""
 
 
 def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Conv2d:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from lcprune.tracing._call import Asked
@@ -47,6 +48,9 @@ class CallWatch(TorchFunctionMode):
             return self._sized(func(*args, **kwargs), *args, **kwargs)
         if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
             self._scaled_by_width(args[:2])
+        if func is functional.normalize:
+            with self:
+                return _normalized(*args, **kwargs)
         if name in NORMALISED and len(args) > 1:
             self._normalised(args[0], args[1])
         if name.endswith("_as") and len(args) == 2:
@@ -89,6 +93,14 @@ class CallWatch(TorchFunctionMode):
         if plane is None or varying(plane) != {dim}:
             return size
         return SizedInt(size, Kept(plane.reshape(-1)))
+
+
+def _normalized(
+    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
+    """What ``functional.normalize`` computes, without the expansion in which sizes are lost."""
+    norm = torch.linalg.vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
+    return torch.div(input, norm, out=out)
 
 
 def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked:

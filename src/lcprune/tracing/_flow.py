@@ -289,7 +289,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Which of ``labels`` are kept, or none where all are."""
         if self._keep is None:
             return None
-        kept = self._keep[labels]
+        # Labels of what the run creates come after those of the state, and are kept.
+        kept = self._keep[labels.clamp(max=self._keep.numel() - 1)]
         return None if bool(kept.all()) else kept
 
     def masked(self, tensor: Tensor, dim: int) -> Tensor:

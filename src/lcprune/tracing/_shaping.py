@@ -132,4 +132,8 @@ def _from_sizes(call: Call, out: Tensor, dims: Iterable[int]) -> Planes:
         size = sizes[dim]
         if isinstance(size, Kept) and size.labels.numel() == out.shape[dim]:
             planes += from_vector(size.labels, dim, out.dim())
+        elif not isinstance(size, int) and out.shape[dim] > 1:
+            labels = call.flow.labels.fresh(out.shape[dim])
+            call.flow.require(labels, size, call.where)
+            planes += from_vector(labels, dim, out.dim())
     return planes
