@@ -46,7 +46,10 @@ Expression = Kept | AttributeValue | Combined | int
 
 
 class SizedFloat(float):
-    """A float that was computed of sized integers."""
+    """A float that was computed of a sized integer on the left, or of two integers.
+
+    Python does not ask a right operand that is an integer, so ``2.0 * size`` is a plain float.
+    """
 
     expression: Expression
 
@@ -105,8 +108,6 @@ def _forward(operation: Callable[[Any, Any], Any]) -> Callable[[SizedInt, Any], 
 
 def _backward(operation: Callable[[Any, Any], Any]) -> Callable[[SizedInt, Any], Any]:
     def apply(self: SizedInt, other: Any) -> Any:
-        if isinstance(other, float):
-            return SizedFloat(operation(other, int(self)), self.expression)
         if not isinstance(other, int) or isinstance(other, bool):
             return NotImplemented
         value = operation(int(other), int(self))
