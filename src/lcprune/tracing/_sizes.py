@@ -76,10 +76,14 @@ class SizedInt(int):
         return int, (int(self),)  # a copy of a model holds ordinary numbers
 
     def __truediv__(self, other: Any) -> Any:
-        return _as_float(super().__truediv__(other), self)
+        if not isinstance(other, int | float):
+            return NotImplemented
+        return SizedFloat(int(self) / other, self.expression)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return _as_float(super().__rtruediv__(other), self)
+        if not isinstance(other, int):
+            return NotImplemented
+        return SizedFloat(int(other) / int(self), self.expression)
 
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
         if not isinstance(other, int | float):
@@ -87,11 +91,7 @@ class SizedInt(int):
         value = pow(int(self), other, modulo)
         if isinstance(value, int):
             return SizedInt(value, Combined(operator.pow, self.expression, int(other)))
-        return _as_float(value, self)
-
-
-def _as_float(value: Any, origin: SizedInt) -> Any:
-    return value if value is NotImplemented else SizedFloat(float(value), origin.expression)
+        return SizedFloat(float(value), self.expression)
 
 
 def _forward(operation: Callable[[Any, Any], Any]) -> Callable[[SizedInt, Any], Any]:
