@@ -279,3 +279,27 @@ def test_a_sample_without_a_batch_dimension_is_traced_too() -> None:
     assert single.prunable == batched.prunable == 6
     assert [op.coefficient for op in single.ops] == [op.coefficient for op in batched.ops]
     assert check(randomise(model, 0), IMAGE[0], 0).error <= 1e-9
+
+
+class BestScore(nn.Module):
+    """Answers with the best class and its score, behind a gate by the largest of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.gate = nn.Conv2d(1, 1, 1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = y * self.gate(y.amax(1, keepdim=True))
+        best, place = self.head(y.mean((2, 3))).softmax(1).max(1)
+        return best * 2 + place
+
+
+def test_channels_whose_largest_is_returned_are_outputs() -> None:
+    graph = trace(BestScore(), IMAGE)
+    assert [
+        (u.tensor, u.count, u.reason) for u in graph.untouched if u.tensor == "head.weight"
+    ] == [("head.weight", 5, "an output of the model")]
+    assert graph.prunable == 6  # a contraction stands between the gate's maximum and the answer

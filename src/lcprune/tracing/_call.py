@@ -85,7 +85,7 @@ class Call:
     @property
     def where(self) -> str:
         """The operation and the module that runs it, for a reason."""
-        return f"{self.name} in {self.flow.module_name or 'the model'}"
+        return f"{self.name} in {self.flow.place}"
 
     def tensors(self) -> list[Tensor]:
         """The operands: an operator takes tensors and lists of them, nothing deeper."""

@@ -68,16 +68,18 @@ class CallWatch(TorchFunctionMode):
         for tensor in tensors:
             plane = along(self.flow.planes(tensor), tensor.dim() - 1)
             if plane is not None:
-                where = self.flow.module_name or "the model"
                 self.flow.scaled_by_width.add(self.flow.module_name)
-                self.flow.labels.pin(plane, f"the scale of attention follows them in {where}")
+                self.flow.labels.pin(
+                    plane, f"the scale of attention follows them in {self.flow.place}"
+                )
 
     def _normalised(self, tensor: Tensor, shape: Any) -> None:
         """The shape that a norm is given must be that of the channels that it norms."""
         plane = along(self.flow.planes(tensor), tensor.dim() - 1)
         if len(shape) == 1 and plane is not None and varying(plane) == {tensor.dim() - 1}:
-            where = self.flow.module_name or "the model"
-            self.flow.require(plane.reshape(-1), expression_of(shape[0]), f"a norm in {where}")
+            self.flow.require(
+                plane.reshape(-1), expression_of(shape[0]), f"a norm in {self.flow.place}"
+            )
 
     def _sized(self, value: Any, tensor: Tensor, dim: Any = None) -> Any:
         """A shape, or one size of it, of integers that remember their channels."""

@@ -37,7 +37,7 @@ class DataWatch:
     """
 
     def __init__(self, state: Iterable[Tensor]) -> None:
-        self._constant = {_storage(tensor) for tensor in state}
+        self._constant = {storage_of(tensor) for tensor in state}
 
     def follow(self, func: Any, tensors: Iterable[Tensor], out: Any) -> bool:
         """Note what an operation makes of ``tensors``; whether it decides by data."""
@@ -46,14 +46,14 @@ class DataWatch:
         )
         for result in operands((out,)):
             if by_data:
-                self._constant.discard(_storage(result))
+                self._constant.discard(storage_of(result))
             else:
-                self._constant.add(_storage(result))
+                self._constant.add(storage_of(result))
         return by_data and func.overloadpacket in DECIDES
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the values of ``tensor`` do not depend on the model's input."""
-        return _storage(tensor) in self._constant
+        return storage_of(tensor) in self._constant
 
 
 def note_of(module: str) -> str:
@@ -73,5 +73,6 @@ def operands(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from operands(value)
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """The address of a tensor's values."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0

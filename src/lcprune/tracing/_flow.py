@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from lcprune.errors import ModelError
 from lcprune.tracing._call import Asked, Call, Counted, Required, Rule, Sized
 from lcprune.tracing._channel_pad import ChannelPad
-from lcprune.tracing._deciding import DataWatch, note_of
+from lcprune.tracing._deciding import DataWatch, note_of, operands
+from lcprune.tracing._extremes import Extremes
 from lcprune.tracing._graph import FIXED
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
@@ -56,6 +57,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.notes: dict[str, None] = {}
         self.data = DataWatch([*model.parameters(), *model.buffers()])
         self.entered: set[str] = set()
+        self.extremes = Extremes()
         self.read: set[int] = set()
         self.counting = True
         self.asked = Asked()
@@ -160,9 +162,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if plane is not None:
                 planes.append(plane)
             elif full.numel():
-                self.labels.pin(
-                    full.reshape(-1)[:1], f"the only channel in {self.module_name or 'the model'}"
-                )
+                self.labels.pin(full.reshape(-1)[:1], f"the only channel in {self.place}")
         return tuple(planes)
 
     def _flat_labels(self, tensor: Tensor) -> Tensor:
@@ -190,6 +190,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def module_name(self) -> str:
         return self._stack[-1][0] if self._stack else ""
+
+    @property
+    def place(self) -> str:
+        """The running module as a reason names it."""
+        return self.module_name or "the model"
 
     @property
     def module(self) -> nn.Module | None:
@@ -240,7 +245,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
         for plane in self.planes(tensor):
-            self.labels.pin(plane, f"values leave PyTorch in {self.module_name or 'the model'}")
+            self.labels.pin(plane, f"values leave PyTorch in {self.place}")
         if not self.data.is_constant(tensor):
             self.note_decision()
 
@@ -266,7 +271,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note that a number takes part in the values: what it counts must not change."""
         for leaf in leaves(self.asked.expression(number)) if number in self.asked.sized else ():
             if isinstance(leaf, Kept):
-                reason = f"a value that is computed from their number in {self.module_name}"
+                reason = f"a value that is computed from their number in {self.place}"
                 self.labels.pin(leaf.labels, reason)
             else:
                 self.constants.add((leaf.module, leaf.name, leaf.index))
@@ -323,6 +328,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
                          if t.layout == torch.strided)  # fmt: skip
         out = self._apply(call)
+        self.extremes.follow(func, call.tensors(), operands((out,)))
         if self.data.follow(func, call.tensors(), out):
             self.note_decision()
         return out

@@ -39,6 +39,8 @@ REDUCTIONS = frozenset(
 )
 CHOICES = frozenset({aten.argmax, aten.argmin})
 """Reductions whose result names a channel instead of measuring all of them."""
+EXTREMES = frozenset({aten.max, aten.min, aten.amax, aten.amin, aten.logsumexp})
+"""Reductions whose result is the value of one of the channels, or close to it."""
 SOFTMAXES = frozenset({aten._softmax, aten.softmax, aten._log_softmax, aten.log_softmax,
                        aten._safe_softmax})  # fmt: skip
 AVERAGES = frozenset({aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d})
@@ -60,6 +62,8 @@ def reduction(call: Call) -> Any:
             flow.labels.pin(plane, f"an operation across channels, {call.where}")
         else:
             measured, _ = flow.selected(measured, plane, *over)
+            if call.func.overloadpacket in EXTREMES:
+                flow.extremes.add(plane)
     out = call.run(measured, *call.args[1:])
     for result in tree_leaves(out):
         if isinstance(result, Tensor) and result.dim():

@@ -84,7 +84,7 @@ def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) 
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
     for tensor in found:
-        for plane in flow.planes(tensor):
+        for plane in (*flow.planes(tensor), *flow.extremes.under(tensor)):
             flow.labels.pin(plane, "an output of the model")
     return found
 
