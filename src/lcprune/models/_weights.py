@@ -18,23 +18,33 @@ from lcprune.errors import WeightsError
 from lcprune.models._zoo import AUXILIARY, OWN
 
 
-def load_weights(model: nn.Module, weights: str, name: str) -> None:
-    """Load weights into ``model``, in place, on the CPU.
+def load_weights(
+    model: nn.Module, weights: str, name: str, *, new_head: bool = False
+) -> tuple[str, ...]:
+    """Load weights into ``model``, in place, on the CPU; the names that stay as they were built.
 
     ``weights`` is ``random`` (the model stays as it was built), ``default`` (what the publisher
     of ``torchvision/NAME`` or ``timm/NAME`` offers; ``name`` is the model's) or a file: a
     ``.safetensors``, or what ``torch.load(weights_only=True)`` reads: a state dict or a
     dictionary with one under ``state_dict``. Only ``num_batches_tracked`` may be missing.
 
+    With ``new_head`` the weights are those for another number of classes: tensors that differ in
+    their first dimension alone are left out, and at least one must.
+
     ``WeightsError``, with the model untouched, for a file that is missing or damaged, and for the
     first key that is missing or unexpected, shape that differs, or value that is not finite.
     """
     if weights == "random":
-        return
+        if new_head:
+            raise WeightsError("a new head goes with weights, and random ones were asked for")
+        return ()
     state = _published(model, name) if weights == "default" else _read(Path(weights).expanduser())
     source = f"the default weights of {name}" if weights == "default" else weights
-    _check(model.state_dict(), state, source)
-    model.load_state_dict(state, strict=False)
+    own = model.state_dict()
+    head = _head(own, state, source) if new_head else ()
+    _check(own, {**state, **{key: own[key] for key in head}}, source)
+    model.load_state_dict({k: v for k, v in state.items() if k not in head}, strict=False)
+    return head
 
 
 def state_sha256(model: nn.Module) -> str:
@@ -76,6 +86,24 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
     if all(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
+    """Tensors with as many rows as the classes of the model, or of the weights."""
+    found = tuple(
+        key
+        for key, value in state.items()
+        if key in own
+        and value.dim() == own[key].dim() >= 1
+        and value.shape != own[key].shape
+        and value.shape[1:] == own[key].shape[1:]
+    )
+    rows = {(len(state[key]), len(own[key])) for key in found}
+    if len(rows) > 1:
+        raise WeightsError(f"{source}: not one head alone differs, but {', '.join(found[:4])}")
+    if not found:
+        raise WeightsError(f"{source}: the head has as many classes as the data: no new one needed")
+    return found
 
 
 def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
