@@ -12,7 +12,7 @@ from lcprune.cli._measure import measure_latency
 from lcprune.cli._prepare import check_logits, choose_device
 from lcprune.cli._table import quantity
 from lcprune.cost import CostModel
-from lcprune.data import load_data
+from lcprune.data import first_pixels, load_data
 from lcprune.tracing import trace
 from lcprune.training import evaluate_top1
 
@@ -28,7 +28,7 @@ def evaluate_saved(
     where = choose_device(device)
     model = load(directory, trust_factory=trust_factory)
     data = load_data(data_name)
-    example_input = data.normalise(data.test.pixels[:1])
+    example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
     cost = CostModel(trace(model, example_input)).evaluate()
     latency = measure_latency(model, example_input)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lcprune.cli._config import PruneConfig
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
-from lcprune.data import Data, SearchSplit, load_data, search_split
+from lcprune.data import Data, SearchSplit, first_pixels, load_data, search_split
 from lcprune.errors import InputError, ModelError
 from lcprune.models import build, load_weights
 from lcprune.ranking import rank
@@ -51,7 +51,7 @@ def prepare(config: PruneConfig) -> Inputs:
     )
     load_weights(model, config.weights, config.model)
     model.eval()
-    example_input = data.normalise(data.train.pixels[:1])
+    example_input = data.normalise(first_pixels(data.train, 1))
     check_logits(model, example_input, data)
     split = search_split(
         len(data.train), config.recalibrate_images, config.fitness_images, config.seed
@@ -84,10 +84,9 @@ def score(config: PruneConfig, inputs: Inputs) -> Saliency:
     """The saliency that ``config`` asks for, on images that the fitness doesn't see."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        chosen = inputs.split.recalibrate
-        for start in range(0, len(chosen), config.batch_size):
-            part = inputs.data.train.subset(chosen[start : start + config.batch_size])
-            yield inputs.data.normalise(part.pixels), part.labels
+        chosen = inputs.data.train.subset(inputs.split.recalibrate)
+        for pixels, labels in chosen.batches(config.batch_size):
+            yield inputs.data.normalise(pixels), labels
 
     return saliency(
         inputs.model,

@@ -22,6 +22,7 @@ from lcprune.cli._prepare import Inputs, score
 from lcprune.cli._progress import Reporter
 from lcprune.cli._summarise import Figures, summarise
 from lcprune.cli._train import FLOAT32, train
+from lcprune.data import first_pixels
 from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
@@ -33,12 +34,10 @@ from lcprune.training import (
     TrainingResult,
     choose_training_precision,
     evaluate_top1,
+    evaluation_batch,
 )
 
 Value = TypeVar("Value")
-
-_RECALIBRATION_BATCH = 250
-_MEASURED_IMAGES = 250
 
 
 class Stages:
@@ -109,15 +108,13 @@ class Stages:
             return Precision(asked, channels_last=asked != "float32")
 
         def measured() -> dict[str, Any]:
-            pixels = self._inputs.data.train.pixels[:_MEASURED_IMAGES]
-            images = self._inputs.data.normalise(pixels).to(self._device)
-            return asdict(choose_precision(model, images))
+            return asdict(choose_precision(model, self._first(self._batch)))
 
         return Precision(**self._once("precision", measured))
 
     def _search(self, model: nn.Module, precision: Precision) -> SearchResult:
         config, inputs = self._config, self._inputs
-        validation = inputs.data.train.subset(inputs.split.validate)
+        validation = inputs.data.train.subset(inputs.split.validate).in_memory()
         images = inputs.data.normalise(validation.pixels).to(self._device)
         fitness = CrossEntropy(
             images, validation.labels.to(self._device), precision.batch, precision
@@ -184,17 +181,26 @@ class Stages:
             return FLOAT32
 
         def measured() -> dict[str, Any]:
-            pixels = self._inputs.data.train.pixels[: self._config.batch_size]
-            batch = self._inputs.data.normalise(pixels).to(self._device)
+            batch = self._first(self._config.batch_size)
             return asdict(choose_training_precision(model, batch))
 
         return TrainingPrecision(**self._once("training_precision", measured))
 
     def _recalibration_batches(self) -> list[Tensor]:
-        pixels = self._inputs.data.train.pixels[self._inputs.split.recalibrate]
-        images = self._inputs.data.normalise(pixels).to(self._device)
-        starts = range(0, len(images), _RECALIBRATION_BATCH)
-        return [images[start : start + _RECALIBRATION_BATCH] for start in starts]
+        data = self._inputs.data
+        chosen = data.train.subset(self._inputs.split.recalibrate)
+        batches = chosen.batches(self._batch)
+        return [data.normalise(pixels).to(self._device) for pixels, _ in batches]
+
+    def _first(self, count: int) -> Tensor:
+        """The first training images, as the model takes them."""
+        data = self._inputs.data
+        return data.normalise(first_pixels(data.train, count)).to(self._device)
+
+    @property
+    def _batch(self) -> int:
+        """How many images a network sees at once where none is trained."""
+        return evaluation_batch(self._inputs.data.input_shape)
 
     def _top1(self, model: nn.Module) -> float:
         return evaluate_top1(model, self._inputs.data.test, self._inputs.data)

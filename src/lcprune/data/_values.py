@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,9 +17,41 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class Digest(Protocol):
+    """A hash that is being made, as of ``hashlib``."""
+
+    def update(self, part: bytes | memoryview, /) -> None: ...
+
+
+class ImageSet(Protocol):
+    """Labelled images, in memory or read from files when they are asked for."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image as it is evaluated."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at ``indices``, int64 (M,)."""
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels, uint8 (B, C, H, W), as they are evaluated, and labels (B,), in order."""
+
+    def in_memory(self) -> Images:
+        """The same images, as they are evaluated, in memory."""
+
+    def digest(self, into: Digest) -> None:
+        """Add what tells this set from another to a hash."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Pixels, uint8 (N, C, H, W), and labels, int64 (N,)."""
+    """Pixels, uint8 (N, C, H, W), and labels, int64 (N,): an ``ImageSet`` in memory."""
 
     pixels: Tensor
     labels: Tensor
@@ -37,9 +71,29 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
     def subset(self, indices: Tensor) -> Images:
         """The images at ``indices``, int64 (M,), as a copy."""
         return Images(self.pixels[indices], self.labels[indices])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels of ``size`` images at a time, in order, as views."""
+        yield from zip(torch.split(self.pixels, size), torch.split(self.labels, size), strict=True)
+
+    def in_memory(self) -> Images:
+        """These images."""
+        return self
+
+    def digest(self, into: Digest) -> None:
+        """Add number, labels and pixels to a hash."""
+        into.update(len(self).to_bytes(8, "little"))
+        into.update(self.labels.contiguous().numpy().data)
+        into.update(self.pixels.contiguous().numpy().data)
 
 
 @dataclass(frozen=True)
@@ -59,8 +113,8 @@ class Data:
     one another.
     """
 
-    train: Images
-    test: Images
+    train: ImageSet
+    test: ImageSet
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -77,9 +131,9 @@ class Data:
         for split, images in (("train", self.train), ("test", self.test)):
             if len(images) == 0:
                 raise DataError(f"{self._label}the {split} split holds no images")
-            if tuple(images.pixels.shape[1:]) != tuple(self.input_shape):
+            if tuple(images.shape) != tuple(self.input_shape):
                 raise DataError(
-                    f"{self._label}{split} images are {tuple(images.pixels.shape[1:])}, "
+                    f"{self._label}{split} images are {tuple(images.shape)}, "
                     f"expected {tuple(self.input_shape)}"
                 )
             low, high = int(images.labels.min()), int(images.labels.max())
@@ -98,14 +152,17 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of class names, labels and pixels of both splits."""
+        """A hash of class names and of what tells both splits from others."""
         digest = hashlib.sha256(repr((self.classes, self.input_shape)).encode())
         for images in (self.train, self.test):
-            digest.update(len(images).to_bytes(8, "little"))
-            digest.update(images.labels.contiguous().numpy().data)
-            digest.update(images.pixels.contiguous().numpy().data)
+            images.digest(digest)
         return digest.hexdigest()
 
     @property
     def _label(self) -> str:
         return f"{self.name}: " if self.name else ""
+
+
+def first_pixels(images: ImageSet, count: int) -> Tensor:
+    """Pixels, uint8 (B, C, H, W), of the first ``count`` images or of all, if they are fewer."""
+    return images.subset(torch.arange(min(count, len(images)))).in_memory().pixels

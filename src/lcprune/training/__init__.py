@@ -2,7 +2,7 @@
 
 from lcprune.training._choose_precision import TrainingPrecision, choose_training_precision
 from lcprune.training._config import Dtype, Schedule, TrainingConfig
-from lcprune.training._evaluate import check_logits, evaluate_top1
+from lcprune.training._evaluate import check_logits, evaluate_top1, evaluation_batch
 from lcprune.training._finetune import finetune
 from lcprune.training._loss import distillation_loss
 from lcprune.training._report import EpochReport, TrainingResult
@@ -18,5 +18,6 @@ __all__ = [
     "choose_training_precision",
     "distillation_loss",
     "evaluate_top1",
+    "evaluation_batch",
     "finetune",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -12,13 +12,12 @@ from lcprune.errors import ModelError
 from lcprune.fitness import eval_mode
 
 
-class LabelledPixels(Protocol):
-    """Pixels, uint8 (N, C, H, W), and labels, int64 (N,)."""
+class LabelledImages(Protocol):
+    """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), in batches; the shape is (C, H, W)."""
 
     @property
-    def pixels(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
+    def shape(self) -> tuple[int, int, int]: ...
+    def batches(self, size: int, /) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Normaliser(Protocol):
@@ -30,24 +29,32 @@ class Normaliser(Protocol):
 
 
 def evaluate_top1(
-    model: nn.Module, images: LabelledPixels, data: Normaliser, batch: int = 250
+    model: nn.Module, images: LabelledImages, data: Normaliser, batch: int | None = None
 ) -> float:
     """Percentage of images whose largest logit is that of their label.
 
-    The model runs in eval mode where its parameters are, and is left as it was. ``ModelError``
-    where it doesn't yield one logit per class.
+    The model runs in eval mode where its parameters are, and is left as it was. Without ``batch``
+    there are ``evaluation_batch`` images in one. ``ModelError`` where the model doesn't yield one
+    logit per class.
     """
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    correct = 0
+    correct = count = 0
     with eval_mode(model), torch.inference_mode():
-        for start in range(0, len(images.labels), batch):
-            part = slice(start, start + batch)
-            inputs = data.normalise(images.pixels[part].to(device))
-            logits = model(inputs)
-            check_logits(logits, len(inputs), len(data.classes))
-            correct += int((logits.argmax(1).cpu() == images.labels[part].cpu()).sum())
-    return 100 * correct / len(images.labels)
+        for pixels, labels in images.batches(batch or evaluation_batch(images.shape)):
+            logits = model(data.normalise(pixels.to(device)))
+            check_logits(logits, len(labels), len(data.classes))
+            correct += int((logits.argmax(1).cpu() == labels.cpu()).sum())
+            count += len(labels)
+    return 100 * correct / count
+
+
+def evaluation_batch(shape: tuple[int, int, int], most: int = 250) -> int:
+    """Images of ``shape`` (C, H, W) in a batch: ``most``, or fewer so that activations stay small.
+
+    A batch has no more pixels than ``most`` images of 96x96.
+    """
+    return max(1, min(most, most * 96**2 // (shape[1] * shape[2])))
 
 
 def check_logits(logits: object, count: int, classes: int) -> None:
