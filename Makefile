@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO ?= runs/demo
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test docs lint format setup clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest
 
+docs: $(STAMP)
+	@$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+
 lint: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -28,4 +31,4 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build build dist
