@@ -1,17 +1,23 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only where they are whole."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lcprune.errors import RunError
+from lcprune.errors import InputError, RunError
 
 PARTIAL = ".partial-"
 """How the names of files begin that are still being written; such leftovers mean nothing."""
+
+_SEAL = b"\nlcprune sha256 "
+_SEALED = len(_SEAL) + 64
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -21,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     The file is on disk before it takes its name, and its name before the block is left; where
     the block fails, ``path`` stays as it was. ``RunError`` where the file can't be written.
     """
-    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    # A name of its own for every writer: threads of one process write side by side too.
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{next(_numbers)}-{path.name}")
     try:
         yield temporary
         sync(temporary)
@@ -57,6 +64,37 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_whole(path: Path, error: type[InputError] = InputError) -> bytes:
+    """The bytes of a file; ``error`` where there is none, or nothing that can be read as one.
+
+    What is not an ordinary file (a directory, a pipe) is refused before it is opened.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise error(f"can't read {path}: it is not an ordinary file")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"can't read {path}: it is missing") from None
+    except (OSError, ValueError) as caught:
+        why = getattr(caught, "strerror", None) or caught
+        raise error(f"can't read {path}: {why}") from caught
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write bytes and their SHA-256 after them; ``RunError`` where that can't be done."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content + _SEAL + hashlib.sha256(content).hexdigest().encode())
+
+
+def read_sealed(path: Path) -> bytes:
+    """What ``write_sealed`` was given; ``RunError`` where a single byte is not as it was."""
+    raw = read_whole(path, RunError)
+    content, seal = raw[:-_SEALED], raw[-_SEALED:]
+    if seal != _SEAL + hashlib.sha256(content).hexdigest().encode():
+        raise RunError(f"{path} is damaged: its checksum differs")
+    return content
 
 
 def sha256_of(path: Path) -> str:

@@ -171,9 +171,9 @@ def flip_last_byte(directory: Path, name: str) -> None:
         (lambda d: (d / PLAN).unlink(), "plan.json is missing"),
         (lambda d: (d / WEIGHTS).unlink(), "model.safetensors is missing"),
         (lambda d: (d / ARTIFACT).unlink(), "artifact.json is missing"),
-        (lambda d: (d / ARTIFACT).write_text("{"), "not the description"),
-        (lambda d: (d / ARTIFACT).write_text("[]"), "not the description"),
-        (lambda d: (d / ARTIFACT).write_text('{"schema": 9, "sha256": {}}'), "schema 9"),
+        (lambda d: (d / ARTIFACT).write_text("{"), "damaged"),
+        (lambda d: (d / ARTIFACT).write_text("[]"), "no schema"),
+        (lambda d: (d / ARTIFACT).write_text('{"schema": 9, "sha256": {}}'), "checksum differs"),
     ],
 )
 def test_a_damaged_directory_is_refused(

@@ -145,7 +145,7 @@ def altered(statement: str) -> object:
         (foreign, "not a journal of lcprune"),
         (truncated, "damaged|malformed"),
         (scrambled, "damaged|malformed"),
-        (altered("PRAGMA user_version = 7"), "schema 7, expected 1"),
+        (altered("PRAGMA user_version = 7"), "schema 7, expected 2"),
         (altered("DELETE FROM trials WHERE number = 1"), "expected trials 0 … 1"),
         (altered("DELETE FROM meta WHERE key = 'identity'"), "damaged.*identity"),
         (altered("UPDATE trials SET latent = '[1' WHERE number = 1"), "damaged"),

@@ -1,10 +1,12 @@
 """A slimmed network and the run that made it, as files."""
 
 from lcprune._files import PARTIAL, replacing, sha256_of, write_text
+from lcprune.artifact._description import Description, read_artifact
 from lcprune.artifact._layout import (
     ARTIFACT,
     BASE,
     BASE_CHECKPOINT,
+    BUFFERS,
     CHECKPOINT,
     JOURNAL,
     PLAN,
@@ -13,17 +15,15 @@ from lcprune.artifact._layout import (
     SUMMARY,
     WEIGHTS,
 )
-from lcprune.artifact._load import load, read_artifact, read_plan
+from lcprune.artifact._load import load, read_plan
+from lcprune.artifact._record import RunRecord, read_run, update_run
 from lcprune.artifact._run import (
-    RunRecord,
     RunState,
     begin_run,
     check_run,
     locked,
-    read_run,
     resume_line,
     run_state,
-    update_run,
 )
 from lcprune.artifact._save import save
 from lcprune.artifact._summary import (
@@ -33,12 +33,18 @@ from lcprune.artifact._summary import (
     read_summary,
     write_summary,
 )
+from lcprune.artifact._train_summary import (
+    TrainSummary,
+    read_train_summary,
+    write_train_summary,
+)
 from lcprune.artifact._versions import versions
 
 __all__ = [
     "ARTIFACT",
     "BASE",
     "BASE_CHECKPOINT",
+    "BUFFERS",
     "CHECKPOINT",
     "JOURNAL",
     "PARTIAL",
@@ -48,10 +54,12 @@ __all__ = [
     "SUMMARY",
     "WEIGHTS",
     "BudgetOutcome",
+    "Description",
     "Latency",
     "RunRecord",
     "RunState",
     "Summary",
+    "TrainSummary",
     "begin_run",
     "check_run",
     "load",
@@ -60,6 +68,7 @@ __all__ = [
     "read_plan",
     "read_run",
     "read_summary",
+    "read_train_summary",
     "replacing",
     "resume_line",
     "run_state",
@@ -69,4 +78,5 @@ __all__ = [
     "versions",
     "write_summary",
     "write_text",
+    "write_train_summary",
 ]

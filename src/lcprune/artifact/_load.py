@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
-from lcprune._files import sha256_of
-from lcprune.artifact._layout import ARTIFACT, PLAN, WEIGHTS
-from lcprune.artifact._save import ARTIFACT_SCHEMA
-from lcprune.errors import InputError, WeightsError
+from lcprune._files import read_whole
+from lcprune.artifact._description import Description, read_description, read_file
+from lcprune.artifact._fit import check_fit
+from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
+from lcprune.artifact._tensors import load_buffers, load_state, read_tensors
+from lcprune.artifact._versions import versions
+from lcprune.errors import InputError, ModelError
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
 
@@ -26,59 +26,49 @@ def load(
     The unpruned network is ``model`` (left untouched), or else what the recorded factory builds:
     those of lcprune, torchvision and timm run unasked, any other runs foreign code and wants
     ``trust_factory``. The plan cuts it, and the weights must fit exactly. No tracer, no pickle.
+    A library whose models are built warns (``UserWarning``) where its version was another one.
 
     ``InputError`` where the directory holds no artifact, a file is not the one that was written,
-    the factory is absent or not trusted; ``WeightsError`` where the weights don't fit.
+    the plan does not fit, the factory is absent or not trusted; ``WeightsError`` where the
+    weights don't fit; ``ModelError`` where the factory fails.
     """
     directory = Path(directory)
-    description = read_artifact(directory)
-    plan = read_plan(directory)
+    description = read_description(directory)
+    # All files are read and checked before any code of a factory runs.
+    contents = {name: read_file(directory, name, description) for name in description.sha256}
+    plan = _parsed(contents[PLAN], directory / PLAN)
+    tensors = {
+        name: read_tensors(contents[name], directory / name, description.complex)
+        for name in contents
+        if name != PLAN
+    }
     if model is None:
-        model = _build(directory, description, trust_factory)
-    small = slim(model, plan)
-    _load_weights(small, directory / WEIGHTS)
+        _check_trust(directory, description, trust_factory)
+        model = _build(directory, description)
+        _warn_of_versions(directory, description)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError("the model is on the meta device, expected real tensors")
+    check_fit(plan, model, directory / PLAN)
+    small = slim(model, plan).cpu()
+    load_state(small, tensors[WEIGHTS], directory / WEIGHTS)
+    load_buffers(small, tensors.get(BUFFERS, {}), directory / BUFFERS)
     return small.eval()
-
-
-def read_artifact(directory: Path) -> dict[str, Any]:
-    """The contents of ``artifact.json``, its files' hashes checked; ``InputError`` if amiss."""
-    path = directory / ARTIFACT
-    try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        schema, hashes = description["schema"], dict(description["sha256"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{directory} holds no saved model: {ARTIFACT} is missing") from None
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not the description of a saved model") from error
-    if schema != ARTIFACT_SCHEMA:
-        raise InputError(f"{path} is of schema {schema}, expected {ARTIFACT_SCHEMA}")
-    for name in (PLAN, WEIGHTS):
-        if not (directory / name).is_file():
-            raise InputError(f"{directory} is not complete: {name} is missing")
-        if sha256_of(directory / name) != hashes.get(name):
-            raise InputError(f"{directory / name} is not the file that was saved: its hash differs")
-    return description
 
 
 def read_plan(directory: Path) -> Plan:
     """The plan in a directory; ``InputError`` where there is none or it can't be read."""
-    path = directory / PLAN
+    return _parsed(read_whole(directory / PLAN), directory / PLAN)
+
+
+def _parsed(content: bytes, path: Path) -> Plan:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read {path}") from error
-    try:
-        return Plan.from_json(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        return Plan.from_json(content.decode("utf-8"))
+    except (InputError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _build(directory: Path, description: dict[str, Any], trust_factory: bool) -> nn.Module:
-    from lcprune.models import build  # a later stage, needed only where no model is given
-
-    factory = description.get("factory")
+def _check_trust(directory: Path, description: Description, trust_factory: bool) -> None:
+    factory = description.factory
     if factory is None:
         raise InputError(f"{directory} was saved without a factory: pass the unpruned model")
     # A colon means a file or a module to import, or a download; bare names are known ones.
@@ -87,47 +77,35 @@ def _build(directory: Path, description: dict[str, Any], trust_factory: bool) ->
             f"{directory} is built by {factory}, which runs code from outside lcprune: "
             "allow it with trust_factory=True (--trust-factory), or pass the unpruned model"
         )
-    shape = description["inputs"][0]["shape"]
+
+
+def _build(directory: Path, description: Description) -> nn.Module:
+    from lcprune.models import build  # a later stage, needed only where no model is given
+
+    factory = str(description.factory)
+    shape = description.inputs[0].shape if description.inputs else ()
     if len(shape) != 4:
-        raise InputError(f"{factory} can't be built for inputs of shape {shape}: pass the model")
-    channels, height, width = shape[1:]
-    return build(factory, classes=description["classes"], input_shape=(channels, height, width))
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Copy a file's tensors into the model, which must have exactly those."""
+        raise InputError(
+            f"{directory}: {factory} can't be built for inputs of shape {list(shape)}, expected "
+            "images: pass the unpruned model"
+        )
+    _, channels, height, width = shape
     try:
-        saved = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
-    state = model.state_dict()
-    for name, tensor in saved.items():
-        if name not in state:
-            raise WeightsError(f"{path} holds {name}, which the model does not have")
-        if tensor.shape != state[name].shape:
-            raise WeightsError(
-                f"{name} in {path} is of shape {list(tensor.shape)}, "
-                f"the model expects {list(state[name].shape)}"
-            )
-    _take_dtypes(model, saved)
-    try:
-        safetensors.torch.load_model(model, path, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path} does not fit the model: {' '.join(str(error).split())}"
-        ) from error
+        return build(factory, classes=description.classes, input_shape=(channels, height, width))
+    except (InputError, RuntimeError, MemoryError) as error:
+        text = " ".join(str(error).split())
+        raise ModelError(f"{directory / ARTIFACT}: the factory fails: {text}") from error
 
 
-def _take_dtypes(model: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Give every tensor the precision that it was saved in, so that loading rounds nothing."""
-    for name, tensor in saved.items():
-        module_name, _, leaf = name.rpartition(".")
-        module = model.get_submodule(module_name)
-        if leaf in module._parameters:
-            parameter = module._parameters[leaf]
-            assert parameter is not None
-            parameter.data = parameter.data.to(tensor.dtype)
-        elif leaf in module._buffers:
-            buffer = module._buffers[leaf]
-            assert buffer is not None
-            module._buffers[leaf] = buffer.to(tensor.dtype)
+def _warn_of_versions(directory: Path, description: Description) -> None:
+    """A network of another version's code may be another one with tensors of the same shapes."""
+    library = str(description.factory).partition("/")[0]
+    if library not in ("torchvision", "timm"):
+        library = "lcprune"
+    then, now = description.versions.get(library), versions().get(library)
+    if then and now and then.split(".")[:2] != now.split(".")[:2]:
+        warnings.warn(
+            f"{directory} was saved with {library} {then} and is built by {library} {now}: "
+            "check its accuracy",
+            stacklevel=3,
+        )

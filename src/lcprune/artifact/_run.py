@@ -6,18 +6,16 @@ import enum
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lcprune._files import PARTIAL, make_directory, write_text
 from lcprune.artifact import _layout as layout
+from lcprune.artifact._finish import check_results
+from lcprune.artifact._record import KIND, RunRecord, read_run
 from lcprune.errors import RunError
 
-RUN_SCHEMA = 1
-_KIND = "lcprune run"
 _SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
 
 
@@ -30,56 +28,11 @@ class RunState(enum.Enum):
     FOREIGN = "foreign"
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """The contents of ``run.json``.
-
-    ``command`` is the subcommand that began the run, ``configuration`` what decides its result,
-    ``state`` what it found out on the way and needs again when it goes on.
-    """
-
-    command: str
-    configuration: Mapping[str, Any]
-    state: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "schema": RUN_SCHEMA,
-                "kind": _KIND,
-                "command": self.command,
-                "configuration": dict(self.configuration),
-                "state": dict(self.state),
-            },
-            indent=1,
-        )
-
-    def first_difference(self, configuration: Mapping[str, Any]) -> str | None:
-        """The first key whose value is not the stored one; the order is that of the run."""
-        for key in [*self.configuration, *configuration]:
-            if self.configuration.get(key) != configuration.get(key):
-                return key
-        return None
-
-
-def read_run(directory: Path) -> RunRecord:
-    """The record of a run; ``RunError`` where the directory holds none that can be read."""
-    path = directory / layout.RUN
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if raw["kind"] != _KIND:
-            raise RunError(f"{path} was not written by lcprune")
-        if raw["schema"] != RUN_SCHEMA:
-            raise RunError(f"{path} is of schema {raw['schema']}, expected {RUN_SCHEMA}")
-        return RunRecord(str(raw["command"]), dict(raw["configuration"]), dict(raw["state"]))
-    except OSError as error:
-        raise RunError(f"can't read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} was not written by lcprune") from error
-
-
 def run_state(directory: Path) -> RunState:
-    """What ``directory`` holds; one that does not exist counts as empty."""
+    """What ``directory`` holds; one that does not exist counts as empty.
+
+    ``RunError`` where it holds a run whose ``run.json`` is damaged.
+    """
     try:
         names = {p.name for p in directory.iterdir() if not p.name.startswith(PARTIAL)}
     except FileNotFoundError:
@@ -94,8 +47,12 @@ def run_state(directory: Path) -> RunState:
         return RunState.FOREIGN
     try:
         read_run(directory)
-    except RunError:
-        return RunState.FOREIGN
+    except RunError as error:
+        if _is_marked(directory):
+            raise RunError(f"{error}; the run can't go on, --force starts it again") from error
+        if _is_json(directory):
+            return RunState.FOREIGN
+        raise RunError(f"{error}; the run can't go on, choose another --out") from error
     return RunState.FINISHED if layout.SUMMARY in names else RunState.UNFINISHED
 
 
@@ -108,10 +65,11 @@ def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> 
     """The state of ``directory``, where a run may begin or go on there; else ``RunError``.
 
     Writes nothing. A directory that holds anything but a run is refused even with ``force``.
+    A finished run that is asked to go on must have its results as it wrote them.
     """
     if resume and force:
         raise RunError("--resume goes on with a run and --force starts it again: choose one")
-    state = run_state(directory)
+    state = _replaceable(directory) if force else run_state(directory)
     if state is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
     if state is RunState.UNFINISHED and not (resume or force):
@@ -121,6 +79,8 @@ def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> 
         )
     if state is RunState.FINISHED and not (resume or force):
         raise RunError(f"{directory} holds a finished run: --force replaces it")
+    if state is RunState.FINISHED and resume:
+        check_results(directory)
     _check_writable(directory)
     return state
 
@@ -130,18 +90,11 @@ def begin_run(directory: Path, record: RunRecord) -> None:
 
     ``RunError`` where the directory can't be written or holds anything but a run.
     """
-    if run_state(directory) is RunState.FOREIGN:
+    if _replaceable(directory) is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
     make_directory(directory)
     _clear(directory)
     write_text(directory / layout.RUN, record.to_json())
-
-
-def update_run(directory: Path, record: RunRecord, **state: Any) -> RunRecord:
-    """Add to the state of a run, on disk and in the record that is returned."""
-    record = replace(record, state={**record.state, **state})
-    write_text(directory / layout.RUN, record.to_json())
-    return record
 
 
 @contextmanager
@@ -169,6 +122,33 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _replaceable(directory: Path) -> RunState:
+    """The state of a directory, where a damaged run counts as an unfinished one."""
+    try:
+        return run_state(directory)
+    except RunError:
+        if not _is_marked(directory):
+            raise
+        return RunState.UNFINISHED
+
+
+def _is_marked(directory: Path) -> bool:
+    """Whether ``run.json`` is ours by a mark, as far as it can be read at all."""
+    try:
+        return f'"{KIND}"'.encode() in (directory / layout.RUN).read_bytes()
+    except OSError:
+        return False
+
+
+def _is_json(directory: Path) -> bool:
+    """Whether ``run.json`` is whole, whoever wrote it."""
+    try:
+        json.loads((directory / layout.RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _clear(directory: Path) -> None:
     """Remove a run's files and nothing else; ``summary.json`` first, since it means done."""
     journal = [layout.JOURNAL + suffix for suffix in ("", *_SQLITE_COMPANIONS)]
@@ -177,6 +157,7 @@ def _clear(directory: Path) -> None:
         layout.REPORT,
         layout.ARTIFACT,
         layout.WEIGHTS,
+        layout.BUFFERS,
         layout.PLAN,
         layout.CHECKPOINT,
         layout.BASE_CHECKPOINT,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lcprune._files import make_directory, replacing, sha256_of
-from lcprune.artifact._layout import ARTIFACT, PLAN, WEIGHTS
-from lcprune.artifact._versions import versions
-from lcprune.errors import InputError
+from lcprune._files import make_directory, replacing
+from lcprune.artifact._description import Description, InputSpec
+from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
+from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
+from lcprune.errors import InputError, RunError
 from lcprune.ranking import Plan
-
-ARTIFACT_SCHEMA = 1
+from lcprune.tracing._run import forward, private_copy
 
 
 def save(
@@ -36,73 +34,78 @@ def save(
     ``classes`` is the number of outputs to build it with; by default that of the model's own
     output for ``example_input``, where this is a matrix (samples, classes).
 
-    Three files: ``plan.json``, ``model.safetensors`` (tied tensors stay tied) and
-    ``artifact.json`` with their hashes. Each is complete before it takes its name. Others in
-    the directory are left alone. ``InputError`` where the directory can't be written or the
-    model's state holds something that is not a tensor.
+    Files: ``plan.json``, ``model.safetensors`` (the model's state, tied tensors once),
+    ``buffers.safetensors`` where the model has buffers that are not part of its state, and
+    ``artifact.json`` with their hashes. Each is complete before it takes its name, and
+    ``artifact.json`` takes it last. Other files in the directory are left alone. The model may
+    be on any device and stays there. ``InputError`` where the directory can't be written, the
+    plan is not that of the model, or its state holds something that is not a dense tensor.
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    for name, value in small.state_dict().items():
+    for value in inputs:
         if not isinstance(value, Tensor):
-            raise InputError(f"{name} in the model's state is no tensor, so it can't be saved")
+            kind = type(value).__name__
+            raise InputError(f"the example input is a {kind}, expected a tensor or a tuple of them")
+    directory = Path(directory)
+    _check_plan(small, plan)
+    state, pairs = saved_state(small)
+    buffers, buffer_pairs = unsaved_buffers(small)
     if classes is None:
         classes = _count_outputs(small, inputs)
-    directory = Path(directory)
     make_directory(directory)
     with ExitStack() as stack:  # left in reverse order: artifact.json takes its name last
         described = stack.enter_context(replacing(directory / ARTIFACT))
-        weights = stack.enter_context(replacing(directory / WEIGHTS))
-        planned = stack.enter_context(replacing(directory / PLAN))
-        planned.write_text(plan.to_json(), encoding="utf-8")
-        try:
+        hashes = {}
+        contents = {PLAN: plan.to_json().encode(), WEIGHTS: serialised(state)}
+        if buffers:
+            contents[BUFFERS] = serialised(buffers)
+        for name, content in contents.items():
+            temporary = stack.enter_context(replacing(directory / name))
             # Through bytes: the library's own files come without the user's permission mask.
-            weights.write_bytes(safetensors.torch.save(_untied(small), {"format": "pt"}))
-        except (SafetensorError, RuntimeError, ValueError) as error:
-            raise InputError(f"can't write {directory / WEIGHTS}: {_one_line(error)}") from error
-        description = {
-            "schema": ARTIFACT_SCHEMA,
-            "factory": factory,
-            "classes": classes,
-            "inputs": [
-                {"shape": list(x.shape), "dtype": str(x.dtype).removeprefix("torch.")}
-                for x in inputs
-            ],
-            "sha256": {PLAN: sha256_of(planned), WEIGHTS: sha256_of(weights)},
-            "versions": versions(),
-        }
-        described.write_text(json.dumps(description, indent=1), encoding="utf-8")
+            temporary.write_bytes(content)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+        description = Description(
+            factory=factory,
+            classes=classes,
+            inputs=tuple(
+                InputSpec(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in inputs
+            ),
+            sha256=hashes,
+            complex=(*pairs, *buffer_pairs),
+        )
+        described.write_text(description.to_json(), encoding="utf-8")
+    if not buffers:
+        _remove(directory / BUFFERS)
+
+
+def _check_plan(small: nn.Module, plan: Plan) -> None:
+    """``InputError`` unless every pruned dimension has the size that the plan gives it."""
+    tensors = dict(
+        [
+            *small.named_parameters(remove_duplicate=False),
+            *small.named_buffers(remove_duplicate=False),
+        ]
+    )
+    for (name, dim), indices in plan.kept.items():
+        shape = tensors[name].shape if name in tensors else None
+        if shape is None or dim >= len(shape) or shape[dim] != len(indices):
+            found = "no such tensor" if shape is None else f"one of shape {list(shape)}"
+            raise InputError(
+                f"the plan is not that of the model: it keeps {len(indices)} of dimension {dim} "
+                f"of {name}, and the model has {found}"
+            )
 
 
 def _count_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int | None:
-    training = [module for module in model.modules() if module.training]
-    try:
-        with torch.no_grad():
-            output = model.eval()(*inputs)
-    finally:
-        for module in training:
-            module.training = True
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    output = forward(private_copy(model).eval(), tuple(x.to(device) for x in inputs))
     if isinstance(output, Tensor) and output.dim() == 2:
         return int(output.shape[1])
     return None
 
 
-def _untied(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with each tied tensor under one of its names only.
-
-    Loading finds the other names by the ties of the model that it loads into. The ties are not
-    written beside the weights: entries of a file's metadata come in no fixed order, and the
-    same model shall give the same bytes.
-    """
-    state: dict[str, Tensor] = {}
-    seen = set()
-    for name, tensor in model.state_dict().items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in seen:
-            continue
-        seen.add(place)
-        state[name] = tensor.contiguous()
-    return state
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"can't remove {path}: {error.strerror or error}") from error

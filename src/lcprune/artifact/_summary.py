@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lcprune._files import write_text
+from lcprune.artifact._finish import finish, read_final
 from lcprune.artifact._layout import SUMMARY
 from lcprune.errors import InputError
 
@@ -102,17 +102,13 @@ class Summary:
 
 def write_summary(directory: Path, summary: Summary) -> None:
     """Write ``summary.json`` whole; ``RunError`` where it can't be written."""
-    write_text(directory / SUMMARY, summary.to_json())
+    finish(directory, summary.to_json())
 
 
 def read_summary(directory: Path) -> Summary:
     """The summary in a run directory; ``InputError`` where there is none or it can't be read."""
-    path = directory / SUMMARY
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{directory} holds no finished run: {SUMMARY} can't be read") from error
+    text = read_final(directory)
     try:
         return Summary.from_json(text)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{directory / SUMMARY}: {error}") from error

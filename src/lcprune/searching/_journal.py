@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from lcprune.errors import RunError
 from lcprune.ranking import FloatArray
 from lcprune.searching._trial import Trial
 
-SCHEMA = 1
+SCHEMA = 2
+_UNCHECKED = 1
+"""The schema from before rows had checksums: read as it is, written to only once it has them."""
 _APPLICATION = 0x6C637072  # "lcpr": marks an SQLite file as ours
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -30,9 +33,12 @@ CREATE TABLE trials (
     digest TEXT NOT NULL,
     cost TEXT NOT NULL,
     timing TEXT NOT NULL,
-    same_as INTEGER
+    same_as INTEGER,
+    checksum TEXT NOT NULL
 );
 """
+_COLUMNS = "number, latent, origin, parent, loss, digest, cost, timing, same_as"
+_META = ("identity", "saliency", "total")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,8 @@ class Journal:
                 if _is_empty(self._connection):
                     self._begin(identity, saliency, total)
                 self.record = _read(self._connection, path)
+                if _pragma(self._connection, "user_version") == _UNCHECKED:
+                    self._upgrade()
         except BaseException:
             self._connection.close()
             raise
@@ -93,7 +101,10 @@ class Journal:
     def extend(self, total: int) -> None:
         """Note that another number of trials is asked for."""
         with _one_line(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE meta SET value = ? WHERE key = 'total'", (total,))
+            self._check_meta()
+            self._connection.execute("COMMIT")
 
     def commit(self, trial: Trial) -> None:
         """Write a trial; when this returns it is on disk."""
@@ -102,7 +113,7 @@ class Journal:
             json.dumps(trial.latent),
             trial.origin,
             trial.parent,
-            trial.loss,
+            float(trial.loss),
             trial.digest,
             json.dumps(dict(trial.cost)),
             json.dumps(dict(trial.timing)),
@@ -110,7 +121,9 @@ class Journal:
         )
         with _one_line(self._path):
             try:
-                self._connection.execute("INSERT INTO trials VALUES (?,?,?,?,?,?,?,?,?)", row)
+                self._connection.execute(
+                    "INSERT INTO trials VALUES (?,?,?,?,?,?,?,?,?,?)", (*row, _checksum(row))
+                )
             except sqlite3.IntegrityError as error:
                 raise RunError(
                     f"journal {self._path} has trial {trial.number} already:"
@@ -130,7 +143,25 @@ class Journal:
         for statement in _TABLES.split(";"):
             self._connection.execute(statement)
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        self._check_meta()
         self._connection.execute("COMMIT")
+
+    def _check_meta(self) -> None:
+        """Write the checksum of what is not a trial."""
+        meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+        row = ("checksum", _checksum(meta[key] for key in _META))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+
+    def _upgrade(self) -> None:
+        """Give checksums to the rows of a journal from before there were any."""
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        run("ALTER TABLE trials ADD COLUMN checksum TEXT")
+        for row in run(f"SELECT {_COLUMNS} FROM trials").fetchall():
+            run("UPDATE trials SET checksum = ? WHERE number = ?", (_checksum(row), row[0]))
+        self._check_meta()
+        run(f"PRAGMA user_version = {SCHEMA}")
+        run("COMMIT")
 
 
 def read_journal(path: Path) -> JournalRecord:
@@ -155,25 +186,44 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
     if _pragma(connection, "application_id") != _APPLICATION:
         raise RunError(f"{path} is not a journal of lcprune, expected one or a new file")
     version = _pragma(connection, "user_version")
-    if version != SCHEMA:
+    if version not in (_UNCHECKED, SCHEMA):
         raise RunError(f"journal {path} has schema {version}, expected {SCHEMA}")
-    if _pragma(connection, "quick_check") != "ok":
-        raise RunError(f"journal {path} is damaged, expected a whole SQLite file")
     try:
+        if _pragma(connection, "quick_check") != "ok":
+            raise ValueError("expected a whole SQLite file")
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        rows = connection.execute("SELECT * FROM trials ORDER BY number").fetchall()
-        trials = tuple(_trial(row) for row in rows)
-        record = JournalRecord(
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM trials ORDER BY number").fetchall()
+        if version == SCHEMA:
+            found = connection.execute("SELECT checksum FROM trials ORDER BY number").fetchall()
+            _compare(meta["checksum"], _checksum(meta[key] for key in _META))
+            for row, (checksum,) in zip(rows, found, strict=True):
+                _compare(checksum, _checksum(row))
+        elif "checksum" in meta:
+            raise ValueError("expected no checksums")
+        if [row[0] for row in rows] != list(range(len(rows))):
+            raise ValueError(f"expected trials 0 … {len(rows) - 1}")
+        return JournalRecord(
             identity=json.loads(meta["identity"]),
             saliency=np.frombuffer(meta["saliency"], dtype="<f8").astype(np.float64),
-            trials=trials,
+            trials=tuple(_trial(row) for row in rows),
             total=int(meta["total"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"journal {path} is damaged: {type(error).__name__}: {error}") from error
-    if [trial.number for trial in trials] != list(range(len(trials))):
-        raise RunError(f"journal {path} is damaged: expected trials 0 … {len(trials) - 1}")
-    return record
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise RunError(
+            f"journal {path} is damaged: {why}; remove it to search from the start"
+        ) from error
+
+
+def _checksum(values: Iterable[Any]) -> str:
+    """Of what a row holds, in the types that SQLite gives back."""
+    plain = [value.hex() if isinstance(value, bytes) else value for value in values]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def _compare(stored: Any, expected: str) -> None:
+    if stored != expected:
+        raise ValueError("a checksum differs")
 
 
 def _trial(row: tuple[Any, ...]) -> Trial:
@@ -200,6 +250,10 @@ def _one_line(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if type(error) is sqlite3.DatabaseError:  # what SQLite says of a file's contents
+            raise RunError(
+                f"journal {path} is damaged ({error}): remove it to search from the start"
+            ) from error
         raise RunError(
             f"journal {path} can't be used ({error}), expected one that lcprune wrote, or a"
             " path that can be written"

@@ -1,0 +1,120 @@
+"""What ``artifact.json`` says about a saved network, and whether its files are those."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lcprune._files import read_whole
+from lcprune.artifact._checked import checked_json, read_checked
+from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
+from lcprune.artifact._versions import versions
+from lcprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape, batch first, and type of one example input."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """The contents of ``artifact.json``.
+
+    ``factory`` and ``classes`` build the unpruned network. ``sha256`` is the hash of each file
+    by name. ``complex`` names the tensors that are stored as pairs of real numbers.
+    """
+
+    factory: str | None
+    classes: int | None
+    inputs: tuple[InputSpec, ...]
+    sha256: Mapping[str, str]
+    complex: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    def to_json(self) -> str:
+        """The description as JSON text with a checksum of itself."""
+        return checked_json(asdict(self))
+
+
+def read_artifact(directory: Path) -> Description:
+    """The description in a directory, and every file's hash checked; ``InputError`` if amiss."""
+    description = read_description(directory)
+    for name in description.sha256:
+        read_file(directory, name, description)
+    return description
+
+
+def read_description(directory: Path) -> Description:
+    """What ``artifact.json`` says, each field checked; ``InputError`` where it can't be used."""
+    path = directory / ARTIFACT
+    if not path.exists():
+        raise InputError(f"{directory} holds no saved model: {ARTIFACT} is missing")
+    raw = read_checked(path)
+    hashes = _texts(path, raw, "sha256")
+    if not {PLAN, WEIGHTS} <= hashes.keys() <= {PLAN, WEIGHTS, BUFFERS}:
+        raise _unexpected(path, "sha256", raw["sha256"], f"hashes of {PLAN} and {WEIGHTS}")
+    factory, classes = raw.get("factory"), raw.get("classes")
+    if not (factory is None or isinstance(factory, str)):
+        raise _unexpected(path, "factory", factory, "a name or null")
+    if not (classes is None or _is_count(classes)):
+        raise _unexpected(path, "classes", classes, "a positive number or null")
+    names = raw.get("complex", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise _unexpected(path, "complex", names, "a list of names")
+    return Description(
+        factory=factory,
+        classes=classes,
+        inputs=_inputs(path, raw.get("inputs")),
+        sha256=hashes,
+        complex=tuple(names),
+        versions=_texts(path, raw, "versions"),
+    )
+
+
+def read_file(directory: Path, name: str, description: Description) -> bytes:
+    """The bytes of a file whose hash is that in the description, else ``InputError``.
+
+    The bytes that are checked are those that are returned: a file that is replaced meanwhile is
+    either the old one or does not fit.
+    """
+    if not (directory / name).exists():
+        raise InputError(f"{directory} is not complete: {name} is missing")
+    content = read_whole(directory / name)
+    if hashlib.sha256(content).hexdigest() != description.sha256.get(name):
+        raise InputError(f"{directory / name} is not the file that was saved: its hash differs")
+    return content
+
+
+def _inputs(path: Path, raw: Any) -> tuple[InputSpec, ...]:
+    found = []
+    for entry in raw if isinstance(raw, list) else [raw]:
+        shape, dtype = (
+            (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
+        )
+        if not (isinstance(shape, list) and all(map(_is_count, shape)) and isinstance(dtype, str)):
+            raise _unexpected(path, "inputs", entry, "a shape and a dtype each")
+        found.append(InputSpec(tuple(shape), dtype))
+    return tuple(found)
+
+
+def _texts(path: Path, raw: dict[str, Any], key: str) -> dict[str, str]:
+    value = raw.get(key)
+    if not (isinstance(value, dict) and all(isinstance(text, str) for text in value.values())):
+        raise _unexpected(path, key, value, "a text for each name")
+    return value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value < 2**31
+
+
+def _unexpected(path: Path, key: str, value: Any, expected: str) -> InputError:
+    text = " ".join(repr(value).split())[:80]
+    return InputError(f"{path}: {key} is {text}, expected {expected}")

@@ -1,0 +1,137 @@
+"""The tensors of a model as they are stored, and back into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lcprune.errors import InputError, WeightsError
+
+
+def saved_state(model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What to store of a model's state, and the names of complex tensors among it.
+
+    A tied tensor is there under the first of its names. Loading finds the others by the ties of
+    the model that it loads into: they are not written beside the weights, since entries of a
+    file's metadata come in no fixed order, and the same model shall give the same bytes.
+    ``InputError`` where the state holds something that is not a dense tensor.
+    """
+    found: dict[str, Tensor] = {}
+    for names in _by_tensor(model.state_dict(keep_vars=True)):
+        found |= names
+    return _stored(found)
+
+
+def unsaved_buffers(model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The same for buffers with ``persistent=False``, which a state does not hold."""
+    state = model.state_dict(keep_vars=True)
+    return _stored({n: b for n, b in model.named_buffers() if n not in state})
+
+
+def serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes of a safetensors file."""
+    try:
+        return safetensors.torch.save(dict(tensors), {"format": "pt"})
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"the tensors can't be saved: {_one_line(error)}") from error
+
+
+def read_tensors(content: bytes, path: object, pairs: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file; ``WeightsError`` where they are none."""
+    try:
+        found = safetensors.torch.load(content)
+        return {
+            name: torch.view_as_complex(value) if name in pairs else value
+            for name, value in found.items()
+        }
+    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is not a safetensors file: {_one_line(error)}") from error
+
+
+def load_state(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> None:
+    """Copy tensors into a model, which takes their precision and must have exactly those.
+
+    ``WeightsError`` with the name of the first tensor that is missing, unexpected, of another
+    shape, or tied in the model and not in the file, or the other way round.
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in saved.items():
+        own = state.get(name)
+        if not isinstance(own, Tensor):
+            raise WeightsError(f"{path} holds {name}, which the model does not have")
+        if tensor.shape != own.shape:
+            raise WeightsError(
+                f"{name} in {path} is of shape {list(tensor.shape)}, "
+                f"the model expects {list(own.shape)}"
+            )
+    whole = dict(saved)
+    for names in _by_tensor(state):
+        (first,) = names
+        tied = [name for name, tensor in state.items() if tensor is names[first]]
+        given = [name for name in tied if name in saved]
+        if not given:
+            raise WeightsError(f"{path} lacks {first}, which the model has")
+        if len(given) > 1:
+            raise WeightsError(
+                f"{path} holds {given[0]} and {given[1]} apart, which are one tensor in the model"
+            )
+        whole |= dict.fromkeys(tied, saved[given[0]])
+        names[first].data = names[first].data.to(saved[given[0]].dtype)
+    try:
+        model.load_state_dict(whole, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit the model: {_one_line(error)}") from error
+
+
+def load_buffers(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> None:
+    """Set buffers that are not part of a model's state, in any shape, also where there are none.
+
+    Buffers that are one tensor in the model stay one.
+    """
+    own = dict(model.named_buffers(remove_duplicate=False))
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in saved.items():
+        module_name, _, leaf = name.rpartition(".")
+        try:
+            module = model.get_submodule(module_name)
+            if name in state or (leaf not in module._buffers and hasattr(module, leaf)):
+                raise AttributeError(name)
+        except AttributeError as error:
+            raise WeightsError(f"{path} holds {name}, which is no such buffer here") from error
+        same = [key for key, buffer in own.items() if buffer is own.get(name)] or [name]
+        for key in same:
+            place, _, last = key.rpartition(".")
+            model.get_submodule(place).register_buffer(last, tensor, persistent=False)
+
+
+def _by_tensor(state: Mapping[str, object]) -> list[dict[str, Tensor]]:
+    """Each tensor of a state once, under the first of its names."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name} in the model's state is no tensor, so it can't be saved")
+        found.setdefault(id(tensor), {name: tensor})
+    return list(found.values())
+
+
+def _stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Copies on the CPU that share no memory, complex ones as pairs of real numbers."""
+    stored: dict[str, Tensor] = {}
+    pairs = []
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise InputError(f"{name} is no dense tensor with values, so it can't be saved")
+        value = tensor.detach().resolve_conj().resolve_neg().cpu()
+        if value.is_complex():
+            pairs.append(name)
+            value = torch.view_as_real(value)
+        stored[name] = value.clone(memory_format=torch.contiguous_format)
+    return stored, tuple(pairs)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
