@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.trees import picture, write_tree
-from lcprune.data import Data, load_data
+from lcprune.data import Data, ImageFiles, Images, load_data
 from lcprune.errors import DataError
 
 
@@ -166,12 +166,15 @@ def test_unknown_names(spec: str, hint: str) -> None:
     assert hint in error_of(spec)
 
 
-def test_too_many_pixels_are_refused_before_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lcprune.data._decode.MAX_BYTES", 6 * 32 * 32 * 3 - 1)
+def test_many_small_images_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path)
-    assert "shrink the images" in error_of(f"imagefolder:{tmp_path}")
+    held = load_data(f"imagefolder:{tmp_path}")
+    monkeypatch.setattr("lcprune.data._standard.MEMORY_BYTES", 6 * 32 * 32 * 3 - 1)
+    streamed = load_data(f"imagefolder:{tmp_path}")
+    assert isinstance(held.train, Images)
+    assert isinstance(streamed.train, ImageFiles)
+    assert torch.equal(streamed.train.in_memory().pixels, held.train.pixels)
+    assert streamed.augmentation == held.augmentation
 
 
 def test_a_factory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its official binary layout."""
+"""CIFAR-10 and CIFAR-100 in their official binary layouts (Krizhevsky, 2009)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from lcprune.data._values import IMAGENET_MEAN, IMAGENET_STD, Data, Images
 from lcprune.errors import DataError
 
-RECORD = 1 + 3 * 32 * 32
-"""Bytes of an image: its label, then the red, green and blue planes."""
+PIXELS = 3 * 32 * 32
+"""Bytes of an image after its labels: the red, green and blue planes."""
 
-TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-TEST_FILE = "test_batch.bin"
-CLASSES = (
+CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10_TEST = "test_batch.bin"
+CIFAR10_CLASSES = (
     "airplane",
     "automobile",
     "bird",
@@ -27,37 +27,73 @@ CLASSES = (
     "ship",
     "truck",
 )
+CIFAR100_TRAIN, CIFAR100_TEST, CIFAR100_NAMES = "train.bin", "test.bin", "fine_label_names.txt"
 
 
 def cifar10_binary(folder: Path) -> Data:
-    """Load ``data_batch_1.bin`` to ``_5`` and ``test_batch.bin`` (Krizhevsky, 2009).
+    """Load ``data_batch_1.bin`` to ``_5`` and ``test_batch.bin``: a label, then the pixels.
 
     ``DataError`` names the first file that is missing or damaged.
     """
-    return Data(
-        train=_images([folder / name for name in TRAIN_FILES]),
-        test=_images([folder / TEST_FILE]),
-        classes=CLASSES,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        input_shape=(3, 32, 32),
-        name="cifar10",
+    return _data(
+        "cifar10",
+        [folder / name for name in CIFAR10_TRAIN],
+        folder / CIFAR10_TEST,
+        CIFAR10_CLASSES,
+        labels=1,
     )
 
 
-def _images(files: list[Path]) -> Images:
-    records = torch.from_numpy(np.concatenate([_records(file) for file in files]))
-    return Images(records[:, 1:].reshape(-1, 3, 32, 32).contiguous(), records[:, 0].to(torch.int64))
+def cifar100_binary(folder: Path) -> Data:
+    """Load ``train.bin`` and ``test.bin``: a coarse label, a fine one, then the pixels.
+
+    The fine labels are the classes; their names are in ``fine_label_names.txt``. ``DataError``
+    names the first file that is missing or damaged.
+    """
+    names = folder / CIFAR100_NAMES
+    try:
+        classes = tuple(names.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise DataError(f"{names}: can't be read: {reason}") from error
+    if len(set(classes)) != 100:
+        raise DataError(f"{names}: expected 100 different names, got {len(set(classes))}")
+    train, test = folder / CIFAR100_TRAIN, folder / CIFAR100_TEST
+    return _data("cifar100", [train], test, classes, labels=2)
 
 
-def _records(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def _data(name: str, train: list[Path], test: Path, classes: tuple[str, ...], labels: int) -> Data:
+    return Data(
+        train=_images(train, classes, labels),
+        test=_images([test], classes, labels),
+        classes=classes,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_shape=(3, 32, 32),
+        name=name,
+    )
+
+
+def _images(files: list[Path], classes: tuple[str, ...], labels: int) -> Images:
+    records = torch.from_numpy(
+        np.concatenate([_records(file, len(classes), labels) for file in files])
+    )
+    pixels = records[:, labels:].reshape(-1, 3, 32, 32).contiguous()
+    return Images(pixels, records[:, labels - 1].to(torch.int64))
+
+
+def _records(
+    file: Path, classes: int, labels: int
+) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    length = labels + PIXELS
     try:
         raw = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{file}: can't be read: {error.strerror}") from error
-    if raw.size == 0 or raw.size % RECORD:
-        raise DataError(f"{file}: {raw.size} bytes, expected a multiple of {RECORD}")
-    records = raw.reshape(-1, RECORD)
-    if int(records[:, 0].max()) >= len(CLASSES):
-        raise DataError(f"{file}: label {int(records[:, 0].max())}, expected 0 to 9")
+    if raw.size == 0 or raw.size % length:
+        raise DataError(f"{file}: {raw.size} bytes, expected a multiple of {length}")
+    records = raw.reshape(-1, length)
+    highest = int(records[:, labels - 1].max())
+    if highest >= classes:
+        raise DataError(f"{file}: label {highest}, expected 0 to {classes - 1}")
     return records

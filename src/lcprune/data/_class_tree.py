@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from lcprune.data._file_names import FileNames
 from lcprune.errors import DataError
 
 SUFFIXES = frozenset(
@@ -12,13 +17,13 @@ SUFFIXES = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassTree:
-    """The image files of one split, sorted by class and name, and the class of each."""
+    """The image files of one split, sorted by class and name; ``labels`` is int64 (N,)."""
 
     classes: tuple[str, ...]
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
+    files: FileNames
+    labels: Tensor
 
 
 def class_tree(folder: Path, classes: tuple[str, ...] | None = None) -> ClassTree:
@@ -28,19 +33,31 @@ def class_tree(folder: Path, classes: tuple[str, ...] | None = None) -> ClassTre
     read, one class only, or a class without images.
     """
     try:
-        found = tuple(sorted(p.name for p in folder.iterdir() if _is_class(p)))
+        found = tuple(sorted(p.name for p in folder.iterdir() if is_class(p)))
         _check_classes(folder, found, classes)
-        files: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(found):
-            members = sorted(p for p in (folder / name).iterdir() if _is_image(p))
+        names: list[str] = []
+        counts: list[int] = []
+        for name in found:
+            # Of a million files the names alone are enough.
+            members = sorted(n for n in os.listdir(folder / name) if is_image(Path(n)))  # noqa: PTH208
             if not members:
                 raise DataError(f"{folder / name}: no images in this class folder")
-            files += members
-            labels += [label] * len(members)
+            names += [f"{name}/{member}" for member in members]
+            counts.append(len(members))
     except OSError as error:
         raise DataError(f"{folder}: can't be read: {error.strerror}") from error
-    return ClassTree(found, tuple(files), tuple(labels))
+    labels = torch.repeat_interleave(torch.arange(len(found)), torch.tensor(counts))
+    return ClassTree(found, FileNames(folder, names), labels)
+
+
+def is_class(path: Path) -> bool:
+    """Whether this is a folder that is not hidden."""
+    return not path.name.startswith(".") and path.is_dir()
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _check_classes(folder: Path, found: tuple[str, ...], expected: tuple[str, ...] | None) -> None:
@@ -54,11 +71,3 @@ def _check_classes(folder: Path, found: tuple[str, ...], expected: tuple[str, ..
     if len(found) < 2:
         what = "none" if not found else f"{found[0]!r} only"
         raise DataError(f"{folder}: expected a folder for each of at least two classes, got {what}")
-
-
-def _is_class(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir()
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -13,54 +13,45 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lcprune.data._geometry import Size, central, cover
+from lcprune.data._open import as_rgb, opened
 from lcprune.errors import DataError
-
-Size = tuple[int, int]
-"""Width and height."""
 
 THREADS = 4
 CHUNK = 256
-MAX_BYTES = 8 * 2**30
 
 T = TypeVar("T")
 
 
 def decode(files: Sequence[Path], size: Size, *, resize: bool) -> Tensor:
-    """Decode images as RGB into uint8 (N, 3, H, W).
+    """Decode images as RGB into uint8 (N, 3, H, W); ``size`` is (H, W).
 
     With ``resize`` an image of another size is scaled until it covers ``size`` and cut to its
     centre. ``DataError`` names the first file that is damaged or, without ``resize``, of another
-    size, and is raised where all of them would take more than ``MAX_BYTES``.
+    size.
     """
-    width, height = size
-    needed = len(files) * width * height * 3
-    if needed > MAX_BYTES:
-        raise DataError(
-            f"{files[0].parent.parent}: {len(files)} images of {width}x{height} take "
-            f"{needed / 2**30:.1f} GiB in memory, expected at most {MAX_BYTES / 2**30:.0f}: "
-            "shrink the images"
-        )
+    height, width = size
     output = np.empty((len(files), height, width, 3), dtype=np.uint8)
 
     def read(index: int, image: Image.Image) -> None:
-        if image.size != size:
+        if (image.height, image.width) != size:
             if not resize:
                 raise DataError(
                     f"{files[index]}: expected {width}x{height} pixels, "
                     f"got {image.width}x{image.height}"
                 )
-            image = _cover(image.convert("RGB"), size)
-        output[index] = np.asarray(image.convert("RGB"))
+            image = _fit(as_rgb(image), size)
+        output[index] = np.asarray(as_rgb(image))
 
     _each(files, read)
     return torch.from_numpy(output).permute(0, 3, 1, 2).contiguous()
 
 
 def common_size(files: Sequence[Path]) -> Size:
-    """The most frequent width and height, read from the files' headers alone."""
-    sizes = _each(files, lambda _, image: image.size)
+    """The most frequent height and width, read from the files' headers alone."""
+    sizes = _each(files, lambda _, image: (image.height, image.width))
     counts = Counter(sizes)
-    return max(counts, key=lambda size: (counts[size], size))
+    return max(counts, key=lambda size: (counts[size], size[::-1]))
 
 
 def _each(files: Sequence[Path], work: Callable[[int, Image.Image], T]) -> list[T]:
@@ -68,12 +59,8 @@ def _each(files: Sequence[Path], work: Callable[[int, Image.Image], T]) -> list[
         return [one(index) for index in range(start, min(start + CHUNK, len(files)))]
 
     def one(index: int) -> T:
-        try:
-            with Image.open(files[index]) as image:
-                return work(index, image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{files[index]}: can't be read as an image: {reason}") from error
+        with opened(files[index]) as image:
+            return work(index, image)
 
     with ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -84,10 +71,10 @@ def _each(files: Sequence[Path], work: Callable[[int, Image.Image], T]) -> list[
     return [value for values in blocks for value in values]
 
 
-def _cover(image: Image.Image, size: Size) -> Image.Image:
-    scale = max(size[0] / image.width, size[1] / image.height)
-    width = max(size[0], round(image.width * scale))
-    height = max(size[1], round(image.height * scale))
+def _fit(image: Image.Image, size: Size) -> Image.Image:
+    top, left, height, width = central((image.height, image.width), size)
+    image = image.crop((left, top, left + width, top + height))
+    height, width = cover((height, width), size)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    return scaled.crop((left, top, left + size[0], top + size[1]))
+    left, top = (width - size[1]) // 2, (height - size[0]) // 2
+    return scaled.crop((left, top, left + size[1], top + size[0]))

@@ -13,28 +13,44 @@ from lcprune.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class SearchSplit:
-    """Disjoint indices into the training images, int64, ascending."""
+    """Indices into the training images, int64, ascending: disjoint.
+
+    Those to validate on are into the images held out, where there are any.
+    """
 
     recalibrate: Tensor
     validate: Tensor
 
 
-def search_split(count: int, recalibrate: int, validate: int, seed: int) -> SearchSplit:
+def search_split(
+    count: int, recalibrate: int, validate: int, seed: int, *, held: int = 0
+) -> SearchSplit:
     """Draw disjoint sets for recalibration and for validation out of ``count`` images.
 
-    Where there are not enough, both shrink in proportion, to at least one image each.
+    Where there are not enough, both shrink in proportion, to at least one image each. With
+    ``held`` images that nothing is trained on, the set for validation is drawn out of those.
     ``DataError`` for fewer than two images or a wish below one.
     """
     if recalibrate < 1 or validate < 1:
         raise DataError(f"expected at least one image a set, got {recalibrate} and {validate}")
     if count < 2:
         raise DataError(f"expected at least two training images, got {count}")
+    generator = np.random.default_rng(seed)
+    if held:
+        return SearchSplit(
+            recalibrate=_drawn(generator.permutation(count)[:recalibrate]),
+            validate=_drawn(generator.permutation(held)[:validate]),
+        )
     wanted = recalibrate + validate
     if wanted > count:
         recalibrate = min(max(1, count * recalibrate // wanted), count - 1)
         validate = count - recalibrate
-    order = np.random.default_rng(seed).permutation(count)
+    order = generator.permutation(count)
     return SearchSplit(
-        recalibrate=torch.from_numpy(np.sort(order[:recalibrate])),
-        validate=torch.from_numpy(np.sort(order[recalibrate : recalibrate + validate])),
+        recalibrate=_drawn(order[:recalibrate]),
+        validate=_drawn(order[recalibrate : recalibrate + validate]),
     )
+
+
+def _drawn(indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Tensor:
+    return torch.from_numpy(np.sort(indices))

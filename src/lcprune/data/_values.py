@@ -98,10 +98,21 @@ class Images:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training may do to an image: shift by up to ``crop`` pixels, mirror."""
+    """What training may do to an image: shift by up to ``crop`` pixels, mirror with ``flip``.
+
+    With ``area``, the least and the largest share, a random part of the image is scaled to its
+    full size instead of a shift.
+    """
 
     crop: int = 4
     flip: bool = True
+    area: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise DataError(f"expected a shift of at least 0 pixels, got {self.crop}")
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise DataError(f"area: expected two shares in 0..1, the least first, got {self.area}")
 
 
 @dataclass(frozen=True, eq=False)
