@@ -25,7 +25,7 @@ from lcprune.artifact import (
     run_state,
     update_run,
 )
-from lcprune.cli import PruneConfig, _app, _stages, main, prune_job, resolve
+from lcprune.cli import PruneConfig, _app, _stages, _train, main, prune_job, resolve
 from lcprune.searching import read_journal
 
 from .conftest import Prune
@@ -146,7 +146,7 @@ def test_an_unfinished_run_is_not_overwritten(
     [
         ({"seed": 3}, "seed"),
         ({"budget": ["macs=40%"]}, "budget"),
-        ({"trials": 9, "seed": 2}, "trials"),
+        ({"trials": 9, "seed": 2}, "seed"),
     ],
 )
 def test_a_resume_with_other_options_is_refused(
@@ -226,7 +226,7 @@ def test_the_precision_chosen_once_holds(
     (out / JOURNAL).unlink()
     (out / CHECKPOINT).unlink()
     monkeypatch.setattr(_stages, "choose_precision", None)
-    monkeypatch.setattr(_stages, "choose_training_precision", None)
+    monkeypatch.setattr(_train, "choose_training_precision", None)
     assert main(["prune", "--out", str(out), "--resume"]) == 0
     assert {key: read_run(out).state[key] for key in chosen} == chosen
     assert json.loads((out / SUMMARY).read_text())["dtype_search"] == "float32"

@@ -11,27 +11,64 @@ import typer
 from rich.console import Console
 from rich.tree import Tree
 
-from lcprune.artifact import RunState, Summary, read_run, resume_line, run_state
-from lcprune.cli._config import resolve
+from lcprune.artifact import RunState, read_run, resume_line, run_state
+from lcprune.cli._config import Options, PruneConfig, TrainConfig
 from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
 from lcprune.cli._evaluate import evaluate_saved
 from lcprune.cli._inspect import Choice, inspect_model, read_shape
-from lcprune.cli._job import prune_job
+from lcprune.cli._job import check_command, prune_job
 from lcprune.cli._options import (
+    BaseEpochs,
+    BaseLearningRate,
+    BaseWeights,
+    BatchSize,
+    Budgets,
+    Clip,
+    Compensation,
+    ConfigFile,
+    Criterion,
+    Crop,
+    DataName,
+    Device,
+    Distill,
+    DistillWeight,
+    Ema,
+    Epochs,
+    FinetuneEpochs,
+    FitnessImages,
+    Flip,
     Force,
+    HoldOut,
+    LabelSmoothing,
     Layer,
+    LearningRate,
     MinKeep,
+    Mixup,
+    Model,
+    NewHead,
     Only,
     Out,
+    RecalibrateImages,
+    Reduction,
     Resume,
     RoundTo,
+    ScheduleName,
+    SearchDtype,
+    Seed,
     Skip,
     SkipTypes,
+    Strategy,
+    Temperature,
+    TrainDtype,
+    Trials,
     TrustFactory,
-    default,
+    WeightDecay,
+    Weights,
 )
 from lcprune.cli._progress import OnConsole
-from lcprune.cli._table import result_table
+from lcprune.cli._resolve import resolve_as
+from lcprune.cli._table import result_table, training_table
+from lcprune.cli._train_job import train_job
 from lcprune.errors import InputError, LcpruneError
 
 app = typer.Typer(
@@ -62,156 +99,84 @@ def demo(
 @app.command()
 def prune(
     out: Out,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="cifar_resnet56, torchvision/NAME, timm/NAME, file.py:factory or module:factory."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, cifar10:ROOT, imagefolder:ROOT or file.py:factory."),
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(help="An upper bound, such as macs=50% or params=1M; may be repeated."),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="A file, 'default' or 'random'.", show_default=default("weights")),
-    ] = None,
-    criterion: Annotated[
-        str | None,
-        typer.Option(
-            help="l1, l2, l2_squared, taylor, bn_scale or random.",
-            show_default=default("criterion"),
-        ),
-    ] = None,
-    reduction: Annotated[
-        str | None,
-        typer.Option(
-            help="Over coupled layers: sum, mean or max.", show_default=default("reduction")
-        ),
-    ] = None,
-    compensation: Annotated[
-        str | None,
-        typer.Option(
-            help="What the search learns: additive, affine, or a control: none, uniform.",
-            show_default=default("compensation"),
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="evolution or random.", show_default=default("strategy"))
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(help="Candidates that the search tries.", show_default=default("trials")),
-    ] = None,
+    model: Model = None,
+    data: DataName = None,
+    budget: Budgets = None,
+    weights: Weights = None,
+    criterion: Criterion = None,
+    reduction: Reduction = None,
+    compensation: Compensation = None,
+    strategy: Strategy = None,
+    trials: Trials = None,
     only: Only = None,
     skip: Skip = None,
     skip_types: SkipTypes = None,
     min_keep: MinKeep = None,
     round_to: RoundTo = None,
-    recalibrate_images: Annotated[
-        int | None,
-        typer.Option(
-            help="Training images that BatchNorm statistics come from.",
-            show_default=default("recalibrate_images"),
-        ),
-    ] = None,
-    fitness_images: Annotated[
-        int | None,
-        typer.Option(
-            help="Training images that candidates are judged on.",
-            show_default=default("fitness_images"),
-        ),
-    ] = None,
-    search_dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, or auto: what is faster here.",
-            show_default=default("search_dtype"),
-        ),
-    ] = None,
-    finetune_epochs: Annotated[
-        int | None,
-        typer.Option(help="Epochs after the cut.", show_default=default("finetune_epochs")),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Highest learning rate.", show_default=default("learning_rate")),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(help="L2 penalty of training.", show_default=default("weight_decay")),
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="cosine or one-cycle.", show_default=default("schedule"))
-    ] = None,
-    train_dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, or auto: what is faster here.",
-            show_default=default("train_dtype"),
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images per training step.", show_default=default("batch_size")),
-    ] = None,
-    distill: Annotated[
-        bool | None,
-        typer.Option(
-            "--distill/--no-distill",
-            help="Learn from the original network too.",
-            show_default=default("distill"),
-        ),
-    ] = None,
-    distill_weight: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the distillation in the loss.", show_default=default("distill_weight")
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Of the distillation.", show_default=default("temperature")),
-    ] = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(help="Largest shift in training, pixels.", show_default=default("crop")),
-    ] = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option(
-            "--flip/--no-flip",
-            help="Mirror images in training.",
-            show_default=default("flip"),
-        ),
-    ] = None,
-    base_epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Train the base network that long first.", show_default=default("base_epochs")
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of everything random.", show_default=default("seed"))
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda.", show_default=default("device"))
-    ] = None,
+    recalibrate_images: RecalibrateImages = None,
+    fitness_images: FitnessImages = None,
+    search_dtype: SearchDtype = None,
+    finetune_epochs: FinetuneEpochs = None,
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    schedule: ScheduleName = None,
+    train_dtype: TrainDtype = None,
+    batch_size: BatchSize = None,
+    label_smoothing: LabelSmoothing = None,
+    mixup: Mixup = None,
+    ema: Ema = None,
+    clip: Clip = None,
+    distill: Distill = None,
+    distill_weight: DistillWeight = None,
+    temperature: Temperature = None,
+    crop: Crop = None,
+    flip: Flip = None,
+    hold_out: HoldOut = None,
+    base_epochs: BaseEpochs = None,
+    seed: Seed = None,
+    device: Device = None,
     resume: Resume = False,
     force: Force = False,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with any of these options as keys.")
-    ] = None,
+    config: ConfigFile = None,
 ) -> int:
     """Prune MODEL to a budget, fine-tune it and save it to a directory."""
     given = dict(locals())  # exactly the parameters above, since nothing else is assigned yet
     for key in ("out", "resume", "force", "config"):
         del given[key]
     return _run("prune", given, config, {}, out, resume, force)
+
+
+@app.command()
+def train(
+    out: Out,
+    model: Model = None,
+    data: DataName = None,
+    weights: BaseWeights = None,
+    new_head: NewHead = None,
+    hold_out: HoldOut = None,
+    epochs: Epochs = None,
+    learning_rate: BaseLearningRate = None,
+    weight_decay: WeightDecay = None,
+    schedule: ScheduleName = None,
+    train_dtype: TrainDtype = None,
+    batch_size: BatchSize = None,
+    label_smoothing: LabelSmoothing = None,
+    mixup: Mixup = None,
+    ema: Ema = None,
+    clip: Clip = None,
+    crop: Crop = None,
+    flip: Flip = None,
+    seed: Seed = None,
+    device: Device = None,
+    resume: Resume = False,
+    force: Force = False,
+    config: ConfigFile = None,
+) -> int:
+    """Train MODEL, from random or given weights, and save it to a directory."""
+    given = dict(locals())  # as in prune
+    for key in ("out", "resume", "force", "config"):
+        del given[key]
+    return _run("train", given, config, {}, out, resume, force)
 
 
 @app.command()
@@ -275,19 +240,30 @@ def _run(
     force: bool,
 ) -> int:
     """Resolve the configuration, run the job, print its table; an interrupt ends in 130."""
+    kind: type[Options] = TrainConfig if command == "train" else PruneConfig
     if resume and run_state(out) in (RunState.UNFINISHED, RunState.FINISHED):
         # A run that goes on needs no option again; one that is given must agree.
-        defaults = dict(read_run(out).configuration)
+        record = read_run(out)
+        check_command(out, record, command)
+        defaults = dict(record.configuration)
+    config = resolve_as(kind, given, file=file, defaults=defaults)
+    # Progress is on stdout too: stderr is for what is not as expected, a line each.
+    reporter = OnConsole(_stdout(), Console(stderr=True))
     try:
-        config = resolve(given, file=file, defaults=defaults)
-        # Progress is on stdout too: stderr is for what is not as expected, a line each.
-        reporter = OnConsole(_stdout(), Console(stderr=True))
-        summary = prune_job(
-            config, out, command=command, resume=resume, force=force, reporter=reporter
-        )
+        if isinstance(config, TrainConfig):
+            trained = train_job(config, out, resume=resume, force=force, reporter=reporter)
+            table = training_table(trained)
+        else:
+            assert isinstance(config, PruneConfig)
+            pruned = prune_job(
+                config, out, command=command, resume=resume, force=force, reporter=reporter
+            )
+            table = result_table(pruned)
     except KeyboardInterrupt:
         return _interrupted(out)
-    _print_result(summary, out)
+    console = _stdout()
+    console.print(table)
+    console.print(f"saved to {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -298,12 +274,6 @@ def _interrupted(out: Path) -> int:
     else:
         print("interrupted; nothing was written", file=sys.stderr)
     return _INTERRUPTED
-
-
-def _print_result(summary: Summary, out: Path) -> None:
-    console = _stdout()
-    console.print(result_table(summary))
-    console.print(f"saved to {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> int:

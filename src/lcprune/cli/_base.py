@@ -11,7 +11,7 @@ from lcprune import artifact
 from lcprune.cli._config import PruneConfig
 from lcprune.cli._prepare import Inputs
 from lcprune.cli._progress import Reporter
-from lcprune.cli._train import train
+from lcprune.cli._train import FLOAT32, train, training_config
 from lcprune.models import load_weights
 
 
@@ -24,11 +24,11 @@ def trained_base(config: PruneConfig, out: Path, inputs: Inputs, reporter: Repor
             train(
                 model,
                 config,
-                inputs,
+                inputs.data,
                 "training",
-                epochs=config.base_epochs,
-                teacher=None,
+                training=training_config(config, config.base_epochs, FLOAT32),
                 checkpoint=out / artifact.BASE_CHECKPOINT,
+                device=inputs.device,
                 reporter=reporter,
             )
             with artifact.replacing(saved) as temporary:

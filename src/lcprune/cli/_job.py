@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunRecord, RunState, Summary
-from lcprune.cli._config import PruneConfig
+from lcprune.cli._config import Options, PruneConfig
 from lcprune.cli._prepare import prepare
 from lcprune.cli._progress import Reporter, Silent
 from lcprune.cli._stages import Stages
@@ -38,7 +38,7 @@ def prune_job(
     state = artifact.check_run(out, resume=resume, force=force)
     record: RunRecord | None = None
     if resume and state is not RunState.EMPTY:
-        record = _same_run(out, config)
+        record = same_run(out, command, config)
         if state is RunState.FINISHED:
             return artifact.read_summary(out)
     inputs = prepare(config)
@@ -53,11 +53,13 @@ def prune_job(
     return summary
 
 
-def _same_run(out: Path, config: PruneConfig) -> RunRecord:
+def same_run(out: Path, command: str, config: Options) -> RunRecord:
+    """The record of the run in ``out``; ``RunError`` where it is not the one that is asked for."""
     record = artifact.read_run(out)
+    check_command(out, record, command)
     asked = config.as_json()
     # A run from before there was an option had what is its default now.
-    stored = replace(record, configuration={**PruneConfig().as_json(), **record.configuration})
+    stored = replace(record, configuration={**type(config)().as_json(), **record.configuration})
     key = stored.first_difference(asked)
     if key is not None:
         raise RunError(
@@ -65,3 +67,12 @@ def _same_run(out: Path, config: PruneConfig) -> RunRecord:
             f"{stored.configuration.get(key)!r}, asked was {asked.get(key)!r}"
         )
     return record
+
+
+def check_command(out: Path, record: RunRecord, command: str) -> None:
+    """``RunError`` where another subcommand began the run in ``out``."""
+    if record.command != command:
+        raise RunError(
+            f"can't resume: {out} holds a run of {record.command}; to go on with it: "
+            f"{artifact.resume_line(out, record.command)}"
+        )

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune.cli._config import PruneConfig
+from lcprune.cli._config import Options, PruneConfig
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
-from lcprune.data import Data, SearchSplit, first_pixels, load_data, search_split
+from lcprune.data import (
+    Data,
+    ImageSet,
+    SearchSplit,
+    first_pixels,
+    hold_out,
+    load_data,
+    search_split,
+)
 from lcprune.errors import InputError, ModelError
 from lcprune.models import build, load_weights
 from lcprune.ranking import rank
@@ -24,15 +32,35 @@ from lcprune.training import check_logits as one_logit_per_class
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a run works with: ``model`` is the base network, on the CPU, in eval mode."""
+    """What a run works with: ``model`` is the base network, on the CPU, in eval mode.
+
+    ``data.train`` lacks the images that are ``held`` out.
+    """
 
     data: Data
+    held: ImageSet | None
     model: nn.Module
     graph: ChannelGraph
     budget: Budget
     split: SearchSplit
     example_input: Tensor
     device: torch.device
+
+    @property
+    def recalibration(self) -> ImageSet:
+        """What BatchNorm statistics and criteria are taken from."""
+        return self.data.train.subset(self.split.recalibrate)
+
+    @property
+    def validation(self) -> ImageSet:
+        """What the fitness of a candidate is measured on."""
+        return (self.data.train if self.held is None else self.held).subset(self.split.validate)
+
+
+def load(options: Options) -> tuple[Data, ImageSet | None]:
+    """The data set without the training images that are held out, and those."""
+    data = load_data(options.data)
+    return hold_out(data, options.hold_out) if options.hold_out else (data, None)
 
 
 def prepare(config: PruneConfig) -> Inputs:
@@ -45,7 +73,7 @@ def prepare(config: PruneConfig) -> Inputs:
         known = ", ".join(STRATEGIES)
         raise InputError(f"unknown strategy {config.strategy!r}, expected one of {known}")
     device = choose_device(config.device)
-    data = load_data(config.data)
+    data, held = load(config)
     model = build(
         config.model, classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
     )
@@ -54,7 +82,11 @@ def prepare(config: PruneConfig) -> Inputs:
     example_input = data.normalise(first_pixels(data.train, 1))
     check_logits(model, example_input, data)
     split = search_split(
-        len(data.train), config.recalibrate_images, config.fitness_images, config.seed
+        len(data.train),
+        config.recalibrate_images,
+        config.fitness_images,
+        config.seed,
+        held=0 if held is None else len(held),
     )
     graph = trace(
         model,
@@ -67,7 +99,7 @@ def prepare(config: PruneConfig) -> Inputs:
     if not graph.prunable:
         why = "; ".join(dict.fromkeys(entry.reason for entry in graph.untouched[:3]))
         raise ModelError(f"no channel of the model can be pruned ({why or 'it has no filters'})")
-    inputs = Inputs(data, model, graph, budget, split, example_input, device)
+    inputs = Inputs(data, held, model, graph, budget, split, example_input, device)
     # Criterion, compensation and budget are right if they give a plan.
     rank(
         graph,
@@ -84,8 +116,7 @@ def score(config: PruneConfig, inputs: Inputs) -> Saliency:
     """The saliency that ``config`` asks for, on images that the fitness doesn't see."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        chosen = inputs.data.train.subset(inputs.split.recalibrate)
-        for pixels, labels in chosen.batches(config.batch_size):
+        for pixels, labels in inputs.recalibration.batches(config.batch_size):
             yield inputs.data.normalise(pixels), labels
 
     return saliency(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +18,18 @@ from lcprune import artifact
 from lcprune.artifact import Latency, RunRecord, Summary
 from lcprune.cli._base import trained_base
 from lcprune.cli._config import PruneConfig
+from lcprune.cli._findings import Findings
 from lcprune.cli._measure import measure_latency
 from lcprune.cli._prepare import Inputs, score
 from lcprune.cli._progress import Reporter
 from lcprune.cli._summarise import Figures, summarise
-from lcprune.cli._train import FLOAT32, train
+from lcprune.cli._train import FLOAT32, train, training_config, training_precision
 from lcprune.data import first_pixels
-from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
 from lcprune.searching import SearchProgress, SearchResult, Trial, search
 from lcprune.slimming import slim, verify
-from lcprune.training import (
-    Dtype,
-    TrainingPrecision,
-    TrainingResult,
-    choose_training_precision,
-    evaluate_top1,
-    evaluation_batch,
-)
-
-Value = TypeVar("Value")
+from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch
 
 
 class Stages:
@@ -53,31 +45,31 @@ class Stages:
         self._config = config
         self._out = out
         self._inputs = inputs
-        self._record = record
+        self._findings = Findings(out, record)
         self._reporter = reporter
         self._device = inputs.device
 
     def run(self) -> Summary:
         """Go through all stages and save the network; the summary is not written yet."""
         base = trained_base(self._config, self._out, self._inputs, self._reporter)
-        self._know("data_sha256", self._inputs.data.fingerprint)
-        self._know("base_weights_sha256", state_sha256(base))
+        self._findings.same("data_sha256", self._inputs.data.fingerprint, "data")
+        weights = self._findings.same("base_weights_sha256", state_sha256(base), "weights")
         on_device = copy.deepcopy(base).to(self._device)
-        top1_before = self._once("top1_before", lambda: self._top1(on_device))
+        top1_before = self._findings.once("top1_before", lambda: self._top1(on_device))
         self._reporter.stage(f"base network: top-1 {top1_before:.2f} % on the test split")
         precision = self._precision(on_device)
-        result = self._search(on_device, precision)
+        result = self._search(on_device, precision, weights)
         small = slim(base, result.plan)
         error = verify(base, small, result.plan, self._inputs.example_input)
         self._reporter.stage(f"verified: within {error:.1e} of the masked original")
         small.to(self._device)
         recalibrate(small, self._recalibration_batches())
-        top1_pruned = self._once("top1_pruned", lambda: self._top1(small))
+        top1_pruned = self._findings.once("top1_pruned", lambda: self._top1(small))
         self._reporter.stage(f"pruned and recalibrated: top-1 {top1_pruned:.2f} %")
         trained = self._finetune(small, on_device, precision)
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
-        top1_after = self._once("top1_after", lambda: self._top1(small))
+        top1_after = self._findings.once("top1_after", lambda: self._top1(small))
         figures = Figures(
             top1_before=top1_before,
             top1_pruned=top1_pruned,
@@ -88,7 +80,7 @@ class Stages:
             trained=trained,
             latency_before=self._latency(on_device),
             latency_after=self._latency(small),
-            base_weights_sha256=self._record.state["base_weights_sha256"],
+            base_weights_sha256=weights,
         )
         summary = summarise(self._config, self._inputs, figures)
         artifact.save(
@@ -110,11 +102,11 @@ class Stages:
         def measured() -> dict[str, Any]:
             return asdict(choose_precision(model, self._first(self._batch)))
 
-        return Precision(**self._once("precision", measured))
+        return Precision(**self._findings.once("precision", measured))
 
-    def _search(self, model: nn.Module, precision: Precision) -> SearchResult:
+    def _search(self, model: nn.Module, precision: Precision, weights: str) -> SearchResult:
         config, inputs = self._config, self._inputs
-        validation = inputs.data.train.subset(inputs.split.validate).in_memory()
+        validation = inputs.validation.in_memory()
         images = inputs.data.normalise(validation.pixels).to(self._device)
         fitness = CrossEntropy(
             images, validation.labels.to(self._device), precision.batch, precision
@@ -122,7 +114,7 @@ class Stages:
         identity = {
             "model": config.model,
             "data": inputs.data.fingerprint,
-            "weights": self._record.state["base_weights_sha256"],
+            "weights": weights,
             "recalibrate": inputs.split.recalibrate.tolist(),
             "validate": inputs.split.validate.tolist(),
             "environment": {"device": str(self._device), "precision": asdict(precision)},
@@ -159,37 +151,32 @@ class Stages:
     def _finetune(
         self, small: nn.Module, teacher: nn.Module, precision: Precision
     ) -> TrainingResult:
+        config, data = self._config, self._inputs.data
+        trained_in = FLOAT32
+        if config.finetune_epochs:
+            first = partial(self._first, config.batch_size)
+            trained_in = training_precision(config, small, first, self._findings)
         return train(
             small,
-            self._config,
-            self._inputs,
+            config,
+            data,
             "fine-tuning",
-            epochs=self._config.finetune_epochs,
-            teacher=teacher if self._config.distill else None,
-            teacher_precision=precision,
-            precision=self._training_precision(small),
+            training=replace(
+                training_config(config, config.finetune_epochs, trained_in),
+                temperature=config.temperature,
+                alpha=config.distill_weight,
+                teacher_precision=precision,
+            ),
+            teacher=teacher if config.distill else None,
+            held=self._inputs.held,
             checkpoint=self._out / artifact.CHECKPOINT,
+            device=self._device,
             reporter=self._reporter,
         )
 
-    def _training_precision(self, model: nn.Module) -> TrainingPrecision:
-        """As for the search: what was once measured holds for the whole run."""
-        asked = self._config.train_dtype
-        if asked != "auto":
-            return TrainingPrecision(cast(Dtype, asked), channels_last=asked != "float32")
-        if not self._config.finetune_epochs:
-            return FLOAT32
-
-        def measured() -> dict[str, Any]:
-            batch = self._first(self._config.batch_size)
-            return asdict(choose_training_precision(model, batch))
-
-        return TrainingPrecision(**self._once("training_precision", measured))
-
     def _recalibration_batches(self) -> list[Tensor]:
         data = self._inputs.data
-        chosen = data.train.subset(self._inputs.split.recalibrate)
-        batches = chosen.batches(self._batch)
+        batches = self._inputs.recalibration.batches(self._batch)
         return [data.normalise(pixels).to(self._device) for pixels, _ in batches]
 
     def _first(self, count: int) -> Tensor:
@@ -207,19 +194,6 @@ class Stages:
 
     def _latency(self, model: nn.Module) -> Latency:
         return measure_latency(model, self._inputs.example_input.to(self._device))
-
-    def _once(self, key: str, find: Callable[[], Value]) -> Value:
-        """What ``find`` returns, by an earlier process or now."""
-        if key not in self._record.state:
-            self._record = artifact.update_run(self._out, self._record, **{key: find()})
-        value: Value = self._record.state[key]
-        return value
-
-    def _know(self, key: str, value: str) -> None:
-        """Keep a hash of what the run works on; ``RunError`` where a resumed run has another."""
-        if self._once(key, lambda: value) != value:
-            what = {"data_sha256": "data", "base_weights_sha256": "weights"}[key]
-            raise RunError(f"can't resume: the {what} are not those that the run began with")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from lcprune.artifact import Latency, Summary
+from lcprune.artifact import Latency, Summary, TrainSummary
 
 
 def result_table(summary: Summary) -> Table:
@@ -23,6 +23,22 @@ def result_table(summary: Summary) -> Table:
     first, last = summary.latency_ms_before, summary.latency_ms_after
     ratio = f"{last.value / first.value:.1%}" if first and last else ""
     table.add_row(_latency_name(first), _milliseconds(first), _milliseconds(last), ratio)
+    return table
+
+
+def training_table(summary: TrainSummary) -> Table:
+    """What a training came to."""
+    table = Table(title=f"{summary.model} on {summary.data}", title_justify="left")
+    table.add_column("")
+    table.add_column("after the last epoch", justify="right")
+    table.add_row("top-1 on the test split, %", _percent(summary.top1))
+    if summary.held_out_images:
+        name = f"top-1 of {summary.held_out_images} training images held out, %"
+        table.add_row(name, _percent(summary.top1_held_out))
+    table.add_row("loss in training", "–" if summary.loss is None else f"{summary.loss:.4f}")
+    macs = "–" if summary.macs is None else quantity(summary.macs)
+    table.add_row("MACs (multiply-adds)", macs)
+    table.add_row("parameters", quantity(summary.params))
     return table
 
 

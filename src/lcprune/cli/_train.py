@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._prepare import Inputs
+from lcprune.cli._config import Options
+from lcprune.cli._findings import Findings
 from lcprune.cli._progress import Reporter
-from lcprune.data import AugmentedBatches
-from lcprune.fitness import Precision
+from lcprune.data import Data, ImageSet, training_batches
 from lcprune.training import (
+    Dtype,
     EpochReport,
     Schedule,
     TrainingConfig,
     TrainingPrecision,
     TrainingResult,
+    choose_training_precision,
+    evaluation_batch,
     finetune,
 )
 
@@ -26,49 +31,85 @@ FLOAT32 = TrainingPrecision("float32", channels_last=True)
 
 def train(
     model: nn.Module,
-    config: PruneConfig,
-    inputs: Inputs,
+    options: Options,
+    data: Data,
     name: str,
     *,
-    epochs: int,
-    teacher: nn.Module | None,
-    teacher_precision: Precision | None = None,
-    precision: TrainingPrecision = FLOAT32,
+    training: TrainingConfig,
     checkpoint: Path,
+    device: torch.device,
     reporter: Reporter,
+    teacher: nn.Module | None = None,
+    held: ImageSet | None = None,
 ) -> TrainingResult:
-    """Train ``model`` in place on all training images, from its checkpoint if there is one."""
-    batches = AugmentedBatches(
-        inputs.data.train,
-        inputs.data,
-        config.batch_size,
-        crop=config.crop,
-        flip=config.flip,
-        seed=config.seed,
+    """Train ``model`` in place on the training images, from its checkpoint if there is one.
+
+    After each epoch the accuracy on the images ``held`` out is told.
+    """
+    batches = training_batches(
+        data.train,
+        data,
+        options.batch_size,
+        crop=options.crop,
+        flip=options.flip,
+        seed=options.seed,
     )
-    with reporter.progress(name, epochs) as advance:
+    with reporter.progress(name, training.epochs) as advance:
 
         def on_epoch(report: EpochReport) -> None:
-            advance(report.epoch, f"loss {report.loss:.4f}")
+            accuracy = report.val_accuracy
+            held_out = "" if accuracy is None else f"  held out: top-1 {accuracy:.2f} %"
+            advance(report.epoch, f"loss {report.loss:.4f}{held_out}")
 
         return finetune(
             model,
             batches,
+            None if held is None else ValidationBatches(held, data, evaluation_batch(held.shape)),
             teacher=teacher,
-            config=TrainingConfig(
-                epochs=epochs,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                schedule=cast(Schedule, config.schedule),
-                temperature=config.temperature,
-                alpha=config.distill_weight,
-                seed=config.seed,
-                dtype=precision.dtype,
-                channels_last=precision.channels_last,
-                teacher_precision=teacher_precision or Precision(),
-            ),
+            config=training,
             checkpoint=checkpoint,
             resume=checkpoint.exists(),
             on_epoch=on_epoch,
-            device=str(inputs.device),
+            device=str(device),
         )
+
+
+def training_config(options: Options, epochs: int, precision: TrainingPrecision) -> TrainingConfig:
+    """What ``options`` say of a training without a teacher."""
+    return TrainingConfig(
+        epochs=epochs,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        schedule=cast(Schedule, options.schedule),
+        clip=options.clip or None,
+        seed=options.seed,
+        dtype=precision.dtype,
+        channels_last=precision.channels_last,
+    )
+
+
+def training_precision(
+    options: Options, model: nn.Module, batch: Callable[[], Tensor], findings: Findings
+) -> TrainingPrecision:
+    """What ``options`` ask for, or what a measurement on a batch found; it holds for the run."""
+    asked = options.train_dtype
+    if asked != "auto":
+        return TrainingPrecision(cast(Dtype, asked), channels_last=asked != "float32")
+
+    def measured() -> dict[str, Any]:
+        return asdict(choose_training_precision(model, batch()))
+
+    return TrainingPrecision(**findings.once("training_precision", measured))
+
+
+class ValidationBatches:
+    """The images of a set in order, normalised, as often as they are asked for."""
+
+    def __init__(self, images: ImageSet, data: Data, batch: int) -> None:
+        self._images = images
+        self._data = data
+        self._batch = batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, labels in self._images.batches(self._batch):
+            yield self._data.normalise(pixels), labels

@@ -1,0 +1,163 @@
+"""The train command: what it writes, resumes, refuses, and what the result is good for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lcprune as lp
+from lcprune.cli import TrainConfig, main, resolve_as, train_job
+from lcprune.cli._progress import Advance, Silent
+from lcprune.errors import RunError
+
+OPTIONS: dict[str, Any] = {
+    "model": "digits_resnet",
+    "data": "digits",
+    "epochs": 3,
+    "train_dtype": "float32",
+    "batch_size": 64,
+    "hold_out": 10,
+    "seed": 3,
+}
+
+
+def config(**changes: Any) -> TrainConfig:
+    return resolve_as(TrainConfig, OPTIONS | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished training; only to be read."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    train_job(config(), out)
+    return out
+
+
+def test_the_summary_says_what_was_trained_and_how_it_does(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["schema"] == 1
+    assert summary["held_out_images"] + summary["train_images"] == 1438
+    assert summary["top1"] > 50
+    assert summary["top1_held_out"] > 50
+    assert summary["loss"] < 2
+    assert summary["weights_sha256"] == lp.artifact.sha256_of(trained / "model.safetensors")
+
+
+def test_the_result_loads_evaluates_and_can_be_pruned(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not lp.load(trained).training
+    assert main(["evaluate", str(trained), "--data", "digits"]) == 0
+    top1 = json.loads((trained / "summary.json").read_text())["top1"]
+    assert f"{top1:.2f}" in capsys.readouterr().out
+    weights = str(trained / "model.safetensors")
+    line = f"prune digits_resnet --data digits --weights {weights} --budget macs=50% --trials 2"
+    line += f" --recalibrate-images 50 --fitness-images 50 --finetune-epochs 0 --out {tmp_path}/o"
+    assert main([*line.split(), "--search-dtype", "float32"]) == 0
+
+
+class _Breaks(Silent):
+    """Interrupts after an epoch."""
+
+    def progress(self, name: str, total: int) -> Any:
+        def advance(done: int, text: str) -> None:
+            raise KeyboardInterrupt
+
+        class Block:
+            def __enter__(self) -> Advance:
+                return advance
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+        return Block()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_job(config(), out, resume=True, reporter=_Breaks())
+    assert not (out / "summary.json").exists()
+    with pytest.raises(RunError, match="unfinished run"):
+        train_job(config(), out)
+    train_job(config(), out, resume=True)
+    for name in ("model.safetensors", "plan.json"):
+        assert (out / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_resuming_a_finished_training_gives_its_summary(trained: Path) -> None:
+    before = (trained / "summary.json").read_bytes()
+    assert train_job(config(), trained, resume=True).epochs == 3
+    assert (trained / "summary.json").read_bytes() == before
+    with pytest.raises(RunError, match="another epochs"):
+        train_job(config(epochs=4), trained, resume=True)
+
+
+def test_prune_does_not_go_on_with_a_training(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prune", "--out", str(trained), "--resume"]) == 2
+    assert "holds a run of train" in capsys.readouterr().err
+
+
+def test_weights_for_other_classes_get_a_new_head(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = trained / "model.safetensors"
+    factory = tmp_path / "three.py"
+    factory.write_text(
+        "import torch\n"
+        "from lcprune.data import Data, Images, load_data\n"
+        "def three():\n"
+        "    data = load_data('digits')\n"
+        "    part = lambda x: x.subset(torch.nonzero(x.labels < 3).flatten())\n"
+        "    return Data(part(data.train), part(data.test), ('0', '1', '2'), data.mean, data.std,\n"
+        "                data.input_shape)\n"
+    )
+    line = f"train digits_resnet --data {factory}:three --weights {weights} --epochs 1"
+    line += " --train-dtype float32 --out"
+    assert main([*line.split(), f"{tmp_path}/a"]) == 2
+    assert "linear.bias" in capsys.readouterr().err
+    assert main([*line.split(), f"{tmp_path}/b", "--new-head"]) == 0
+    assert "new head for 3 classes: linear.bias, linear.weight" in capsys.readouterr().out
+    small = lp.load(tmp_path / "b")
+    assert small(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--weights random --new-head", "random ones were asked for"),
+        ("--hold-out 1", "hold_out = 1"),
+        ("--hold-out -3", "hold_out = -3"),
+        ("--ema 1", "ema = 1.0: expected at least 0 and less than 1"),
+        ("--label-smoothing 1.5", "label_smoothing = 1.5"),
+        ("--mixup -1", "mixup = -1.0"),
+        ("--clip -1", "clip = -1.0"),
+        ("--epochs 0", "epochs = 0"),
+        ("--weights nowhere.pt", "no such file"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(
+    options: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line = f"train digits_resnet --data digits --out {out} {options}"
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_head_that_fits_needs_no_new_one(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"train digits_resnet --data digits --weights {trained}/model.safetensors --new-head"
+    assert main([*line.split(), "--out", str(tmp_path / "out")]) == 2
+    assert "no new one needed" in capsys.readouterr().err
