@@ -74,3 +74,16 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="can't write"):
         trained(tmp_path / "none" / "training.pt")
+
+
+def test_a_checkpoint_from_before_an_option_goes_on_with_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "training.pt"
+    trained(path)
+    state = torch.load(path, weights_only=True)
+    for name in ("label_smoothing", "mixup", "ema"):
+        del state["config"][name]
+    del state["average"]
+    torch.save(state, path)
+    trained(path)
+    with pytest.raises(RunError, match=r"ema = None, expected 0\.9"):
+        trained(path, dataclasses.replace(CONFIG, ema=0.9))

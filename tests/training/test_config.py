@@ -44,6 +44,12 @@ def test_the_rate_is_proportional_to_its_peak(progress: float, rate: float) -> N
         ("temperature", 0.0),
         ("alpha", 1.5),
         ("clip", 0.0),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", -0.1),
+        ("mixup", -0.2),
+        ("mixup", float("inf")),
+        ("ema", 1.0),
+        ("ema", -0.5),
         ("dtype", "float16"),
     ],
 )

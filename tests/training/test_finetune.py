@@ -99,13 +99,14 @@ class BrokenOffError(Exception):
     """Stands for whatever ends a process."""
 
 
+@pytest.mark.parametrize("options", [{}, {"mixup": 0.4, "ema": 0.9, "label_smoothing": 0.1}])
 @pytest.mark.parametrize("taught", [False, True])
 @pytest.mark.parametrize("broken_after", [1, 2, 3])
 def test_a_resumed_run_equals_the_unbroken_one(
-    tmp_path: Path, taught: bool, broken_after: int
+    tmp_path: Path, taught: bool, broken_after: int, options: dict[str, float]
 ) -> None:
     teacher = network(9) if taught else None
-    config = TrainingConfig(epochs=4, learning_rate=0.1)
+    config = TrainingConfig(epochs=4, learning_rate=0.1, **options)  # type: ignore[arg-type]
     whole = network()
     unbroken = finetune(whole, Batches(), Batches(seed=1), teacher=teacher, config=config)
 
@@ -296,3 +297,71 @@ def test_a_small_network_learns_digits() -> None:
     loader = AugmentedBatches(data.train, data, 64)
     finetune(model, loader, config=TrainingConfig(epochs=3, learning_rate=0.1))
     assert evaluate_top1(model, data.test, data) >= 85
+
+
+def test_the_model_ends_with_the_average_of_its_steps() -> None:
+    model = network()
+    seen: list[dict[str, Tensor]] = []
+
+    class Watching(Batches):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in self.batches:
+                yield batch
+                seen.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    config = TrainingConfig(epochs=3, learning_rate=0.2, ema=0.5)
+    result = finetune(model, Watching(), Batches(seed=1), config=config)
+    expected = dict(seen[0])
+    for step, state in enumerate(seen[1:], 1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, value in state.items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+            else:
+                expected[name] = value
+    torch.testing.assert_close(dict(model.state_dict()), expected)
+    assert not torch.allclose(expected["0.weight"], seen[-1]["0.weight"], atol=1e-4)
+    right = sum(
+        int((model(inputs).argmax(1) == targets).sum()) for inputs, targets in Batches(seed=1)
+    )
+    assert result.val_accuracy == pytest.approx(100 * right / 24)
+
+
+def test_averaging_watches_alone() -> None:
+    seen: list[float] = []
+    plain: list[float] = []
+    for losses, ema in ((plain, None), (seen, 0.99)):
+        config = TrainingConfig(epochs=3, ema=ema)
+        losses.extend(r.loss for r in finetune(network(), Batches(), config=config).reports)
+    assert seen == plain
+
+
+def test_a_teacher_sees_what_the_student_sees() -> None:
+    shown: dict[str, list[Tensor]] = {"teacher": [], "student": []}
+
+    class Watching(nn.Linear):
+        name = "teacher"
+
+        def forward(self, input: Tensor) -> Tensor:
+            shown[self.name].append(input.clone())
+            return super().forward(input)
+
+    student = Watching(4, 3)
+    student.name = "student"
+    loader = Batches()
+    finetune(student, loader, teacher=Watching(4, 3), config=TrainingConfig(epochs=1, mixup=1.0))
+    assert len(shown["student"]) == 3
+    for mixed, taught, (inputs, _) in zip(
+        shown["student"], shown["teacher"], loader.batches, strict=True
+    ):
+        assert torch.equal(mixed, taught)
+        assert not torch.allclose(mixed, inputs)
+
+
+@pytest.mark.parametrize("option", [{"label_smoothing": 0.2}, {"mixup": 0.4}])
+def test_options_of_the_loss_reach_it(option: dict[str, float]) -> None:
+    plain, other = network(), network()
+    finetune(plain, Batches(), config=TrainingConfig(epochs=1))
+    config = TrainingConfig(epochs=1, **option)  # type: ignore[arg-type]
+    finetune(other, Batches(), config=config)
+    assert state_sha256(plain) != state_sha256(other)

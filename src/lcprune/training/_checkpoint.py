@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lcprune._files import replacing
 from lcprune.errors import RunError
@@ -30,6 +31,7 @@ def save_checkpoint(
     path: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
     config: TrainingConfig,
     progress: Progress,
 ) -> None:
@@ -39,6 +41,7 @@ def save_checkpoint(
         "config": _plain(config),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": None if average is None else average.state_dict(),
         "reports": [list(astuple(report)) for report in progress.reports],
         "generators": list(progress.generators),
     }
@@ -47,15 +50,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    config: TrainingConfig,
 ) -> Progress:
-    """Put a saved state into ``model`` and ``optimizer``.
+    """Put a saved state into ``model``, ``optimizer`` and ``average``.
 
     ``RunError`` where the file is damaged, or belongs to another model or configuration.
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        saved = state["config"]
+        # A training from before there was an option had what is its default now.
+        saved = {**_plain(TrainingConfig()), **state["config"]}
         if state["schema"] != SCHEMA:
             raise RunError(f"{path}: checkpoint of schema {state['schema']}, expected {SCHEMA}")
         for name, value in _plain(config).items():
@@ -67,6 +75,8 @@ def load_checkpoint(
         _check_model(path, model, state["model"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
         return Progress(
             reports=tuple(EpochReport(*values) for values in state["reports"]),
             generators=tuple(state["generators"]),

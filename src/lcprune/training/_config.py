@@ -27,6 +27,12 @@ class TrainingConfig:
     at ``temperature`` T from the teacher's (Hinton et al., 2015, section 2). ``clip`` bounds the
     norm of the gradient.
 
+    ``label_smoothing`` is the share of a target that is spread over all classes (Szegedy et al.,
+    CVPR 2016, section 7). ``mixup`` a trains on mixed pairs of samples, shares from Beta(a, a)
+    (Zhang et al., ICLR 2018); 0 turns it off. ``ema`` is the decay of a moving average over steps
+    of weights and BatchNorm statistics, min(``ema``, (1 + t) / (10 + t)) after t steps; the
+    average is what is validated and what the model ends with.
+
     ``dtype`` bfloat16 runs convolutions and matrix products in bfloat16 and keeps weights, norms
     and loss in float32; ``channels_last`` is the layout within the training, mostly
     the faster one on a CPU; ``teacher_precision`` is what the teacher's copy runs in.
@@ -41,6 +47,9 @@ class TrainingConfig:
     temperature: float = 4.0
     alpha: float = 0.7
     clip: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema: float | None = None
     seed: int = 0
     dtype: Dtype = "float32"
     channels_last: bool = True
@@ -56,6 +65,9 @@ class TrainingConfig:
             "temperature": 0 < self.temperature < math.inf,
             "alpha": 0 <= self.alpha <= 1,
             "clip": self.clip is None or 0 < self.clip < math.inf,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "mixup": 0 <= self.mixup < math.inf,
+            "ema": self.ema is None or 0 <= self.ema < 1,
             "dtype": self.dtype in ("float32", "bfloat16"),
         }
         for name, fine in ranges.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
@@ -10,15 +9,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from lcprune.errors import InputError
+from lcprune.training._average import averaged
 from lcprune.training._checkpoint import Progress, load_checkpoint, save_checkpoint
 from lcprune.training._config import TrainingConfig
 from lcprune.training._evaluate import accuracy
 from lcprune.training._generators import generator_states, restore_generators, seeded_generators
-from lcprune.training._loss import distillation_loss
+from lcprune.training._mixup import Mixup
+from lcprune.training._optimizer import sgd
 from lcprune.training._report import EpochReport, TrainingResult
+from lcprune.training._step import Step
+from lcprune.training._teaching import teaching
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -37,6 +40,8 @@ def finetune(
 ) -> TrainingResult:
     """Train ``model`` in place; it ends on ``device``, in eval mode, with the last epoch's weights.
 
+    With ``config.ema`` those are the averaged ones, and they are what is validated.
+
     The loaders can be iterated again and again and yield (inputs, targets): inputs as the model
     takes them, targets int64 (N,). One that has ``set_epoch(int)`` is told the epoch, from 0. A
     copy of ``teacher`` is distilled from. After every epoch the state is written to ``checkpoint``
@@ -54,18 +59,21 @@ def finetune(
     channels_last = config.channels_last and all(p.dim() < 5 for p in model.parameters())
     if channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, config)
+    optimizer = sgd(model, config)
+    average = None if config.ema is None else averaged(model, config.ema)
+    ending = model if average is None else average.module
     reports: tuple[EpochReport, ...] = ()
     with seeded_generators(config.seed, place):
         if resume and checkpoint is not None and checkpoint.exists():
-            progress = load_checkpoint(checkpoint, model, optimizer, config)
+            progress = load_checkpoint(checkpoint, model, optimizer, average, config)
             reports = progress.reports
             restore_generators(progress.generators, place)
-        epoch_runner = _Epochs(model, optimizer, config, _teaching(teacher, config, place), place)
+        step = Step(model, optimizer, config, teaching(teacher, config, place), place)
+        epochs = _Epochs(model, step, config, average)
         for epoch in range(len(reports), config.epochs):
             start = time.perf_counter()
-            loss = epoch_runner.run(train_loader, epoch)
-            top1 = None if val_loader is None else accuracy(model, val_loader, place)
+            loss = epochs.run(train_loader, epoch)
+            top1 = None if val_loader is None else accuracy(ending, val_loader, place)
             seconds = time.perf_counter() - start
             spent = sum(report.seconds for report in reports) + seconds
             report = EpochReport(
@@ -80,9 +88,11 @@ def finetune(
             reports = (*reports, report)
             if checkpoint is not None:
                 state = Progress(reports, generator_states(place))
-                save_checkpoint(checkpoint, model, optimizer, config, state)
+                save_checkpoint(checkpoint, model, optimizer, average, config, state)
             if on_epoch is not None:
                 on_epoch(report)
+    if average is not None and reports:
+        model.load_state_dict(average.module.state_dict())
     if channels_last:
         model.to(memory_format=torch.contiguous_format)
     model.eval()
@@ -95,16 +105,14 @@ class _Epochs:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        step: Step,
         config: TrainingConfig,
-        teaching: Callable[[Tensor], Tensor] | None,
-        device: torch.device,
+        average: AveragedModel | None,
     ) -> None:
         self._model = model
-        self._optimizer = optimizer
+        self._step = step
         self._config = config
-        self._teaching = teaching
-        self._device = device
+        self._average = average
 
     def run(self, loader: Batches, epoch: int) -> float:
         """Train for an epoch; the mean loss over its samples."""
@@ -112,73 +120,23 @@ class _Epochs:
         if set_epoch is not None:
             set_epoch(epoch)
         steps = len(loader) if isinstance(loader, Sized) else None
+        mix = Mixup(self._config.mixup, self._config.seed, epoch)
         self._model.train()
         total, count = 0.0, 0
         for step, (inputs, targets) in enumerate(loader):
             # A loader of unknown length holds the rate for an epoch: that of its middle.
             within = 0.5 if steps is None else step / steps
             rate = self._config.learning_rate_at((epoch + within) / self._config.epochs)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            loss = self._step(inputs.to(self._device), targets.to(self._device))
+            loss = self._step(inputs, targets, mix, rate)
             if not math.isfinite(loss):
                 raise InputError(
                     f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower the learning "
                     f"rate, {self._config.learning_rate:g} at its peak"
                 )
+            if self._average is not None:
+                self._average.update_parameters(self._model)
             total += loss * len(targets)
             count += len(targets)
         if count == 0:
             raise InputError("the training data hold no batch")
         return total / count
-
-    def _step(self, inputs: Tensor, targets: Tensor) -> float:
-        config = self._config
-        taught = None if self._teaching is None else self._teaching(inputs)
-        if config.channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        half = config.dtype == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            outputs = self._model(inputs)
-        outputs = outputs.float()
-        if taught is None:
-            loss = functional.cross_entropy(outputs, targets)
-        else:
-            loss = distillation_loss(outputs, targets, taught, config.temperature, config.alpha)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(self._model.parameters(), config.clip)
-        self._optimizer.step()
-        return float(loss.detach())
-
-
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise InputError("the model has no parameter that can be trained")
-    decayed = [parameter for parameter in trained if parameter.dim() > 1]
-    rest = [parameter for parameter in trained if parameter.dim() <= 1]
-    groups = [(decayed, config.weight_decay), (rest, 0.0)]
-    return torch.optim.SGD(
-        [{"params": members, "weight_decay": decay} for members, decay in groups if members],
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=True,
-    )
-
-
-def _teaching(
-    teacher: nn.Module | None, config: TrainingConfig, device: torch.device
-) -> Callable[[Tensor], Tensor] | None:
-    if teacher is None or config.alpha == 0:
-        return None
-    precision = config.teacher_precision
-    copied = precision.apply(copy.deepcopy(teacher).to(device)).eval()
-
-    def teach(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            outputs: Tensor = copied(precision.cast(inputs))
-        return outputs.float()
-
-    return teach
