@@ -1,4 +1,5 @@
 import math
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcprune.errors import RunError
-from lcprune.searching import Journal, Trial, read_journal
+from lcprune.searching import Journal, JournalRecord, Trial, read_journal
 
 IDENTITY = {"seed": 3, "budget": {"macs": 100}, "environment": {"precision": "bfloat16"}}
 SALIENCY = np.array([0.1, 1 / 3, 2.0])
@@ -151,6 +152,11 @@ def altered(statement: str) -> object:
         (altered("UPDATE trials SET latent = '[1' WHERE number = 1"), "damaged"),
         (altered("UPDATE meta SET value = x'00' WHERE key = 'saliency'"), "damaged"),
         (altered("DROP TABLE trials"), "no such table"),
+        (altered("UPDATE trials SET loss = 0.25 WHERE number = 1"), "a checksum differs"),
+        (altered("UPDATE trials SET digest = x'ff' WHERE number = 1"), "a checksum differs"),
+        (altered("UPDATE meta SET value = 10 WHERE key = 'total'"), "a checksum differs"),
+        (altered("DELETE FROM meta WHERE key = 'checksum'"), "damaged.*checksum"),
+        (altered("PRAGMA user_version = 1"), "expected no checksums"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -183,3 +189,65 @@ def test_two_searches_do_not_share_a_journal(tmp_path: Path) -> None:
         one.commit(trial(0))
         with pytest.raises(RunError, match="another search"):
             other.commit(trial(0))
+
+
+def test_no_flipped_byte_goes_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    with begin(path) as journal:
+        for number in range(12):
+            journal.commit(trial(number))
+    content, whole = path.read_bytes(), read_journal(path)
+    used = [place for place, byte in enumerate(content) if byte]
+    generator = random.Random(0)
+    errors = []
+    for place in generator.sample(used, 200):
+        damaged = bytearray(content)
+        damaged[place] ^= generator.randrange(1, 256)
+        for opened in (read_journal, recorded):
+            path.write_bytes(damaged)
+            try:
+                found = opened(path)
+            except RunError as error:
+                errors.append(str(error))
+                continue
+            assert found.trials == whole.trials
+            assert found.identity == whole.identity
+            assert found.saliency.tolist() == whole.saliency.tolist()
+            assert found.total == whole.total
+    assert len(errors) > 200
+    assert all(str(path) in error and "\n" not in error for error in errors)
+
+
+def recorded(path: Path) -> JournalRecord:
+    with begin(path) as journal:
+        return journal.record
+
+
+def without_checksums(path: Path) -> None:
+    """Take from a journal what earlier versions did not write."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE trials DROP COLUMN checksum")
+        connection.execute("DELETE FROM meta WHERE key = 'checksum'")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_journal_from_before_checksums_is_read_and_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    with begin(path) as journal:
+        for number in range(3):
+            journal.commit(trial(number))
+    whole = path.read_bytes(), read_journal(path).trials
+    without_checksums(path)
+    before = path.read_bytes()
+    assert read_journal(path).trials == whole[1]
+    assert path.read_bytes() == before
+    with begin(path) as journal:
+        assert journal.record.trials == whole[1]
+        journal.commit(trial(3))
+    assert read_journal(path).trials == (*whole[1], trial(3))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE trials SET loss = 0.1 WHERE number = 1")
+    connection.close()
+    with pytest.raises(RunError, match="a checksum differs"):
+        read_journal(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lcprune._factory import one_line
 from lcprune.errors import RunError
 from lcprune.ranking import FloatArray
 from lcprune.searching._trial import Trial
@@ -209,9 +210,10 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
             total=int(meta["total"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        why = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise RunError(
-            f"journal {path} is damaged: {why}; remove it to search from the start"
+            f"journal {path} is damaged: {why}{one_line(error, 160)};"
+            " remove it to search from the start"
         ) from error
 
 
@@ -249,12 +251,14 @@ def _pragma(connection: sqlite3.Connection, name: str) -> Any:
 def _one_line(path: Path | None) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
-        if type(error) is sqlite3.DatabaseError:  # what SQLite says of a file's contents
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        why = one_line(error, 160)
+        # What SQLite says of a file's contents, and what it can't even say.
+        if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
             raise RunError(
-                f"journal {path} is damaged ({error}): remove it to search from the start"
+                f"journal {path} is damaged ({why}): remove it to search from the start"
             ) from error
         raise RunError(
-            f"journal {path} can't be used ({error}), expected one that lcprune wrote, or a"
+            f"journal {path} can't be used ({why}), expected one that lcprune wrote, or a"
             " path that can be written"
         ) from error
