@@ -11,7 +11,13 @@ project = "lcprune"
 author = "the lcprune contributors"
 copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "docstrings"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "docstrings",
+    "options_table",
+]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 

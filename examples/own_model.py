@@ -112,26 +112,27 @@ def run(directory: Path, *, samples: int, trials: int, epochs: int, seed: int) -
 
     # Two parts of the training data: one to estimate batch norms on, one to judge by.
     example, part = images[:2], samples // 4
-    recalibration = list(torch.split(images[:part], 128))
+    inputs = list(torch.split(images[:part], 128))
     fitness = CrossEntropy(images[part : 3 * part], labels[part : 3 * part], batch=128)
+    budget = lp.Budget(macs=0.5)
 
     # Ten lines from here ...
-    graph = lp.trace(model, example)
-    graph = lp.repair(model, graph, example)
+    graph = lp.repair(model, lp.trace(model, example), example)
     saliency = lp.saliency(model, graph, "l2")
-    options = {"fitness": fitness, "recalibrate": recalibration, "trials": trials, "seed": seed}
-    result = lp.search(model, graph, saliency, lp.Budget(macs=0.5), **options)
-    small = lp.slim(model, result.plan)
-    lp.verify(model, small, result.plan, example)
+    best = lp.search(
+        model, graph, saliency, budget, fitness=fitness, recalibrate=inputs, trials=trials
+    )
+    small = lp.slim(model, best.plan)
+    lp.verify(model, small, best.plan, example)
     lp.finetune(small, loader, teacher=model, config=config)
-    lp.save(small, directory, plan=result.plan, example_input=example)
+    lp.save(small, directory, plan=best.plan, example_input=example)
     small = lp.load(directory, model)
     # ... to here.
 
     return Outcome(
         model=model,
         small=small,
-        plan=result.plan,
+        plan=best.plan,
         before=accuracy(model, test_images, test_labels),
         after=accuracy(small, test_images, test_labels),
         macs_before=lp.CostModel(graph).evaluate()["macs"],

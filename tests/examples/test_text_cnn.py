@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,20 +10,13 @@ import torch
 from rich.console import Console
 
 import lcprune as lp
+from examples.loading import load_example
 from oracle import check, plan_of, randomise
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "text_cnn.py"
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("text_cnn", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["text_cnn"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_example("text_cnn")
 
 
 def test_the_whole_job_on_little_data(example: ModuleType) -> None:
