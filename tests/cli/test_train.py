@@ -10,9 +10,22 @@ import pytest
 import torch
 
 import lcprune as lp
-from lcprune.cli import TrainConfig, main, resolve_as, train_job
+from lcprune.cli import (
+    TrainConfig,
+    _stages,
+    _train,
+    main,
+    prune_job,
+    resolve,
+    resolve_as,
+    train_job,
+)
 from lcprune.cli._progress import Advance, Silent
+from lcprune.cli._train import training_config
+from lcprune.data import Images, hold_out, load_data, training_batches
 from lcprune.errors import RunError
+from lcprune.fitness import CrossEntropy
+from lcprune.training import TrainingConfig, TrainingPrecision
 
 OPTIONS: dict[str, Any] = {
     "model": "digits_resnet",
@@ -161,3 +174,53 @@ def test_a_head_that_fits_needs_no_new_one(
     line = f"train digits_resnet --data digits --weights {trained}/model.safetensors --new-head"
     assert main([*line.split(), "--out", str(tmp_path / "out")]) == 2
     assert "no new one needed" in capsys.readouterr().err
+
+
+def test_prune_judges_candidates_on_the_images_held_out_and_trains_on_the_rest(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, held = hold_out(load_data("digits"), 10)
+    judged: list[torch.Tensor] = []
+    learned: list[torch.Tensor] = []
+
+    class Fitness(CrossEntropy):
+        def __init__(self, images: torch.Tensor, *rest: Any) -> None:
+            judged.append(images)
+            super().__init__(images, *rest)
+
+    def batches(images: Images, *rest: Any, **options: Any) -> Any:
+        learned.append(images.pixels)
+        return training_batches(images, *rest, **options)
+
+    monkeypatch.setattr(_stages, "CrossEntropy", Fitness)
+    monkeypatch.setattr(_train, "training_batches", batches)
+    options = {
+        "model": "digits_resnet",
+        "data": "digits",
+        "weights": str(trained / "model.safetensors"),
+        "budget": "macs=50%",
+        "trials": 2,
+        "recalibrate_images": 60,
+        "fitness_images": 100,
+        "finetune_epochs": 1,
+        "search_dtype": "float32",
+        "train_dtype": "float32",
+        "hold_out": 10,
+    }
+    prune_job(resolve(options), tmp_path / "out")
+    everyone = {image.numpy().tobytes() for image in data.normalise(held.in_memory().pixels)}
+    assert len(judged[0]) == 100
+    assert all(image.numpy().tobytes() in everyone for image in judged[0])
+    assert torch.equal(learned[0], data.train.in_memory().pixels)
+    assert len(learned[0]) + len(held) == 1438
+
+
+def test_options_of_training_reach_it() -> None:
+    options = {"label_smoothing": 0.1, "mixup": 0.2, "ema": 0.9, "clip": 2.0, "learning_rate": 0.3}
+    training = training_config(config(**options), 7, TrainingPrecision("float32", True))
+    assert {key: getattr(training, key) for key in options} == options
+    assert training.epochs == 7
+    off = training_config(config(), 7, TrainingPrecision("float32", True))
+    assert off.ema is None
+    assert off.clip is None
+    assert off == TrainingConfig(epochs=7, learning_rate=0.1, seed=3)
