@@ -50,7 +50,7 @@ def run_state(directory: Path) -> RunState:
     except RunError as error:
         if _is_marked(directory):
             raise RunError(f"{error}; the run can't go on, --force starts it again") from error
-        if _is_json(directory):
+        if _is_foreign(directory):
             return RunState.FOREIGN
         raise RunError(f"{error}; the run can't go on, choose another --out") from error
     return RunState.FINISHED if layout.SUMMARY in names else RunState.UNFINISHED
@@ -140,13 +140,13 @@ def _is_marked(directory: Path) -> bool:
         return False
 
 
-def _is_json(directory: Path) -> bool:
-    """Whether ``run.json`` is whole, whoever wrote it."""
+def _is_foreign(directory: Path) -> bool:
+    """Whether ``run.json`` is whole and that of another program."""
     try:
-        json.loads((directory / layout.RUN).read_bytes())
+        content = json.loads((directory / layout.RUN).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return True
+    return not (isinstance(content, dict) and "configuration" in content)
 
 
 def _clear(directory: Path) -> None:
