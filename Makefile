@@ -19,7 +19,8 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 docs: $(STAMP)
-	@$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+	@$(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --nitpicky \
+		--quiet docs docs/_build
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

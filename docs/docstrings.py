@@ -111,6 +111,21 @@ def linked(line: str, names: Mapping[str, str], own: set[str]) -> str:
     return _CODE_IN_TEXT.sub(link, line)
 
 
+def starred(line: str) -> str:
+    """Keep the star of a path (``train/CLASS/*``) from beginning an emphasis."""
+    parts = line.split("``")
+    return "``".join(p if i % 2 else p.replace("/*", "/\\*") for i, p in enumerate(parts))
+
+
+def plain_signature(text: str) -> str:
+    """A signature without the traces of how it was made; full names are shown by their last part.
+
+    Defaults of dataclass fields that a function makes are dots, aliases stand for themselves.
+    """
+    text = re.sub(r"TypeAliasForwardRef\('([^']+)'\)", r"\1", text.replace("<factory>", "..."))
+    return re.sub(r"(?<![\w.~'\"])((?:lcprune|numpy)(?:\.\w+)+)", r"~\1", text)
+
+
 class _Docstrings:
     def __init__(self) -> None:
         self.names = public_names()
@@ -122,14 +137,34 @@ class _Docstrings:
         if callable(obj):
             with contextlib.suppress(TypeError, ValueError):
                 own |= set(inspect.signature(obj).parameters)
-        lines[:] = literal_blocks([linked(line, self.names, own) for line in lines])
+        lines[:] = literal_blocks([starred(linked(line, self.names, own)) for line in lines])
+
+    def skip(
+        self, app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any
+    ) -> bool | None:
+        """What a protocol asks for is listed, with a docstring or without."""
+        if what != "class" or not inspect.isfunction(obj):
+            return None
+        if name.startswith("_") and name != "__call__":
+            return None
+        owner = getattr(sys.modules[obj.__module__], obj.__qualname__.partition(".")[0], None)
+        return False if getattr(owner, "_is_protocol", False) else None
 
     def sign(
-        self, app: Sphinx, what: str, name: str, obj: Any, options: Any, text: str, returns: str
-    ) -> tuple[str, str] | None:
+        self,
+        app: Sphinx,
+        what: str,
+        name: str,
+        obj: Any,
+        options: Any,
+        arguments: str | None,
+        returns: str | None,
+    ) -> tuple[str, str | None] | None:
         if getattr(obj, "_is_protocol", False):
-            return "", ""  # a protocol is not called
-        return (text.replace("<factory>", "..."), returns) if text else None
+            return "", None  # a protocol is not called
+        if arguments is None:
+            return None
+        return plain_signature(arguments), returns and plain_signature(returns)
 
     def resolve(
         self, app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
@@ -176,5 +211,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     docstrings = _Docstrings()
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("autodoc-process-signature", docstrings.sign)
+    app.connect("autodoc-skip-member", docstrings.skip)
     app.connect("missing-reference", docstrings.resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

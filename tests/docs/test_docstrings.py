@@ -44,6 +44,17 @@ def test_names_in_backticks_are_links_but_parameters_are_not(docstrings: ModuleT
     )
 
 
+def test_stars_of_paths_are_stars(docstrings: ModuleType) -> None:
+    shown = docstrings.starred("train/CLASS/*, ``test/CLASS/*`` and 2 * *emphasis*, test/*")
+    assert shown == "train/CLASS/\\*, ``test/CLASS/*`` and 2 * *emphasis*, test/\\*"
+
+
+def test_signatures_are_plain(docstrings: ModuleType) -> None:
+    made = "(a: TypeAliasForwardRef('lcprune.cost.BoolArray') | None = <factory>, b: str = 'x')"
+    plain = "(a: ~lcprune.cost.BoolArray | None = ..., b: str = 'x')"
+    assert docstrings.plain_signature(made) == plain
+
+
 def test_every_public_name_has_one_place(docstrings: ModuleType) -> None:
     names = docstrings.public_names()
     for name in lcprune.__all__:
