@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcprune.data._class_tree import ClassTree, class_tree
+from lcprune.data._class_tree import ClassTree, class_tree, is_class
 from lcprune.data._decode import common_size, decode
 from lcprune.data._geometry import Size
 from lcprune.data._recipes import is_small, standard_augmentation
@@ -27,6 +27,8 @@ def image_folder(root: Path, size: int | None = None) -> Data:
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or test is None:
         raise wrong_layout(root, "the folders train/ and val/ or test/")
+    if not any(is_class(path) for path in test.iterdir()):
+        raise wrong_layout(root, f"a folder for each class in {test.name}/")
     train_tree = class_tree(root / "train")
     test_tree = class_tree(test, train_tree.classes)
     return standard_data(

@@ -29,8 +29,7 @@ def opened(file: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise _too_large(file) from error
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        empty = isinstance(error, UnidentifiedImageError) and file.stat().st_size == 0
-        reason = "it is empty" if empty else (str(error) or type(error).__name__).splitlines()[0]
+        reason = _reason(file, error)
         raise DataError(f"{file}: can't be read as an image: {reason}") from error
 
 
@@ -53,3 +52,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _too_large(file: Path, pixels: int | None = None) -> DataError:
     got = "" if pixels is None else f", got {pixels / 1e6:.0f}"
     return DataError(f"{file}: expected an image of at most {MAX_PIXELS / 1e6:.0f} megapixels{got}")
+
+
+def _reason(file: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty" if file.stat().st_size == 0 else "of no known format"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -49,16 +50,7 @@ def read_batches(
     blocks = _Blocks(read, order, batch, count)
     if len(blocks) < 2:
         workers = 0
-    loader = DataLoader(
-        blocks,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=max(2, AHEAD // (BLOCK * workers)) if workers else None,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # else the seed of the processes is drawn from the global one
-    )
-    # Any: what torch yields without collation has no type.
-    iterator: Any = iter(loader)
+    iterator = _started(blocks, workers)
     try:
         for start in range(0, len(blocks), blocks.per_batch):
             ends = min(start + blocks.per_batch, len(blocks))
@@ -70,8 +62,16 @@ def read_batches(
             iterator._shutdown_workers()
 
 
-class _Blocks(Dataset["Tensor | DataError"]):
-    """Parts of batches, in order: what one process reads at a time."""
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+class _Blocks(Dataset["Pixels | DataError"]):
+    """Parts of batches, in order: what one process reads at a time.
+
+    They go through a pipe as arrays. Tensors would go through shared memory, of which containers
+    often have very little, and through descriptors, which can run out and are fetched by a thread
+    that doesn't end quietly.
+    """
 
     def __init__(self, read: Read, order: Tensor, batch: int, count: int) -> None:
         self._read = read
@@ -87,19 +87,42 @@ class _Blocks(Dataset["Tensor | DataError"]):
         whole, rest = divmod(self._total, self._batch)
         return whole * self.per_batch + -(-rest // self._size)
 
-    def __getitem__(self, index: int) -> Tensor | DataError:
+    def __getitem__(self, index: int) -> Pixels | DataError:
         which, part = divmod(index, self.per_batch)
         start = which * self._batch + part * self._size
         stop = min(start + self._size, (which + 1) * self._batch, self._total)
         try:
-            return torch.stack([self._read(int(i)) for i in self._order[start:stop]])
+            return torch.stack([self._read(int(i)) for i in self._order[start:stop]]).numpy()
         except DataError as error:  # raised here, it would arrive with the process's traceback
             return error
 
 
+def _started(blocks: _Blocks, workers: int) -> Any:
+    """An iterator over the blocks; its processes never see an interrupt, from the first moment."""
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    with warnings.catch_warnings():
+        # More processes than CPUs are somebody's wish.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            blocks,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            prefetch_factor=max(2, AHEAD // (BLOCK * workers)) if workers else None,
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # else the processes' seed is drawn from the global one
+        )
+        before = mask(signal.SIG_BLOCK, [signal.SIGINT]) if mask else None
+        try:
+            return iter(loader)
+        finally:
+            if mask:
+                mask(signal.SIG_SETMASK, before)
+
+
 def _next(iterator: Any) -> Tensor:
     try:
-        block: Tensor | DataError = next(iterator)
+        block: Pixels | DataError = next(iterator)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -108,6 +131,10 @@ def _next(iterator: Any) -> Tensor:
         ) from error
     if isinstance(block, DataError):
         raise block
+    return torch.from_numpy(block)
+
+
+def _as_it_is(block: Any) -> Any:
     return block
 
 
