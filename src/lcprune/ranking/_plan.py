@@ -11,6 +11,7 @@ from typing import Any
 from lcprune.errors import InputError
 
 PLAN_SCHEMA = 1
+"""The version of a plan's JSON."""
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,6 @@ class Scale:
 def scaled(graph: ChannelGraph, saliency: Saliency, scale: str) -> Scale:
     """Saliencies of ``graph`` in the units that ``scale`` names, one of ``SCALES``.
 
-    * ``raw``: as they are; offsets as wide as the family's own scores (Chin et al., 2018).
-      Where one family sums many layers, another's offsets never reach it.
-    * ``std``: as they are; offsets as wide as all scores together.
-    * ``log``: their logarithms; an offset is then a factor, whatever a family's magnitude.
-    * ``rank``: ranks among all groups, in (0, 1]; the same order as ``raw`` without offsets.
-    * ``family-rank``: ranks within the family, in (0, 1]; without offsets every family loses
-      the same share, and an offset of 0.1 keeps a tenth more of it.
-
     Raises ``InputError`` for an unknown scale or scores that are not finite.
     """
     if scale not in SCALES:
@@ -96,3 +88,13 @@ SCALES: Mapping[str, Callable[[FloatArray, IntArray, int], Scale]] = {
     "rank": _rank,
     "family-rank": _family_rank,
 }
+"""Units in which saliencies are compared, by name.
+
+* ``raw``: as they are; offsets as wide as the family's own scores (Chin et al., 2018).
+  Where one family sums many layers, another's offsets never reach it.
+* ``std``: as they are; offsets as wide as all scores together.
+* ``log``: their logarithms; an offset is then a factor, whatever a family's magnitude.
+* ``rank``: ranks among all groups, in (0, 1]; the same order as ``raw`` without offsets.
+* ``family-rank``: ranks within the family, in (0, 1]; without offsets every family loses
+  the same share, and an offset of 0.1 keeps a tenth more of it.
+"""
