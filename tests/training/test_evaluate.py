@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lcprune.data import Data, Images
 from lcprune.errors import ModelError
-from lcprune.training import evaluate_top1
+from lcprune.training import evaluate_top1, evaluation_batch
 
 
 class Brightest(nn.Module):
@@ -40,3 +40,24 @@ def test_logits_that_do_not_match_the_classes(model: nn.Module) -> None:
     value = data([0, 1], [0, 1])
     with pytest.raises(ModelError, match=r"expected \(2, 4\) logits"):
         evaluate_top1(model, value.test, value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((3, 32, 32), 250), ((3, 96, 96), 250), ((3, 224, 224), 45), ((3, 5000, 5000), 1)],
+)
+def test_a_batch_of_large_images_holds_fewer(shape: tuple[int, int, int], expected: int) -> None:
+    assert evaluation_batch(shape) == expected
+
+
+def test_without_a_batch_as_many_as_memory_bears() -> None:
+    value = data([0, 1, 2, 3] * 200, [0, 1, 2, 3] * 200)
+    sizes = []
+
+    class Watching(Brightest):
+        def forward(self, input: Tensor) -> Tensor:
+            sizes.append(len(input))
+            return super().forward(input)
+
+    assert evaluate_top1(Watching(), value.test, value) == 100.0
+    assert sizes == [250, 250, 250, 50]

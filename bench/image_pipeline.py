@@ -1,0 +1,169 @@
+"""How fast images are read for training, beside a network that trains on them.
+
+    python bench/image_pipeline.py [--images 1000] [--batch 32] [--workers N] [--tree DIR]
+
+Makes a tree of JPEGs like ImageNet's (500 pixels wide, about 100 kB, ten classes), and measures,
+in images a second: the training pipeline alone (decode, random part, mirror, normalise) over one
+epoch; torchvision's ResNet-50 forward and backward alone on batches that are there; both together,
+as a training has them. Memory is the peak of this process and of the largest worker as the
+system counts it, and the most that all of them held together while training (shared pages
+counted once). Appends a row to ``results/image_pipeline.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+import record
+from lcprune.data import Data, ImageFiles, load_data, training_batches
+
+CLASSES = 10
+SIZE = (500, 375)
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batches", type=int, help="train on so many only; default all")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--workers", type=int, help="default: one for each CPU")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--tree", type=Path, help="where the images are, or are made and stay")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        tree = options.tree or Path(temporary)
+        write_tree(tree, options.images)
+        measure(load_data(f"imagefolder:{tree}@{options.size}"), options)
+
+
+def measure(data: Data, options: argparse.Namespace) -> None:
+    assert isinstance(data.train, ImageFiles)
+    files = ImageFiles(
+        data.train.files, data.train.labels, data.train.size, workers=options.workers
+    )
+    batches = training_batches(files, data, options.batch)
+    step = Step(options.dtype)
+    row: dict[str, object] = {
+        "images": len(files),
+        "kilobytes_per_image": round(mean_bytes(files) / 1000, 1),
+        "size": options.size,
+        "batch": options.batch,
+        "workers": files.workers,
+        "dtype": options.dtype,
+    }
+
+    def note(key: str, value: float) -> None:
+        row[key] = round(value, 1)
+        print(f"{key:28} {value:10.1f}", flush=True)
+
+    note("pipeline_images_per_s", rate(batches, lambda *_: None))
+    note("pipeline_peak_rss_mb", peak_rss_mb(resource.RUSAGE_SELF))
+    prepared = [batch for _, batch in zip(range(2), batches, strict=False)]
+    count = min(options.batches or len(batches), len(batches))
+    note("network_images_per_s", rate((prepared[i % 2] for i in range(count)), step, warm=1))
+    held: list[float] = []
+
+    def watched(inputs: Tensor, targets: Tensor) -> None:
+        step(inputs, targets)
+        held.append(together_mb())
+
+    first = (batch for _, batch in zip(range(count), batches, strict=False))
+    note("together_images_per_s", rate(first, watched))
+    note("peak_rss_mb", peak_rss_mb(resource.RUSAGE_SELF))
+    note("worker_peak_rss_mb", peak_rss_mb(resource.RUSAGE_CHILDREN))
+    note("all_processes_mb", max(held))
+    record.append("image_pipeline", row)
+
+
+class Step:
+    """A training step of a ResNet-50 with random weights."""
+
+    def __init__(self, dtype: str) -> None:
+        from torchvision.models import resnet50
+
+        torch.manual_seed(0)
+        self._model: nn.Module = resnet50().to(memory_format=torch.channels_last)
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01, momentum=0.9)
+        self._half = dtype == "bfloat16"
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            outputs = self._model(inputs)
+        self._optimizer.zero_grad(set_to_none=True)
+        functional.cross_entropy(outputs.float(), targets).backward()
+        self._optimizer.step()
+
+
+def rate(batches: Batches, use: Callable[[Tensor, Tensor], None], warm: int = 0) -> float:
+    """Images a second, without the first ``warm`` batches."""
+    start, count = time.perf_counter(), 0
+    for i, (inputs, targets) in enumerate(batches):
+        use(inputs, targets)
+        if i < warm:
+            start = time.perf_counter()
+        else:
+            count += len(targets)
+    return count / (time.perf_counter() - start)
+
+
+def peak_rss_mb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def together_mb() -> float:
+    """What this process and its workers hold now, pages that they share counted once."""
+    pids = ["self", *(str(child.pid) for child in multiprocessing.active_children())]
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path("/proc", pid, "smaps_rollup").read_text().splitlines()
+        except OSError:  # a worker that is just ending
+            continue
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def mean_bytes(files: ImageFiles) -> float:
+    return float(np.mean([file.stat().st_size for file in files.files]))
+
+
+def write_tree(root: Path, count: int) -> None:
+    """Write ``count`` training images and a test image for each class, unless they are there."""
+    for split, images in (("train", count), ("val", CLASSES)):
+        for index in range(images):
+            folder = root / split / f"class_{index % CLASSES}"
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"{index:06}.jpg"
+            if not file.exists():
+                photograph([index, split == "val"]).save(file, quality=90)
+
+
+def photograph(seed: Sequence[int]) -> Image.Image:
+    """Soft colours, coarse and fine structure and grain, which compress like a photograph."""
+    generator = np.random.default_rng(seed)
+    total = np.zeros((SIZE[1], SIZE[0], 3))
+    for cells, strength in ((6, 1.0), (24, 0.35), (96, 0.15)):
+        noise = generator.integers(0, 256, (cells * 3 // 4, cells, 3), dtype=np.uint8)
+        smooth = Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
+        total += strength * (np.asarray(smooth) - 127.5)
+    total += generator.normal(0, 12, (SIZE[1], SIZE[0], 1))
+    return Image.fromarray((total + 127.5).clip(0, 255).astype(np.uint8))
+
+
+if __name__ == "__main__":
+    main()
