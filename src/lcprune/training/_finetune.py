@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lcprune.errors import InputError
 from lcprune.training._average import averaged
+from lcprune.training._batches import Batches, epoch_of
 from lcprune.training._checkpoint import Progress, load_checkpoint, save_checkpoint
 from lcprune.training._config import TrainingConfig
+from lcprune.training._divergence import DivergenceWatch
 from lcprune.training._evaluate import accuracy
 from lcprune.training._generators import generator_states, restore_generators, seeded_generators
+from lcprune.training._layout import lay_out
 from lcprune.training._mixup import Mixup
 from lcprune.training._optimizer import sgd
 from lcprune.training._report import EpochReport, TrainingResult
 from lcprune.training._step import Step
 from lcprune.training._teaching import teaching
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def finetune(
@@ -49,16 +49,13 @@ def finetune(
     bit for bit as if there had been no break. Dropout and the like draw from PyTorch's global
     generators, which are seeded for the training and left as they were.
 
-    ``InputError`` where the loss stops being a number or there is nothing to train; ``RunError``
-    where the checkpoint is not one of this training.
+    ``InputError`` where the training diverges (the checkpoint of the last good epoch stays) or
+    there is nothing to train; ``RunError`` where the checkpoint is not one of this training.
     """
     config = config or TrainingConfig()
     place = torch.device(device)
     model.to(place)
-    # The layout is one of images: a model with weights over volumes has another.
-    channels_last = config.channels_last and all(p.dim() < 5 for p in model.parameters())
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
+    channels_last = lay_out(model, config)
     optimizer = sgd(model, config)
     average = None if config.ema is None else averaged(model, config.ema)
     ending = model if average is None else average.module
@@ -86,7 +83,8 @@ def finetune(
                 val_accuracy=top1,
             )
             reports = (*reports, report)
-            if checkpoint is not None:
+            last = epoch + 1 == config.epochs
+            if checkpoint is not None and (last or not epochs.watch.climbing):
                 state = Progress(reports, generator_states(place))
                 save_checkpoint(checkpoint, model, optimizer, average, config, state)
             if on_epoch is not None:
@@ -113,26 +111,20 @@ class _Epochs:
         self._step = step
         self._config = config
         self._average = average
+        self.watch = DivergenceWatch(config)
 
     def run(self, loader: Batches, epoch: int) -> float:
         """Train for an epoch; the mean loss over its samples."""
-        set_epoch = getattr(loader, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
         steps = len(loader) if isinstance(loader, Sized) else None
         mix = Mixup(self._config.mixup, self._config.seed, epoch)
         self._model.train()
         total, count = 0.0, 0
-        for step, (inputs, targets) in enumerate(loader):
+        for step, (inputs, targets) in enumerate(epoch_of(loader, epoch)):
             # A loader of unknown length holds the rate for an epoch: that of its middle.
             within = 0.5 if steps is None else step / steps
             rate = self._config.learning_rate_at((epoch + within) / self._config.epochs)
             loss = self._step(inputs, targets, mix, rate)
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss} in epoch {epoch + 1}, step {step + 1}: lower the learning "
-                    f"rate, {self._config.learning_rate:g} at its peak"
-                )
+            self.watch.check(loss, self._step.guess, epoch, step)
             if self._average is not None:
                 self._average.update_parameters(self._model)
             total += loss * len(targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,8 @@ class Step:
         self._config = config
         self._teaching = teaching
         self._device = device
+        self.guess = math.nan
+        """The loss of outputs that are all equal, on the first batch."""
 
     def __call__(self, inputs: Tensor, targets: Tensor, mix: Mixup, rate: float) -> float:
         """Train on a batch at a learning rate; the loss before the step."""
@@ -52,6 +55,13 @@ class Step:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             outputs = self._model(inputs)
         outputs = outputs.float()
+        if math.isnan(self.guess):
+            with torch.no_grad():
+                self.guess = float(self._compare(torch.zeros_like(outputs), labels, taught))
+        return self._compare(outputs, labels, taught)
+
+    def _compare(self, outputs: Tensor, labels: Labels, taught: Tensor | None) -> Tensor:
+        config = self._config
         hard = labels_loss(outputs, labels, config.label_smoothing)
         if taught is None:
             return hard

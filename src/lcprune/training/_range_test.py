@@ -1,0 +1,128 @@
+"""The learning rate, by a short test over a range."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.errors import InputError
+from lcprune.training._batches import Batches, epoch_of
+from lcprune.training._config import TrainingConfig
+from lcprune.training._divergence import FACTOR
+from lcprune.training._generators import seeded_generators
+from lcprune.training._layout import lay_out
+from lcprune.training._mixup import Mixup
+from lcprune.training._optimizer import sgd
+from lcprune.training._step import Step
+from lcprune.training._teaching import teaching
+
+SHARE = 1 / 3
+"""The suggestion as a share of the highest rate that did no harm in the test.
+
+A schedule stays near its peak for many steps, the test at each rate for one.
+"""
+
+TOLERANCE = 0.05
+"""A climb of the loss that does no harm, as a share of the loss of a guess."""
+
+_REACH = 3
+_ENOUGH = 5
+
+
+@dataclass(frozen=True)
+class LearningRateRange:
+    """The curve of a range test and the peak rate that it suggests.
+
+    ``losses[i]`` is the loss of the i-th batch before the step at ``rates[i]``. Both end early
+    where the loss went far above its start.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggested: float
+
+
+def find_learning_rate(
+    model: nn.Module,
+    loader: Batches,
+    *,
+    teacher: nn.Module | None = None,
+    config: TrainingConfig | None = None,
+    low: float = 1e-4,
+    high: float = 10.0,
+    steps: int = 100,
+    device: str = "cpu",
+) -> LearningRateRange:
+    """Find a ``learning_rate`` for ``finetune`` with the same loader, teacher and configuration.
+
+    A copy of ``model`` is trained for ``steps`` steps while the rate rises from ``low`` to
+    ``high`` by the same factor each step (Smith, "Cyclical learning rates for training neural
+    networks", WACV 2017, section 3.3). The suggestion is a third of the highest rate at which the
+    loss, a running median, is still within the batches' noise of its minimum: unlike the
+    steepest descent that is defined for a network too that has little left to learn, and it does
+    not move with the scale of the loss. The answer depends on the arguments and the
+    configuration's seed alone; the model and PyTorch's global generators are left as they were.
+
+    ``InputError`` where the loss climbs from ``low`` on, or there is no batch.
+    """
+    if not 0 < low < high < math.inf or steps < 2 * _REACH:
+        raise InputError(
+            f"range test: expected 0 < low < high and at least {2 * _REACH} steps, "
+            f"got {low:g}, {high:g} and {steps}"
+        )
+    config = config or TrainingConfig()
+    place = torch.device(device)
+    copied = copy.deepcopy(model).to(place).train()
+    lay_out(copied, config)
+    rates: list[float] = []
+    losses: list[float] = []
+    with seeded_generators(config.seed, place):
+        step = Step(copied, sgd(copied, config), config, teaching(teacher, config, place), place)
+        for i, (inputs, targets, mix) in enumerate(
+            itertools.islice(_endless(loader, config), steps)
+        ):
+            rate = low * (high / low) ** (i / (steps - 1))
+            loss = step(inputs, targets, mix, rate)
+            if not math.isfinite(loss):
+                break
+            rates.append(rate)
+            losses.append(loss)
+            limit = FACTOR * max(losses[0], step.guess)
+            if all(value > limit for value in losses[-_ENOUGH:]):
+                break
+    return LearningRateRange(tuple(rates), tuple(losses), suggest(rates, losses, step.guess))
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float], guess: float) -> float:
+    """The peak rate after a curve of rising rates; ``InputError`` where the lowest did harm.
+
+    ``guess``, the loss of a network that answers the same to everything, is the unit in which a
+    climb is too much.
+    """
+    smooth = [
+        statistics.median(losses[max(0, i - _REACH) : i + _REACH + 1]) for i in range(len(losses))
+    ]
+    if smooth:
+        noise = statistics.median(abs(a - b) for a, b in zip(losses, smooth, strict=True))
+        least = min(smooth) + max(noise, TOLERANCE * guess)
+        harmless = [i for i, loss in enumerate(smooth) if loss <= least]
+        if harmless[-1] > 0:
+            return SHARE * rates[harmless[-1]]
+    raise InputError("range test: the loss climbs from the lowest rate on, begin with a lower one")
+
+
+def _endless(loader: Batches, config: TrainingConfig) -> Iterator[tuple[Tensor, Tensor, Mixup]]:
+    for epoch in itertools.count():
+        mix = Mixup(config.mixup, config.seed, epoch)
+        batch = None
+        for batch in epoch_of(loader, epoch):
+            yield *batch, mix
+        if batch is None:
+            raise InputError("the training data hold no batch")
