@@ -116,6 +116,9 @@ def test_the_fingerprint_sees_names_lengths_labels_and_sizes(tmp_path: Path) -> 
         file.write(b"\0")
     seen.add(of(second))
     assert len(seen) == 5
+    (second / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1\.png: can't be read as an image: it is empty"):
+        of(second)
     (second / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png: can't be read"):
         fingerprint(ImageFiles(FileNames(second, ["1.png"]), torch.tensor([0]), 32))

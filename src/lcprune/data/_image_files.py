@@ -106,6 +106,7 @@ class ImageFiles:
         """Add labels, image sizes, and names and sizes in bytes of all files to a hash.
 
         What a file holds is not read: one that changes and keeps its length goes unseen.
+        ``DataError`` names a file that is missing or empty.
         """
         into.update(repr((len(self), self.size, self.resized)).encode())
         into.update(self._labels.contiguous().numpy().data)
@@ -113,10 +114,14 @@ class ImageFiles:
             into.update(name + b"\0%d\0" % self._bytes(os.fsdecode(name)))
 
     def _bytes(self, name: str) -> int:
+        file = self.files.root / name
         try:
-            return (self.files.root / name).stat().st_size
+            length = file.stat().st_size
         except OSError as error:
-            raise DataError(f"{self.files.root / name}: can't be read: {error.strerror}") from error
+            raise DataError(f"{file}: can't be read: {error.strerror}") from error
+        if not length:
+            raise DataError(f"{file}: can't be read as an image: it is empty")
+        return length
 
     def _read(self, index: int) -> Tensor:
         return evaluated(self.files[index], self.resized, self.size)
