@@ -24,6 +24,7 @@ from lcprune.artifact import (
     run_state,
     update_run,
 )
+from lcprune.artifact._checked import checked_json
 from lcprune.errors import RunError
 
 RECORD = RunRecord("prune", {"model": "m", "seed": 0, "budget": ["macs=50%"]})
@@ -176,11 +177,68 @@ def test_the_first_difference_is_named() -> None:
     assert RECORD.first_difference({**RECORD.configuration, "new": 1}) == "new"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"kind": "lcprune run", "schema": 99})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        json.dumps({"kind": "lcprune run", "schema": 99}),
+        json.dumps({"kind": "lcprune run", "schema": 1}),
+        json.dumps({"kind": "lcprune run", "schema": True}),
+        json.dumps({"kind": "lcprune run", "schema": "2"}),
+        checked_json({"kind": "lcprune run"}),
+        checked_json({"kind": "lcprune run", "command": 1, "configuration": {}, "state": {}}),
+        checked_json({"kind": "lcprune run", "command": "x", "configuration": [], "state": {}}),
+        checked_json({"command": "x", "configuration": {}, "state": {}}),
+        checked_json({**json.loads(RECORD.to_json()), "schema": 3}),
+    ],
+)
 def test_a_record_that_cannot_be_read_is_a_run_error(tmp_path: Path, text: str) -> None:
     (tmp_path / RUN).write_text(text)
-    with pytest.raises(RunError):
+    with pytest.raises(RunError) as caught:
         read_run(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / RUN) in str(caught.value)
+
+
+def test_a_record_from_before_checksums_is_read(tmp_path: Path) -> None:
+    values = {"kind": "lcprune run", "command": "prune", "configuration": {"a": 1}, "state": {}}
+    (tmp_path / RUN).write_text(json.dumps({"schema": 1, **values}))
+    assert read_run(tmp_path) == RunRecord("prune", {"a": 1})
+    (tmp_path / RUN).write_text(json.dumps({"schema": 2, **values}))
+    with pytest.raises(RunError, match="checksum"):
+        read_run(tmp_path)
+
+
+def test_a_record_of_a_later_version_names_it(tmp_path: Path) -> None:
+    values = {**json.loads(RECORD.to_json()), "schema": 7, "versions": {"lcprune": "3.1.4"}}
+    del values["checksum"]
+    (tmp_path / RUN).write_text(checked_json(values))
+    with pytest.raises(RunError, match=r"schema 7, written by lcprune 3\.1\.4"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_run_is_only_replaced_where_it_can_be_told(tmp_path: Path) -> None:
+    told, untold = make(tmp_path / "told", "unfinished"), make(tmp_path / "untold", "unfinished")
+    (told / RUN).write_text((told / RUN).read_text().replace('"seed": 0', '"seed": 1'))
+    (untold / RUN).write_text("")
+    for out, advice in ((told, "--force"), (untold, "choose another --out")):
+        before = contents(out)
+        for resume in (False, True):
+            with pytest.raises(RunError, match=advice):
+                check_run(out, resume=resume)
+        assert contents(out) == before
+    assert check_run(told, force=True) is RunState.UNFINISHED
+    begin_run(told, RECORD)
+    assert sorted(contents(told)) == ["mine.txt", RUN]
+    before = contents(untold)
+    with pytest.raises(RunError, match="choose another --out"):
+        check_run(untold, force=True)
+    with pytest.raises(RunError, match="choose another --out"):
+        begin_run(untold, RECORD)
+    assert contents(untold) == before
 
 
 def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from lcprune.artifact import (
+    RUN,
     SUMMARY,
+    WEIGHTS,
     BudgetOutcome,
     Latency,
+    RunRecord,
     Summary,
+    begin_run,
+    check_run,
     read_summary,
     write_summary,
 )
-from lcprune.errors import InputError
+from lcprune.errors import InputError, RunError
 
 # The keys that the documented contract of summary.json lists.
 CONTRACT = """
@@ -84,3 +89,18 @@ def test_what_is_no_summary_is_an_input_error(tmp_path: Path, text: str | None) 
     with pytest.raises(InputError) as caught:
         read_summary(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_end_of_a_run_notes_what_its_results_are(tmp_path: Path) -> None:
+    begin_run(tmp_path, RunRecord("prune", {"seed": 0}))
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    write_summary(tmp_path, SAMPLE)
+    assert read_summary(tmp_path) == SAMPLE
+    check_run(tmp_path, resume=True)
+    (tmp_path / WEIGHTS).write_bytes(b"wEights")
+    with pytest.raises(RunError, match=WEIGHTS):
+        check_run(tmp_path, resume=True)
+    (tmp_path / SUMMARY).write_text(replace(SAMPLE, seed=1).to_json())
+    with pytest.raises(InputError, match=f"{SUMMARY} is damaged"):
+        read_summary(tmp_path)
+    assert json.loads((tmp_path / RUN).read_text())["configuration"] == {"seed": 0}

@@ -20,6 +20,7 @@ from lcprune.artifact import (
     RUN,
     SUMMARY,
     WEIGHTS,
+    RunRecord,
     RunState,
     read_run,
     run_state,
@@ -221,8 +222,7 @@ def test_the_precision_chosen_once_holds(
         "training_precision": {"dtype": "bfloat16", "channels_last": False},
     }
     state = {**record.state, **chosen}
-    text = json.loads((out / RUN).read_text()) | {"configuration": configuration, "state": state}
-    (out / RUN).write_text(json.dumps(text))
+    (out / RUN).write_text(RunRecord(record.command, configuration, state).to_json())
     (out / JOURNAL).unlink()
     (out / CHECKPOINT).unlink()
     monkeypatch.setattr(_stages, "choose_precision", None)
