@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.table import Table
 
 from lcprune.artifact import load
-from lcprune.cli._measure import measure_latency
+from lcprune.cli._measure import measure_latencies
 from lcprune.cli._prepare import check_logits, choose_device
-from lcprune.cli._table import quantity
+from lcprune.cli._table import latency_name, quantity
 from lcprune.cost import CostModel
 from lcprune.data import first_pixels, load_data
 from lcprune.tracing import trace
@@ -31,12 +31,12 @@ def evaluate_saved(
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
     cost = CostModel(trace(model, example_input)).evaluate()
-    latency = measure_latency(model, example_input)
+    (latency,) = measure_latencies([model], example_input)
     top1 = evaluate_top1(model.to(where), data.test, data)
     table = Table("", title=f"{directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
     table.add_row(f"top-1 of {len(data.test)} test images, %", f"{top1:.2f}")
     table.add_row("MACs (multiply-adds)", quantity(cost["macs"]))
     table.add_row("parameters", quantity(cost["params"]))
-    table.add_row(f"latency, ms (batch 1, {latency.threads} threads)", f"{latency.value:.2f}")
+    table.add_row(latency_name(latency), f"{latency.value:.2f}")
     yield table

@@ -5,42 +5,49 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from lcprune.artifact import Latency
+from lcprune.fitness import eval_mode
 
 _WARM_UP = 3
 _LEAST_RUNS = 10
 _SECONDS = 0.5
 
 
-def measure_latency(model: nn.Module, example_input: Tensor) -> Latency:
-    """Milliseconds for one forward pass: the median over about half a second.
+def measure_latencies(models: Sequence[nn.Module], example_input: Tensor) -> list[Latency]:
+    """Milliseconds of one forward pass of each model: the median over about half a second each.
 
-    In eval mode, with the tensors' own precision and PyTorch's present number of threads.
+    The models take turns, so that what else the machine does falls on all of them. In eval mode,
+    with the tensors' own precision and PyTorch's present number of threads.
     """
-    was_training = model.training
-    model.eval()
-    times: list[float] = []
-    with torch.inference_mode():
-        for _ in range(_WARM_UP):
-            model(example_input)
+    times: list[list[float]] = [[] for _ in models]
+    with ExitStack() as stack, torch.inference_mode():
+        for model in models:
+            stack.enter_context(eval_mode(model))
+            for _ in range(_WARM_UP):
+                model(example_input)
         _wait(example_input)
         began = time.perf_counter()
-        while len(times) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS:
-            start = time.perf_counter()
-            model(example_input)
-            _wait(example_input)
-            times.append(time.perf_counter() - start)
-    model.train(was_training)
-    return Latency(
-        value=1000 * statistics.median(times),
-        engine="pytorch",
-        batch=int(example_input.shape[0]),
-        threads=torch.get_num_threads(),
-    )
+        while len(times[0]) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS * len(models):
+            for model, own in zip(models, times, strict=True):
+                start = time.perf_counter()
+                model(example_input)
+                _wait(example_input)
+                own.append(time.perf_counter() - start)
+    return [
+        Latency(
+            value=1000 * statistics.median(own),
+            engine="pytorch",
+            batch=int(example_input.shape[0]),
+            threads=torch.get_num_threads(),
+        )
+        for own in times
+    ]
 
 
 def _wait(example_input: Tensor) -> None:

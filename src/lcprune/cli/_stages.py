@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lcprune import artifact
-from lcprune.artifact import Latency, RunRecord, Summary
+from lcprune.artifact import RunRecord, Summary
 from lcprune.cli._base import trained_base
 from lcprune.cli._config import PruneConfig
 from lcprune.cli._findings import Findings
-from lcprune.cli._measure import measure_latency
+from lcprune.cli._measure import measure_latencies
 from lcprune.cli._prepare import Inputs, score
 from lcprune.cli._progress import Reporter
 from lcprune.cli._summarise import Figures, summarise
@@ -70,6 +70,9 @@ class Stages:
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
         top1_after = self._findings.once("top1_after", lambda: self._top1(small))
+        latencies = measure_latencies(
+            [on_device, small], self._inputs.example_input.to(self._device)
+        )
         figures = Figures(
             top1_before=top1_before,
             top1_pruned=top1_pruned,
@@ -78,8 +81,8 @@ class Stages:
             result=result,
             precision=precision,
             trained=trained,
-            latency_before=self._latency(on_device),
-            latency_after=self._latency(small),
+            latency_before=latencies[0],
+            latency_after=latencies[1],
             base_weights_sha256=weights,
         )
         summary = summarise(self._config, self._inputs, figures)
@@ -191,9 +194,6 @@ class Stages:
 
     def _top1(self, model: nn.Module) -> float:
         return evaluate_top1(model, self._inputs.data.test, self._inputs.data)
-
-    def _latency(self, model: nn.Module) -> Latency:
-        return measure_latency(model, self._inputs.example_input.to(self._device))
 
 
 @contextmanager

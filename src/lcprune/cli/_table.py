@@ -22,7 +22,7 @@ def result_table(summary: Summary) -> Table:
     table.add_row("  recalibrated, not trained", "", _percent(summary.top1_pruned), "")
     first, last = summary.latency_ms_before, summary.latency_ms_after
     ratio = f"{last.value / first.value:.1%}" if first and last else ""
-    table.add_row(_latency_name(first), _milliseconds(first), _milliseconds(last), ratio)
+    table.add_row(latency_name(first), _milliseconds(first), _milliseconds(last), ratio)
     return table
 
 
@@ -58,7 +58,7 @@ def _milliseconds(value: Latency | None) -> str:
     return "–" if value is None else f"{value.value:.2f}"
 
 
-def _latency_name(value: Latency | None) -> str:
+def latency_name(value: Latency | None) -> str:
     if value is None:
         return "latency, ms"
     threads = f"{value.threads} thread{'s' if value.threads != 1 else ''}"
