@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lcprune.artifact import ARTIFACT, PLAN, WEIGHTS, load, save, sha256_of
-from lcprune.errors import InputError, WeightsError
+from lcprune.artifact import ARTIFACT, BUFFERS, PLAN, WEIGHTS, load, save, sha256_of
+from lcprune.artifact._checked import checked_json
+from lcprune.errors import InputError, LcpruneError, ModelError, WeightsError
+from lcprune.models import build
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming import slim
 
@@ -237,3 +242,323 @@ def test_a_state_that_is_no_tensor_is_refused(tmp_path: Path, example: Tensor) -
     with pytest.raises(InputError, match="no tensor"):
         save(Odd(), tmp_path / "out", plan=Plan(kept={}), example_input=example)
     assert not (tmp_path / "out").exists()
+
+
+class Odd(nn.Module):
+    """Tensors of every kind, tied in every way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.twin = self.layer
+        self.other = nn.Linear(3, 4, bias=False)
+        self.other.weight = self.layer.weight
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.spectrum = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+        self.empty = nn.Parameter(torch.empty(0, 3))
+        self.register_buffer("also_empty", torch.empty(0, 3))
+        self.register_buffer("phase", torch.randn(4, dtype=torch.complex128))
+        self.register_buffer("flags", torch.tensor([True, False, True, True]))
+        self.register_buffer("count", torch.tensor(3, dtype=torch.int16))
+        self.register_buffer("halved", torch.randn(4).half())
+        self.register_buffer("brain", torch.randn(4).bfloat16())
+        self.register_buffer("nothing", None)
+        self.register_buffer("index", torch.arange(4), persistent=False)
+        self.register_buffer("expanded", torch.ones(1).expand(4), persistent=False)
+        self.register_buffer("turned", torch.randn(2, 2, dtype=torch.complex64), persistent=False)
+        self.register_buffer("cache", None, persistent=False)
+        self.again = nn.Module()
+        self.again.register_buffer("index", self.get_buffer("index"), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.get_buffer("index") * self.get_buffer("expanded")
+        out: Tensor = (self.twin(x) + self.other(x)) * self.scale * kept
+        return out * self.spectrum.abs() * self.get_buffer("flags")
+
+
+KEPT_OF_ODD = Plan(
+    kept={
+        (name, 0): (1, 3)
+        for name in [
+            *("layer.weight", "layer.bias", "spectrum", "phase", "flags", "halved", "brain"),
+            *("index", "expanded"),
+        ]
+    },
+    attributes=(
+        AttributeEdit("layer", "out_features", None, 2),
+        AttributeEdit("other", "out_features", None, 2),
+    ),
+)
+
+
+def odd(seed: int) -> Odd:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Odd()
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    return dict(
+        [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+    )
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    """The same tensors, tied in the same way."""
+    a, b = state_of(one), state_of(other)
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert b[name].dtype is tensor.dtype, name
+        assert torch.equal(b[name], tensor), name
+        ties = {key for key in a if a[key] is tensor}
+        assert ties == {key for key in b if b[key] is b[name]}, name
+    assert one.state_dict().keys() == other.state_dict().keys()
+
+
+def test_tensors_of_every_kind_come_back(tmp_path: Path) -> None:
+    small = slim(odd(0), KEPT_OF_ODD)
+    small.get_buffer("index").add_(5)  # what a fresh model would not have
+    small.register_buffer("cache", torch.tensor([1.5]), persistent=False)
+    x = torch.ones(1, 3)
+    save(small, tmp_path, plan=KEPT_OF_ODD, example_input=x)
+    assert (tmp_path / BUFFERS).exists()
+    other = odd(1)
+    before = {name: tensor.clone() for name, tensor in state_of(other).items()}
+    back = load(tmp_path, other)
+    assert_same(back, small)
+    assert torch.equal(back(x), small(x))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(other).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_precision_of_every_tensor_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    class Positions(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("position", torch.ones(3), persistent=False)
+
+    small = slim(Positions(), PLAN_OF_NET).to(dtype)
+    save(small, tmp_path, plan=PLAN_OF_NET, example_input=torch.ones(1, 3, 8, 8, dtype=dtype))
+    assert_same(load(tmp_path, Positions()), small)
+
+
+def test_views_that_share_memory_come_back(tmp_path: Path) -> None:
+    def shared(seed: int) -> nn.Module:
+        model = nn.Module()
+        memory = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+        model.register_buffer("all", memory)
+        model.register_buffer("part", memory[2:6])
+        model.register_buffer("same", memory.view(8))
+        return model
+
+    model = shared(0)
+    save(model, tmp_path, plan=Plan(kept={}), example_input=torch.ones(1), classes=1)
+    back = load(tmp_path, shared(1))
+    for name, value in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value)
+
+
+def test_what_is_apart_does_not_fit_where_it_is_tied(tmp_path: Path, example: Tensor) -> None:
+    small = slim(make(), PLAN_OF_NET)
+    small.again.weight = nn.Parameter(small.again.weight.detach() + 1)
+    save(small, tmp_path, plan=PLAN_OF_NET, example_input=example)
+    with pytest.raises(WeightsError, match=r"head\.weight and again\.weight apart"):
+        load(tmp_path, make())
+
+
+def test_an_earlier_file_of_buffers_goes(tmp_path: Path, example: Tensor) -> None:
+    save(slim(odd(0), KEPT_OF_ODD), tmp_path, plan=KEPT_OF_ODD, example_input=torch.ones(1, 3))
+    small = slim(make(), PLAN_OF_NET)
+    save(small, tmp_path, plan=PLAN_OF_NET, example_input=example)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([ARTIFACT, PLAN, WEIGHTS])
+    assert_same(load(tmp_path, make(1)), small)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_user_says_who_may_read(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        small = slim(odd(0), KEPT_OF_ODD)
+        save(small, tmp_path / "out", plan=KEPT_OF_ODD, example_input=torch.ones(1, 3))
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {0o666 & ~mask}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_model_on_another_device_is_saved_from_there(tmp_path: Path) -> None:
+    small = slim(odd(0), KEPT_OF_ODD).cuda()
+    save(small, tmp_path, plan=KEPT_OF_ODD, example_input=torch.ones(1, 3))
+    assert all(tensor.is_cuda for tensor in state_of(small).values())
+    assert_same(load(tmp_path, odd(1)), slim(odd(0), KEPT_OF_ODD))
+    assert_same(load(tmp_path, odd(1).cuda()), slim(odd(0), KEPT_OF_ODD))
+
+
+def test_a_model_without_values_is_refused(tmp_path: Path, example: Tensor, saved: Path) -> None:
+    with pytest.raises(InputError, match="no dense tensor with values"):
+        save(Net().to("meta"), tmp_path / "a", plan=Plan(kept={}), example_input=example)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ModelError, match="meta"):
+        load(saved, Net().to("meta"))
+
+
+def test_a_model_that_fails_on_its_input_is_refused(tmp_path: Path, example: Tensor) -> None:
+    small = slim(make(), PLAN_OF_NET)
+    for x in (example[:, :1], [example], (example, 3), None):
+        with pytest.raises(InputError) as caught:
+            save(small, tmp_path / "out", plan=PLAN_OF_NET, example_input=x)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_of_another_model_is_not_saved(tmp_path: Path, example: Tensor) -> None:
+    for model in (make(), build("digits_resnet", classes=4, input_shape=(3, 8, 8))):
+        with pytest.raises(InputError, match=r"not that of the model.*conv1\."):
+            save(model, tmp_path / "out", plan=PLAN_OF_NET, example_input=example)
+    assert not (tmp_path / "out").exists()
+
+
+def tampered(directory: Path, **changes: Any) -> None:
+    """Another description, as whole as the first."""
+    values = json.loads((directory / ARTIFACT).read_text())
+    del values["checksum"]
+    (directory / ARTIFACT).write_text(checked_json(values | changes))
+
+
+def planned(directory: Path, plan: Plan) -> None:
+    """Another plan, with its hash."""
+    (directory / PLAN).write_text(plan.to_json())
+    hashes = json.loads((directory / ARTIFACT).read_text())["sha256"]
+    tampered(directory, sha256=hashes | {PLAN: sha256_of(directory / PLAN)})
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan({("conv9.weight", 0): KEPT}), r"conv9\.weight"),
+        (Plan({("conv1.weight", 4): KEPT}), r"dimension 4 of conv1\.weight"),
+        (Plan({("conv1.weight", -1): (0,)}), r"dimension -1 of conv1\.weight"),
+        (Plan({("conv1.weight", 0): (0, 6)}), r"0 … 6 of dimension 0 of conv1\.weight"),
+        (Plan({("conv1.weight", 0): (-1, 0)}), r"-1 … 0 of dimension 0 of conv1\.weight"),
+        (Plan({("conv1.weight", 0): (2, 2)}), r"2 … 2 of dimension 0 of conv1\.weight"),
+        (Plan({("conv1.weight", 0): ()}), r"none of dimension 0 of conv1\.weight"),
+        (Plan({("conv1.weight", 0): KEPT}), r"model\.safetensors|conv1"),
+        (Plan({}, (AttributeEdit("conv9", "x", None, 1),)), "x of conv9"),
+        (Plan({}, (AttributeEdit("conv1", "x", None, 1),)), "x of conv1"),
+        (Plan({}, (AttributeEdit("conv1", "stride", 2, 1),)), "stride of conv1"),
+        (Plan({}, (AttributeEdit("conv1", "groups", 0, 1),)), "groups of conv1"),
+    ],
+)
+def test_a_plan_that_does_not_fit_names_the_tensor(saved: Path, plan: Plan, message: str) -> None:
+    planned(saved, plan)
+    with pytest.raises(InputError, match=message) as caught:
+        load(saved, make())
+    assert "\n" not in str(caught.value)
+
+
+STRANGE = [None, True, 0, -1, 1.5, 10**30, "", "x", "\n", [], [[]], [None], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("key", ["factory", "classes", "inputs", "sha256", "versions", "complex"])
+@pytest.mark.parametrize("value", STRANGE, ids=repr)
+def test_a_field_of_a_strange_type_is_an_error_of_one_line(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    x = torch.ones(1, 1, 8, 8)
+    model = build("digits_resnet", classes=4, input_shape=(1, 8, 8))
+    save(model, tmp_path, plan=Plan(kept={}), example_input=x, factory="digits_resnet")
+    tampered(tmp_path, **{key: value})
+    try:
+        back = load(tmp_path)
+    except LcpruneError as error:
+        text = str(error)
+    else:  # what says nothing of the network may be anything of its type
+        text = str(tmp_path)
+        assert_same(back, model)
+    assert str(tmp_path) in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("entry", [None, 3, {}, {"shape": [1]}, {"shape": [1, -3], "dtype": "f"}])
+def test_strange_inputs_are_an_error_of_one_line(saved: Path, entry: object) -> None:
+    tampered(saved, inputs=[entry])
+    with pytest.raises(InputError, match="inputs is"):
+        load(saved, make())
+
+
+def test_a_later_schema_names_the_version_that_wrote_it(saved: Path) -> None:
+    tampered(saved, schema=3, versions={"lcprune": "9.8.7"})
+    with pytest.raises(InputError, match=r"schema 3, written by lcprune 9\.8\.7; this is lcprune"):
+        load(saved, make())
+    tampered(saved, schema=3, versions=None)
+    with pytest.raises(InputError, match="schema 3, written by lcprune of a later version"):
+        load(saved, make())
+
+
+def test_a_model_from_before_checksums_loads(saved: Path, example: Tensor) -> None:
+    values = json.loads((saved / ARTIFACT).read_text())
+    del values["checksum"], values["complex"]
+    (saved / ARTIFACT).write_text(json.dumps(values | {"schema": 1}))
+    assert_same(load(saved, make(1)), slim(make(), PLAN_OF_NET))
+    (saved / ARTIFACT).write_text(json.dumps(values))
+    with pytest.raises(InputError, match="checksum"):
+        load(saved, make(1))
+
+
+@pytest.mark.parametrize(
+    ("factory", "library"),
+    [("digits_resnet", "lcprune"), ("torchvision/squeezenet1_1", "torchvision")],
+)
+def test_another_version_of_what_builds_the_model_warns(
+    tmp_path: Path, factory: str, library: str
+) -> None:
+    pytest.importorskip("torchvision")
+    x = torch.ones(1, 3, 32, 32)
+    model = build(factory, classes=4, input_shape=(3, 32, 32))
+    save(model, tmp_path, plan=Plan(kept={}), example_input=x, factory=factory)
+    here = json.loads((tmp_path / ARTIFACT).read_text())["versions"]
+    major, minor, *_ = here[library].split(".")
+    harmless = {library: f"{major}.{minor}.99+other", "torch": "0.1.0", "numpy": "x"}
+    for versions in (here, here | harmless, {}):
+        tampered(tmp_path, versions=versions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_same(load(tmp_path), model)
+    tampered(tmp_path, versions=here | {library: f"{major}.{int(minor) + 1}.0"})
+    with pytest.warns(UserWarning, match=library) as caught:
+        assert_same(load(tmp_path), model)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path, build(factory, classes=4, input_shape=(3, 32, 32)))
+
+
+def test_the_factories_that_run_unasked(tmp_path: Path) -> None:
+    x = torch.ones(1, 3, 32, 32)
+    for factory in ("cifar_resnet20", "torchvision/squeezenet1_1", "timm/test_resnet.r160_in1k"):
+        pytest.importorskip(factory.partition("/")[0] if "/" in factory else "torch")
+        model = build(factory, classes=4, input_shape=(3, 32, 32))
+        save(model, tmp_path, plan=Plan(kept={}), example_input=x, factory=factory)
+        assert_same(load(tmp_path), model)
+    for factory in ("os:getcwd", "timm/hf-hub:someone/model", "local-dir:/tmp", "a.py:f"):
+        tampered(tmp_path, factory=factory)
+        with pytest.raises(InputError, match="trust_factory"):
+            load(tmp_path)
+    for factory in ("nothing", "torchvision/nothing", "timm/nothing", "../x", ""):
+        tampered(tmp_path, factory=factory)
+        with pytest.raises(ModelError, match="the factory fails"):
+            load(tmp_path)
+
+
+def test_a_factory_that_fails_is_an_error_of_one_line(tmp_path: Path) -> None:
+    source = tmp_path / "f.py"
+    source.write_text("def make():\n    raise RuntimeError('one\\ntwo')\n")
+    x = torch.ones(1, 1, 8, 8)
+    model = build("digits_resnet", classes=4, input_shape=(1, 8, 8))
+    save(model, tmp_path / "out", plan=Plan({}), example_input=x, factory=f"{source}:make")
+    with pytest.raises(ModelError, match="one two"):
+        load(tmp_path / "out", trust_factory=True)
