@@ -69,7 +69,7 @@ def test_ways_to_write_a_budget_in_a_file(tmp_path: Path, text: str) -> None:
         ("min_keep = 'most'", "min_keep = 'most': expected float"),
         ("round_to = 8.0", "round_to = 8.0: expected int"),
         ("round-too = 8", "'round_too'.*round_to"),
-        ("learning_rate = 'fast'", "expected float"),
+        ("learning_rate = 'fast'", "expected more than 0, or auto"),
         ("trials = ", "not TOML"),
     ],
 )

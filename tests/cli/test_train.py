@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lcprune as lp
+from lcprune.artifact import read_run
 from lcprune.cli import (
     TrainConfig,
     _stages,
@@ -224,3 +225,27 @@ def test_options_of_training_reach_it() -> None:
     assert off.ema is None
     assert off.clip is None
     assert off == TrainingConfig(epochs=7, learning_rate=0.1, seed=3)
+
+
+def test_a_range_test_finds_the_learning_rate_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"train digits_resnet --data digits --epochs 1 --learning-rate auto --out {tmp_path}/a"
+    line += " --train-dtype float32"
+    assert main(line.split()) == 0
+    assert "learning rate" in capsys.readouterr().out
+    rate = read_run(tmp_path / "a").state["training learning rate"]
+    assert 0.001 < rate < 3
+    monkeypatch.setattr(_train, "find_learning_rate", None)
+    (tmp_path / "a" / "summary.json").unlink()
+    assert main(["train", "--out", f"{tmp_path}/a", "--resume"]) == 0
+    assert f"learning rate {rate:.2g}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "-1", "inf", "nan"])
+def test_a_learning_rate_is_a_number_or_auto(
+    rate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"train digits_resnet --data digits --out {tmp_path}/a --learning-rate {rate}"
+    assert main(line.split()) == 2
+    assert "expected more than 0, or auto" in capsys.readouterr().err

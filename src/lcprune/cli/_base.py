@@ -9,13 +9,16 @@ from torch import nn
 
 from lcprune import artifact
 from lcprune.cli._config import PruneConfig
+from lcprune.cli._findings import Findings
 from lcprune.cli._prepare import Inputs
 from lcprune.cli._progress import Reporter
 from lcprune.cli._train import FLOAT32, train, training_config
 from lcprune.models import load_weights
 
 
-def trained_base(config: PruneConfig, out: Path, inputs: Inputs, reporter: Reporter) -> nn.Module:
+def trained_base(
+    config: PruneConfig, out: Path, inputs: Inputs, findings: Findings, reporter: Reporter
+) -> nn.Module:
     """The base network on the CPU, in eval mode; with ``base_epochs`` trained, once a run."""
     model = inputs.model
     if config.base_epochs:
@@ -27,6 +30,7 @@ def trained_base(config: PruneConfig, out: Path, inputs: Inputs, reporter: Repor
                 inputs.data,
                 "training",
                 training=training_config(config, config.base_epochs, FLOAT32),
+                findings=findings,
                 checkpoint=out / artifact.BASE_CHECKPOINT,
                 device=inputs.device,
                 reporter=reporter,

@@ -12,6 +12,7 @@ from lcprune.errors import InputError
 from lcprune.training import TrainingConfig
 
 _TRAINING = TrainingConfig()
+AUTO = "auto"
 _CHOICES = {
     "schedule": ("cosine", "one-cycle"),
     "search_dtype": ("auto", "float32", "bfloat16"),
@@ -26,7 +27,7 @@ _AT_LEAST_ONE = (
     "epochs",
 )
 _NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay", "mixup", "clip", "crop")
-_POSITIVE = ("learning_rate", "temperature")
+_POSITIVE = ("temperature",)
 _SHARES = ("min_keep", "distill_weight")
 _SHARES_BELOW_ONE = ("label_smoothing", "ema")
 
@@ -37,13 +38,14 @@ class Options:
 
     ``model`` and ``data`` must be given. ``crop`` and ``flip`` none leave it to the data set;
     ``hold_out`` N sets every Nth training image of each class aside, 0 none; ``mixup``, ``ema``
-    and ``clip`` 0 are off. The rest is as in ``TrainingConfig``.
+    and ``clip`` 0 are off. A ``learning_rate`` of ``auto`` is found by a range test. The rest is
+    as in ``TrainingConfig``.
     """
 
     model: str = ""
     data: str = ""
     weights: str = "default"
-    learning_rate: float = _TRAINING.learning_rate
+    learning_rate: float | str = _TRAINING.learning_rate
     weight_decay: float = _TRAINING.weight_decay
     schedule: str = _TRAINING.schedule
     train_dtype: str = "auto"
@@ -77,6 +79,11 @@ class Options:
             (_POSITIVE, lambda v: 0 < v < float("inf"), "more than 0"),
             (_SHARES, lambda v: 0 <= v <= 1, "between 0 and 1"),
             (_SHARES_BELOW_ONE, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+            (
+                ("learning_rate",),
+                lambda v: v == AUTO if isinstance(v, str) else 0 < v < float("inf"),
+                f"more than 0, or {AUTO}",
+            ),
             (("hold_out",), lambda v: v == 0 or v >= 2, "0, or 2 or more"),
         ):
             for key in keys:
@@ -133,7 +140,7 @@ class TrainConfig(Options):
     """
 
     weights: str = "random"
-    learning_rate: float = 0.1
+    learning_rate: float | str = 0.1
     epochs: int = 60
     new_head: bool = False
 

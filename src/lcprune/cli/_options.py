@@ -115,10 +115,10 @@ BaseEpochs = Annotated[
     int | None, _option("base_epochs", "Train the base network that long first.")
 ]
 Epochs = Annotated[int | None, _option("epochs", "Epochs of training.", kind=TrainConfig)]
-_RATE = "Highest learning rate."
-LearningRate = Annotated[float | None, _option("learning_rate", _RATE)]
+_RATE = "Highest learning rate, or auto: found by a short test."
+LearningRate = Annotated[str | None, _option("learning_rate", _RATE)]
 BaseLearningRate = Annotated[
-    float | None, _option("learning_rate", _RATE, "--learning-rate", kind=TrainConfig)
+    str | None, _option("learning_rate", _RATE, "--learning-rate", kind=TrainConfig)
 ]
 WeightDecay = Annotated[float | None, _option("weight_decay", "L2 penalty of training.")]
 ScheduleName = Annotated[str | None, _option("schedule", "cosine or one-cycle.", "--schedule")]

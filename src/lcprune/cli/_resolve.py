@@ -78,13 +78,22 @@ def _convert(key: str, value: Any, kind: str) -> Any:
     elif kind.startswith("bool") or isinstance(value, bool):
         if kind.startswith("bool") and isinstance(value, bool):
             return value
-    elif kind == "float" and isinstance(value, int | float):
+    elif kind.startswith("float") and isinstance(value, int | float):
         return float(value)
+    elif kind == "float | str" and isinstance(value, str):
+        return _number_if_it_is_one(value)
     elif (kind.startswith("int") and isinstance(value, int)) or (
         kind == "str" and isinstance(value, str)
     ):
         return value
-    expected = kind
+    expected = "a number" if kind == "float | str" else kind
     if kind == "tuple[str, ...]":
         expected = f"text such as {_TEXTS.get(key, 'layer1*')!r}, or a list of it"
     raise InputError(f"{key} = {value!r}: expected {expected.removesuffix(' | None')}")
+
+
+def _number_if_it_is_one(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

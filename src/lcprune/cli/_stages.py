@@ -51,7 +51,7 @@ class Stages:
 
     def run(self) -> Summary:
         """Go through all stages and save the network; the summary is not written yet."""
-        base = trained_base(self._config, self._out, self._inputs, self._reporter)
+        base = trained_base(self._config, self._out, self._inputs, self._findings, self._reporter)
         self._findings.same("data_sha256", self._inputs.data.fingerprint, "data")
         weights = self._findings.same("base_weights_sha256", state_sha256(base), "weights")
         on_device = copy.deepcopy(base).to(self._device)
@@ -172,6 +172,7 @@ class Stages:
             ),
             teacher=teacher if config.distill else None,
             held=self._inputs.held,
+            findings=self._findings,
             checkpoint=self._out / artifact.CHECKPOINT,
             device=self._device,
             reporter=self._reporter,

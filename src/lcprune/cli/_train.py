@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from lcprune.cli._config import Options
+from lcprune.cli._config import AUTO, Options
 from lcprune.cli._findings import Findings
 from lcprune.cli._progress import Reporter
 from lcprune.data import Data, ImageSet, training_batches
@@ -23,6 +23,7 @@ from lcprune.training import (
     TrainingResult,
     choose_training_precision,
     evaluation_batch,
+    find_learning_rate,
     finetune,
 )
 
@@ -36,6 +37,7 @@ def train(
     name: str,
     *,
     training: TrainingConfig,
+    findings: Findings,
     checkpoint: Path,
     device: torch.device,
     reporter: Reporter,
@@ -44,7 +46,8 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place on the training images, from its checkpoint if there is one.
 
-    After each epoch the accuracy on the images ``held`` out is told.
+    After each epoch the accuracy on the images ``held`` out is told. Where a range test shall
+    find the learning rate, it does so once a run.
     """
     batches = training_batches(
         data.train,
@@ -54,6 +57,16 @@ def train(
         flip=options.flip,
         seed=options.seed,
     )
+    if options.learning_rate == AUTO and training.epochs:
+
+        def found() -> float:
+            return find_learning_rate(
+                model, batches, teacher=teacher, config=training, device=str(device)
+            ).suggested
+
+        rate = findings.once(f"{name} learning rate", found)
+        reporter.stage(f"{name}: learning rate {rate:.2g} by a range test")
+        training = replace(training, learning_rate=rate)
     with reporter.progress(name, training.epochs) as advance:
 
         def on_epoch(report: EpochReport) -> None:
@@ -78,7 +91,7 @@ def training_config(options: Options, epochs: int, precision: TrainingPrecision)
     """What ``options`` say of a training without a teacher."""
     return TrainingConfig(
         epochs=epochs,
-        learning_rate=options.learning_rate,
+        learning_rate=_given_rate(options),
         weight_decay=options.weight_decay,
         schedule=cast(Schedule, options.schedule),
         label_smoothing=options.label_smoothing,
@@ -89,6 +102,11 @@ def training_config(options: Options, epochs: int, precision: TrainingPrecision)
         dtype=precision.dtype,
         channels_last=precision.channels_last,
     )
+
+
+def _given_rate(options: Options) -> float:
+    rate = options.learning_rate
+    return rate if isinstance(rate, float) else TrainingConfig().learning_rate
 
 
 def training_precision(

@@ -102,6 +102,7 @@ def _run(
         "training",
         training=training_config(config, config.epochs, precision),
         held=inputs.held,
+        findings=findings,
         checkpoint=out / artifact.CHECKPOINT,
         device=device,
         reporter=reporter,
