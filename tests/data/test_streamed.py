@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from lcprune.data import (
     _read,
     training_batches,
 )
+from lcprune.data._streamed import _Reader
 
 PART = Augmentation(crop=0, flip=True, area=(0.3, 1.0))
 SHIFT = Augmentation(crop=2, flip=True)
@@ -76,6 +78,16 @@ def test_an_image_depends_on_seed_epoch_and_index_alone(
         assert same(base, by_label(streamed(made(files, augmentation, workers), batch), 3))
     assert not same(base, by_label(streamed(made(files, augmentation), 7), 4))
     assert not same(base, by_label(streamed(made(files, augmentation), 7, seed=1), 3))
+
+
+def test_what_a_process_is_given_can_be_sent_to_it(files: list[Path]) -> None:
+    """Where processes are not forked, it is pickled."""
+    data = made(files)
+    assert isinstance(data.train, ImageFiles)
+    read = _Reader(data.train, PART, (1, 2, 3), (4, 5))
+    assert torch.equal(pickle.loads(pickle.dumps(read))(7), read(7))
+    again = pickle.loads(pickle.dumps(data.train))
+    assert torch.equal(again.in_memory().pixels, data.train.in_memory().pixels)
 
 
 def test_the_order_is_that_of_images_in_memory_and_changes_with_the_epoch(

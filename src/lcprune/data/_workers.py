@@ -55,6 +55,12 @@ def read_batches(
         for start in range(0, len(blocks), blocks.per_batch):
             ends = min(start + blocks.per_batch, len(blocks))
             yield torch.cat([_next(iterator) for _ in range(start, ends)])
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads images was ended from outside: is there enough memory?"
+        ) from error
     finally:
         # An exception that is being handled holds the frames that hold the iterator; its
         # processes must not wait for that.
@@ -121,14 +127,7 @@ def _started(blocks: _Blocks, workers: int) -> Any:
 
 
 def _next(iterator: Any) -> Tensor:
-    try:
-        block: Pixels | DataError = next(iterator)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "a process that reads images was ended from outside: is there enough memory?"
-        ) from error
+    block: Pixels | DataError = next(iterator)
     if isinstance(block, DataError):
         raise block
     return torch.from_numpy(block)
