@@ -86,6 +86,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("newer") / "out", 3, (1, 2, 4))
+
+
+@pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
 
@@ -222,10 +227,9 @@ def test_a_pipe_is_not_waited_for(saved: Path, work: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_model_that_is_replaced_while_it_is_read_is_the_old_one_or_an_error(
-    saved: Path, work: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    saved: Path, work: Path, newer: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file that is read next is the new one from some moment on."""
-    new = write(tmp_path / "new", 3, (1, 2, 4))
     out = restored(saved, work)
     whole = Path.read_bytes
 
@@ -233,11 +237,25 @@ def test_a_model_that_is_replaced_while_it_is_read_is_the_old_one_or_an_error(
         content = whole(path)
         if path == out / name:
             for each in FILES:
-                shutil.copy(new / each, out / each)
+                shutil.copy(newer / each, out / each)
         return content
 
     monkeypatch.setattr(Path, "read_bytes", read)
     assert "hash differs" in (error_of(out) or "hash differs")
+
+
+@pytest.mark.parametrize("of_new", range(2 ** len(FILES)))
+def test_some_files_of_an_older_model_and_some_of_a_newer_are_no_model(
+    saved: Path, work: Path, newer: Path, of_new: int
+) -> None:
+    out = restored(saved, work)
+    chosen = [name for bit, name in enumerate(FILES) if of_new & 1 << bit]
+    for name in chosen:
+        shutil.copy(newer / name, out / name)
+    if len(chosen) == len(FILES):
+        assert same(load(out, MODEL), slim(make(3), plan((1, 2, 4))))
+    else:
+        assert (error_of(out) is None) == (not chosen)
 
 
 def test_nothing_of_a_factory_runs_for_a_damaged_model(tmp_path: Path) -> None:

@@ -562,3 +562,13 @@ def test_a_factory_that_fails_is_an_error_of_one_line(tmp_path: Path) -> None:
     save(model, tmp_path / "out", plan=Plan({}), example_input=x, factory=f"{source}:make")
     with pytest.raises(ModelError, match="one two"):
         load(tmp_path / "out", trust_factory=True)
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "artifact.md"
+    _, code, *_ = page.read_text(encoding="utf-8").split("```")
+    monkeypatch.chdir(tmp_path)
+    exec(code.removeprefix("python"), {})
+    assert (tmp_path / "out" / ARTIFACT).exists()
