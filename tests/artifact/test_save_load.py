@@ -415,6 +415,19 @@ def test_a_model_that_fails_on_its_input_is_refused(tmp_path: Path, example: Ten
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"factory": make}, {"factory": 3}, {"classes": 0}, {"classes": "4"}, {"classes": True}],
+)
+def test_what_could_not_be_loaded_is_not_saved(
+    tmp_path: Path, example: Tensor, wrong: dict[str, Any]
+) -> None:
+    small = slim(make(), PLAN_OF_NET)
+    with pytest.raises(InputError, match="expected"):
+        save(small, tmp_path / "out", plan=PLAN_OF_NET, example_input=example, **wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_plan_of_another_model_is_not_saved(tmp_path: Path, example: Tensor) -> None:
     for model in (make(), build("digits_resnet", classes=4, input_shape=(3, 8, 8))):
         with pytest.raises(InputError, match=r"not that of the model.*conv1\."):

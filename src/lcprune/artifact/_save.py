@@ -46,6 +46,11 @@ def save(
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise InputError(f"the example input is a {kind}, expected a tensor or a tuple of them")
+    if not (factory is None or isinstance(factory, str)):
+        kind = type(factory).__name__
+        raise InputError(f"the factory is a {kind}, expected its name, such as 'package.module:fn'")
+    if not (classes is None or (type(classes) is int and classes > 0)):
+        raise InputError(f"{classes!r} classes, expected a positive number or none")
     directory = Path(directory)
     _check_plan(small, plan)
     state, pairs = saved_state(small)
