@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lcprune.artifact import (
     ARTIFACT,
@@ -248,3 +249,16 @@ def test_the_demo_trains_prunes_and_can_be_resumed(
     assert capsys.readouterr().err.strip().endswith(f"lcprune demo --out {out} --resume")
     assert main(["demo", "--out", str(out), "--resume"]) == 0
     assert read_summary(out).macs_after == summary.macs_after
+
+
+def test_a_check_that_sees_nothing_is_said(
+    weights: Path, tmp_path: Path, prune: Prune, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = load_file(weights)
+    state["linear.weight"].zero_()
+    dead = tmp_path / "dead.safetensors"
+    save_file(state, dead)
+    assert prune(tmp_path / "out", weights=str(dead), finetune_epochs=0, trials=1) == 0
+    assert "the comparison says little" in capsys.readouterr().err
+    assert prune(tmp_path / "other", finetune_epochs=0, trials=1) == 0
+    assert "the comparison says little" not in capsys.readouterr().err

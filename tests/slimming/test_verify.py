@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lcprune.errors import VerificationError
-from lcprune.slimming import difference, slim, verify
+from lcprune.slimming import VISIBLE, difference, effect, slim, verify
 from lcprune.tracing import trace
 from networks import random_network
 from oracle import check, plan_of, random_keep, randomise
@@ -165,3 +165,14 @@ def test_a_cast_to_less_within_the_model_does_not_blur_the_comparison() -> None:
     error, precision = difference(model, slim(model, plan), plan, example)
     assert precision == torch.float64
     assert error <= 1e-14
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_the_effect_of_a_removal_tells_a_comparison_that_sees_nothing(scale: float) -> None:
+    model, example = _chain()
+    graph = trace(model, example)
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    with torch.no_grad():
+        list(model.parameters())[-2].mul_(scale)  # the last weight: else a constant comes out
+    assert (effect(model, plan, example) > VISIBLE) == (scale > 0)
+    assert verify(model, slim(model, plan), plan, example) <= 1e-9

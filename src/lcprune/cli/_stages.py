@@ -27,8 +27,9 @@ from lcprune.cli._train import FLOAT32, train, training_config, training_precisi
 from lcprune.data import first_pixels
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
+from lcprune.ranking import Plan
 from lcprune.searching import SearchProgress, SearchResult, Trial, search
-from lcprune.slimming import slim, verify
+from lcprune.slimming import VISIBLE, effect, slim, verify
 from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch
 
 
@@ -62,6 +63,7 @@ class Stages:
         small = slim(base, result.plan)
         error = verify(base, small, result.plan, self._inputs.example_input)
         self._reporter.stage(f"verified: within {error:.1e} of the masked original")
+        self._warn_if_blind(base, result.plan)
         small.to(self._device)
         recalibrate(small, self._recalibration_batches())
         top1_pruned = self._findings.once("top1_pruned", lambda: self._top1(small))
@@ -96,6 +98,14 @@ class Stages:
         )
         return summary
 
+    def _warn_if_blind(self, base: nn.Module, plan: Plan) -> None:
+        moved = effect(base, plan, self._inputs.example_input)
+        if moved < VISIBLE:
+            self._reporter.warn(
+                f"what was removed moves the base network's output by {moved:.1e} only, so that "
+                "the comparison says little: a base network that was hardly trained?"
+            )
+
     def _precision(self, model: nn.Module) -> Precision:
         """How candidates are run; what was once measured holds for the whole run."""
         asked = self._config.search_dtype
@@ -109,11 +119,7 @@ class Stages:
 
     def _search(self, model: nn.Module, precision: Precision, weights: str) -> SearchResult:
         config, inputs = self._config, self._inputs
-        validation = inputs.validation.in_memory()
-        images = inputs.data.normalise(validation.pixels).to(self._device)
-        fitness = CrossEntropy(
-            images, validation.labels.to(self._device), precision.batch, precision
-        )
+        fitness = CrossEntropy(*self._validation(precision), precision.batch, precision)
         identity = {
             "model": config.model,
             "data": inputs.data.fingerprint,
@@ -177,6 +183,13 @@ class Stages:
             device=self._device,
             reporter=self._reporter,
         )
+
+    def _validation(self, precision: Precision) -> tuple[Tensor, Tensor]:
+        """The images of the fitness, and their labels; no more than a batch is ever in float32."""
+        data, images = self._inputs.data, self._inputs.validation
+        batches = images.batches(self._batch)
+        parts = [precision.cast(data.normalise(pixels)).to(self._device) for pixels, _ in batches]
+        return torch.cat(parts), images.labels.to(self._device)
 
     def _recalibration_batches(self) -> list[Tensor]:
         data = self._inputs.data

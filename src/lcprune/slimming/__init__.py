@@ -2,6 +2,6 @@
 
 from lcprune.slimming._repair import repair
 from lcprune.slimming._slim import slim
-from lcprune.slimming._verify import difference, verify
+from lcprune.slimming._verify import VISIBLE, difference, effect, verify
 
-__all__ = ["difference", "repair", "slim", "verify"]
+__all__ = ["VISIBLE", "difference", "effect", "repair", "slim", "verify"]

@@ -29,6 +29,9 @@ from lcprune.tracing._trace import run_labelled
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """The largest relative difference that passes, by the precision of the comparison."""
 
+VISIBLE = 1e-3
+"""The least effect of a removal that a comparison of outputs can be trusted with."""
+
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput) -> float:
     """The largest relative difference between ``small`` and the masked ``model``.
@@ -50,6 +53,22 @@ def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: Exampl
             f"(at most {TOLERANCE[precision]:g} in {str(precision).removeprefix('torch.')})"
         )
     return error
+
+
+def effect(model: nn.Module, plan: Plan, example_input: ExampleInput) -> float:
+    """How far the removal of a plan's channels moves the outputs, relative to the largest.
+
+    ``verify`` says little about channels whose removal moves next to nothing: a network that
+    answers the same to everything passes with any cut. Errors as for ``verify``.
+    """
+    try:
+        copied, arguments = prepared(model, example_input, torch.float64)
+        expected = plain_outputs(copied, arguments)
+    except ModelError:
+        copied, arguments = prepared(model, example_input, torch.float32)
+        expected = plain_outputs(copied, arguments)
+    expected = [tensor.clone() for tensor in expected]
+    return relative_difference(expected, masked_outputs(copied, plan, arguments))
 
 
 def difference(
