@@ -22,7 +22,7 @@ def test_a_sample_lies_between_those_that_its_labels_name(
     for _ in range(3):
         mixed, labels = mix(INPUTS, TARGETS)
         assert labels.others is not None
-        assert labels.targets is TARGETS
+        assert torch.equal(labels.targets, TARGETS)
         assert 0 <= labels.share <= 1
         assert sorted(labels.others.tolist()) == TARGETS.tolist()
         expected = labels.share * INPUTS + (1 - labels.share) * INPUTS[labels.others]
@@ -50,10 +50,23 @@ def test_shares_have_the_moments_of_their_distribution(concentration: float) -> 
     assert float(shares.var()) == pytest.approx(0.25 / (2 * concentration + 1), rel=0.1)
 
 
+@given(concentration=st.sampled_from([0.0, 0.5]), cut=st.integers(0, 6))
+def test_parts_of_a_batch_are_mixed_as_the_whole(concentration: float, cut: int) -> None:
+    whole, labels = Mixup(concentration, 1, 2)(INPUTS, TARGETS)
+    parts = [
+        Mixup(concentration, 1, 2)(INPUTS, TARGETS, part) for part in (slice(0, cut), slice(cut, 6))
+    ]
+    assert torch.equal(torch.cat([inputs for inputs, _ in parts]), whole)
+    for name in ("targets", "others"):
+        expected = getattr(labels, name)
+        if expected is not None:
+            assert torch.equal(torch.cat([getattr(own, name) for _, own in parts]), expected)
+
+
 def test_without_a_concentration_nothing_is_mixed() -> None:
     inputs, labels = Mixup(0.0, 0, 0)(INPUTS, TARGETS)
-    assert inputs is INPUTS
-    assert labels.targets is TARGETS
+    assert torch.equal(inputs, INPUTS)
+    assert torch.equal(labels.targets, TARGETS)
     assert labels.others is None
 
 

@@ -5,11 +5,13 @@ from lcprune.training._config import Dtype, Schedule, TrainingConfig
 from lcprune.training._evaluate import check_logits, evaluate_top1, evaluation_batch
 from lcprune.training._finetune import finetune
 from lcprune.training._loss import distillation_loss
+from lcprune.training._processes import ElsewhereError, is_main, on_main, process_count
 from lcprune.training._range_test import LearningRateRange, find_learning_rate
 from lcprune.training._report import EpochReport, TrainingResult
 
 __all__ = [
     "Dtype",
+    "ElsewhereError",
     "EpochReport",
     "LearningRateRange",
     "Schedule",
@@ -23,4 +25,7 @@ __all__ = [
     "evaluation_batch",
     "find_learning_rate",
     "finetune",
+    "is_main",
+    "on_main",
+    "process_count",
 ]

@@ -21,10 +21,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """Epochs that are done, and the generators' states after them."""
+    """Epochs that are done, and the states after them of every process's generators."""
 
     reports: tuple[EpochReport, ...]
-    generators: tuple[Tensor, ...]
+    generators: tuple[tuple[Tensor, ...], ...]
 
 
 def save_checkpoint(
@@ -43,7 +43,8 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "average": None if average is None else average.state_dict(),
         "reports": [list(astuple(report)) for report in progress.reports],
-        "generators": list(progress.generators),
+        "generators": list(progress.generators[0]),
+        "others": [list(states) for states in progress.generators[1:]],
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
@@ -55,10 +56,12 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: AveragedModel | None,
     config: TrainingConfig,
+    processes: int = 1,
 ) -> Progress:
     """Put a saved state into ``model``, ``optimizer`` and ``average``.
 
-    ``RunError`` where the file is damaged, or belongs to another model or configuration.
+    ``RunError`` where the file is damaged, or belongs to another model, configuration or number
+    of processes.
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,6 +75,12 @@ def load_checkpoint(
                     f"{path}: a checkpoint of a training with {name} = {saved.get(name)!r}, "
                     f"expected {value!r}"
                 )
+        generators = [state["generators"], *state.get("others", [])]
+        if len(generators) != processes:
+            raise RunError(
+                f"{path}: a checkpoint of a training in {_counted(len(generators))}, "
+                f"expected {_counted(processes)}"
+            )
         _check_model(path, model, state["model"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -79,7 +88,7 @@ def load_checkpoint(
             average.load_state_dict(state["average"])
         return Progress(
             reports=tuple(EpochReport(*values) for values in state["reports"]),
-            generators=tuple(state["generators"]),
+            generators=tuple(tuple(states) for states in generators),
         )
     except (
         pickle.UnpicklingError,
@@ -99,6 +108,10 @@ def _check_model(path: Path, model: nn.Module, saved: dict[str, Tensor]) -> None
     for key in [*own, *saved]:
         if key not in own or key not in saved or own[key].shape != saved[key].shape:
             raise RunError(f"{path}: a checkpoint of another model: {key!r} differs")
+
+
+def _counted(processes: int) -> str:
+    return "one process" if processes == 1 else f"{processes} processes"
 
 
 def _plain(config: TrainingConfig) -> dict[str, Any]:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from lcprune.errors import InputError
 from lcprune.training._average import averaged
-from lcprune.training._batches import Batches, epoch_of
+from lcprune.training._batches import Batches
 from lcprune.training._checkpoint import Progress, load_checkpoint, save_checkpoint
 from lcprune.training._config import TrainingConfig
-from lcprune.training._divergence import DivergenceWatch
-from lcprune.training._evaluate import accuracy
+from lcprune.training._epochs import Epochs
 from lcprune.training._generators import generator_states, restore_generators, seeded_generators
 from lcprune.training._layout import lay_out
-from lcprune.training._mixup import Mixup
 from lcprune.training._optimizer import sgd
+from lcprune.training._processes import alike, join, on_main
 from lcprune.training._report import EpochReport, TrainingResult
 from lcprune.training._step import Step
 from lcprune.training._teaching import teaching
+from lcprune.training._validate import validate
 
 
 def finetune(
@@ -49,28 +49,39 @@ def finetune(
     bit for bit as if there had been no break. Dropout and the like draw from PyTorch's global
     generators, which are seeded for the training and left as they were.
 
+    In a program started by ``accelerate launch`` or ``torchrun``, all processes call this with the
+    same arguments, train each on its part of every batch, and end with the same weights: those
+    that one process alone would end with, up to rounding and dropout's draws. Checkpoint and
+    ``on_epoch`` are the main process's.
+
     ``InputError`` where the training diverges (the checkpoint of the last good epoch stays) or
     there is nothing to train; ``RunError`` where the checkpoint is not one of this training.
     """
     config = config or TrainingConfig()
-    place = torch.device(device)
+    processes = join(device)
+    place = processes.device
     model.to(place)
     channels_last = lay_out(model, config)
     optimizer = sgd(model, config)
     average = None if config.ema is None else averaged(model, config.ema)
     ending = model if average is None else average.module
     reports: tuple[EpochReport, ...] = ()
-    with seeded_generators(config.seed, place):
+    with seeded_generators(config.seed, place, processes.rank), ExitStack() as stack:
         if resume and checkpoint is not None and checkpoint.exists():
-            progress = load_checkpoint(checkpoint, model, optimizer, average, config)
+            with alike():
+                progress = load_checkpoint(
+                    checkpoint, model, optimizer, average, config, processes.count
+                )
             reports = progress.reports
-            restore_generators(progress.generators, place)
-        step = Step(model, optimizer, config, teaching(teacher, config, place), place)
-        epochs = _Epochs(model, step, config, average)
+            restore_generators(progress.generators[processes.rank], place)
+        called = stack.enter_context(processes.training(model))
+        teach = teaching(teacher, config, place)
+        step = Step(model, called, optimizer, config, teach, processes)
+        epochs = Epochs(model, step, config, average)
         for epoch in range(len(reports), config.epochs):
             start = time.perf_counter()
             loss = epochs.run(train_loader, epoch)
-            top1 = None if val_loader is None else accuracy(ending, val_loader, place)
+            top1 = None if val_loader is None else validate(ending, val_loader, processes)
             seconds = time.perf_counter() - start
             spent = sum(report.seconds for report in reports) + seconds
             report = EpochReport(
@@ -83,52 +94,18 @@ def finetune(
                 val_accuracy=top1,
             )
             reports = (*reports, report)
+            states = tuple(processes.gather(generator_states(place)))
             last = epoch + 1 == config.epochs
             if checkpoint is not None and (last or not epochs.watch.climbing):
-                state = Progress(reports, generator_states(place))
-                save_checkpoint(checkpoint, model, optimizer, average, config, state)
+                state = Progress(reports, states)
+                on_main(
+                    partial(save_checkpoint, checkpoint, model, optimizer, average, config, state)
+                )
             if on_epoch is not None:
-                on_epoch(report)
+                on_main(partial(on_epoch, report))
     if average is not None and reports:
         model.load_state_dict(average.module.state_dict())
     if channels_last:
         model.to(memory_format=torch.contiguous_format)
     model.eval()
     return TrainingResult(reports)
-
-
-class _Epochs:
-    """Runs epochs of one training."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        step: Step,
-        config: TrainingConfig,
-        average: AveragedModel | None,
-    ) -> None:
-        self._model = model
-        self._step = step
-        self._config = config
-        self._average = average
-        self.watch = DivergenceWatch(config)
-
-    def run(self, loader: Batches, epoch: int) -> float:
-        """Train for an epoch; the mean loss over its samples."""
-        steps = len(loader) if isinstance(loader, Sized) else None
-        mix = Mixup(self._config.mixup, self._config.seed, epoch)
-        self._model.train()
-        total, count = 0.0, 0
-        for step, (inputs, targets) in enumerate(epoch_of(loader, epoch)):
-            # A loader of unknown length holds the rate for an epoch: that of its middle.
-            within = 0.5 if steps is None else step / steps
-            rate = self._config.learning_rate_at((epoch + within) / self._config.epochs)
-            loss = self._step(inputs, targets, mix, rate)
-            self.watch.check(loss, self._step.guess, epoch, step)
-            if self._average is not None:
-                self._average.update_parameters(self._model)
-            total += loss * len(targets)
-            count += len(targets)
-        if count == 0:
-            raise InputError("the training data hold no batch")
-        return total / count

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 @contextmanager
-def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators within, and leave them as they were."""
+def seeded_generators(seed: int, device: torch.device, rank: int = 0) -> Iterator[None]:
+    """Seed the global generators within, each process with its own, and leave them as before."""
+    if rank > 0:
+        state = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)
+        seed = int(state[0] >> np.uint64(1))
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

@@ -39,18 +39,20 @@ class Mixup:
         self._concentration = concentration
         self._generator = np.random.default_rng([_STREAM, seed, epoch])
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Labels]:
-        """Mix ``inputs`` (N, …) and name their ``targets`` (N, …).
+    def __call__(
+        self, inputs: Tensor, targets: Tensor, part: slice = slice(None)
+    ) -> tuple[Tensor, Labels]:
+        """Mix ``inputs`` (N, …) and name their ``targets`` (N, …); only ``part`` is yielded.
 
         ``InputError`` for inputs that are not floating-point numbers.
         """
         if self._concentration == 0:
-            return inputs, Labels(targets)
+            return inputs[part], Labels(targets[part])
         if not inputs.is_floating_point():
             raise InputError(
                 f"training: mixup takes the mean of inputs, expected floats, got {inputs.dtype}"
             )
         share = float(self._generator.beta(self._concentration, self._concentration))
-        order = torch.from_numpy(self._generator.permutation(len(inputs)))
-        mixed = torch.lerp(inputs[order.to(inputs.device)], inputs, share)
-        return mixed, Labels(targets, targets[order.to(targets.device)], share)
+        order = torch.from_numpy(self._generator.permutation(len(inputs)))[part]
+        mixed = torch.lerp(inputs[order.to(inputs.device)], inputs[part], share)
+        return mixed, Labels(targets[part], targets[order.to(targets.device)], share)

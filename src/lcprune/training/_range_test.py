@@ -20,6 +20,7 @@ from lcprune.training._generators import seeded_generators
 from lcprune.training._layout import lay_out
 from lcprune.training._mixup import Mixup
 from lcprune.training._optimizer import sgd
+from lcprune.training._processes import Processes
 from lcprune.training._step import Step
 from lcprune.training._teaching import teaching
 
@@ -84,7 +85,8 @@ def find_learning_rate(
     rates: list[float] = []
     losses: list[float] = []
     with seeded_generators(config.seed, place):
-        step = Step(copied, sgd(copied, config), config, teaching(teacher, config, place), place)
+        teach = teaching(teacher, config, place)
+        step = Step(copied, copied, sgd(copied, config), config, teach, Processes(0, 1, place))
         for i, (inputs, targets, mix) in enumerate(
             itertools.islice(_endless(loader, config), steps)
         ):

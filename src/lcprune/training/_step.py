@@ -11,56 +11,68 @@ from torch import Tensor, nn
 from lcprune.training._config import TrainingConfig
 from lcprune.training._loss import labels_loss, teachers_loss
 from lcprune.training._mixup import Labels, Mixup
+from lcprune.training._processes import Processes
+from lcprune.training._shared_norms import shared_norms
 
 
 class Step:
-    """Moves a model's weights by one batch."""
+    """Moves a model's weights by one batch; ``called`` is what is called in the model's place."""
 
     def __init__(
         self,
         model: nn.Module,
+        called: nn.Module,
         optimizer: torch.optim.Optimizer,
         config: TrainingConfig,
         teaching: Callable[[Tensor], Tensor] | None,
-        device: torch.device,
+        processes: Processes,
     ) -> None:
         self._model = model
+        self._called = called
         self._optimizer = optimizer
         self._config = config
         self._teaching = teaching
-        self._device = device
+        self._processes = processes
         self.guess = math.nan
         """The loss of outputs that are all equal, on the first batch."""
 
     def __call__(self, inputs: Tensor, targets: Tensor, mix: Mixup, rate: float) -> float:
-        """Train on a batch at a learning rate; the loss before the step."""
-        config = self._config
+        """Train on a global batch at a learning rate; its mean loss before the step."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        inputs, labels = mix(inputs.to(self._device), targets.to(self._device))
-        loss = self._loss(inputs, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(self._model.parameters(), config.clip)
-        self._optimizer.step()
-        return float(loss.detach())
-
-    def _loss(self, inputs: Tensor, labels: Labels) -> Tensor:
-        config = self._config
-        taught = None if self._teaching is None else self._teaching(inputs)
-        if config.channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        half = config.dtype == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            outputs = self._model(inputs)
-        outputs = outputs.float()
+        processes, size = self._processes, len(targets)
+        place = processes.device
+        inputs, labels = mix(inputs.to(place), targets.to(place), processes.part(size))
+        weight = processes.weight(size)
+        outputs, taught = self._forward(inputs, size)
         if math.isnan(self.guess):
-            with torch.no_grad():
-                self.guess = float(self._compare(torch.zeros_like(outputs), labels, taught))
-        return self._compare(outputs, labels, taught)
+            guess = self._loss(torch.zeros_like(outputs), labels, taught)
+            [self.guess] = processes.sum(weight * float(guess))
+        loss = self._loss(outputs, labels, taught)
+        self._optimizer.zero_grad(set_to_none=True)
+        # Gradients are averaged over processes as if their parts were of one size.
+        scale = weight * processes.count
+        (loss if scale == 1 else scale * loss).backward()  # type: ignore[no-untyped-call]
+        if self._config.clip is not None:
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
+        self._optimizer.step()
+        [mean] = processes.sum(weight * float(loss.detach()))
+        return mean
 
-    def _compare(self, outputs: Tensor, labels: Labels, taught: Tensor | None) -> Tensor:
+    def _forward(self, inputs: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+        """The model's logits and the teacher's."""
+        taught = None if self._teaching is None else self._teaching(inputs)
+        if self._config.channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        half = self._config.dtype == "bfloat16"
+        with (
+            torch.autocast(inputs.device.type, torch.bfloat16, enabled=half),
+            shared_norms(self._processes, size),
+        ):
+            outputs: Tensor = self._called(inputs)
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)), taught
+
+    def _loss(self, outputs: Tensor, labels: Labels, taught: Tensor | None) -> Tensor:
         config = self._config
         hard = labels_loss(outputs, labels, config.label_smoothing)
         if taught is None:

@@ -1,0 +1,7 @@
+"""``python -m lcprune``: the command line, and what a launcher of several processes starts."""
+
+import sys
+
+from lcprune.cli import main
+
+sys.exit(main())
