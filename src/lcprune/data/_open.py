@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from lcprune.errors import DataError
 
 MAX_PIXELS = 89_478_485
 """Pixels of the largest image that is read: 256 MiB of RGB, also where Pillow begins to warn."""
+
+DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, OverflowError, struct.error)
+"""What Pillow's decoders make of files that are not what they should be."""
 
 
 @contextmanager
@@ -28,7 +32,7 @@ def opened(file: Path) -> Iterator[Image.Image]:
             yield image
     except Image.DecompressionBombError as error:
         raise _too_large(file) from error
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+    except DAMAGED as error:
         reason = _reason(file, error)
         raise DataError(f"{file}: can't be read as an image: {reason}") from error
 
