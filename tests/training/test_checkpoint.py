@@ -71,6 +71,26 @@ def test_nothing_is_left_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_disk_that_fills_leaves_the_old_file_whole(tmp_path: Path, share: float) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "training.pt"
+    loader = [(torch.randn(4, 64), LOADER[0][1])]
+    finetune(nn.Linear(64, 64), loader, config=CONFIG, checkpoint=path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * len(before)), hard))
+    try:
+        with pytest.raises(RunError) as caught:
+            finetune(nn.Linear(64, 64), loader, config=CONFIG, checkpoint=path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"can't write {path}: File too large"
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["training.pt"]
+    finetune(nn.Linear(64, 64), loader, config=CONFIG, checkpoint=path, resume=True)
+
+
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="can't write"):
         trained(tmp_path / "none" / "training.pt")

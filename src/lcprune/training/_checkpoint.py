@@ -35,7 +35,10 @@ def save_checkpoint(
     config: TrainingConfig,
     progress: Progress,
 ) -> None:
-    """Write the state of a training in one step: the file is either the old or the new one."""
+    """Write the state of a training in one step: the file is either the old or the new one.
+
+    ``RunError`` where it can't be written, such as on a full disk.
+    """
     state = {
         "schema": SCHEMA,
         "config": _plain(config),
@@ -47,7 +50,12 @@ def save_checkpoint(
         "others": [list(states) for states in progress.generators[1:]],
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Where a disk is full this is about positions in an archive; why is in the context.
+            why = error.__context__
+            raise (why if isinstance(why, OSError) else OSError(str(error))) from error
 
 
 def load_checkpoint(
