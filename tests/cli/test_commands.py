@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from lcprune.artifact import (
     read_plan,
     read_summary,
 )
-from lcprune.cli import PruneConfig, main
+from lcprune.cli import PruneConfig, _evaluate, main
 from lcprune.cost import CostModel
 from lcprune.data import load_data
 from lcprune.errors import VerificationError
@@ -262,3 +263,26 @@ def test_a_check_that_sees_nothing_is_said(
     assert "the comparison says little" in capsys.readouterr().err
     assert prune(tmp_path / "other", finetune_epochs=0, trials=1) == 0
     assert "the comparison says little" not in capsys.readouterr().err
+
+
+def test_evaluate_tells_a_warning_of_loading_in_a_line(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def warned(*_: object, **__: object) -> torch.nn.Module:
+        warnings.warn("another version", UserWarning, stacklevel=1)
+        return load(finished)
+
+    monkeypatch.setattr(_evaluate, "load", warned)
+    assert main(["evaluate", str(finished), "--data", "digits"]) == 0
+    assert capsys.readouterr().err == "warning: another version\n"
+
+
+def test_resuming_a_directory_that_is_no_run_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["prune", "--out", str(tmp_path), "--resume"]) == 2
+    assert "holds no run of lcprune" in capsys.readouterr().err

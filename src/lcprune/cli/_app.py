@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.tree import Tree
 
-from lcprune.artifact import RunState, read_run, resume_line, run_state
+from lcprune.artifact import RunState, check_run, read_run, resume_line, run_state
 from lcprune.cli._config import Options, PruneConfig, TrainConfig
 from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
 from lcprune.cli._evaluate import evaluate_saved
 from lcprune.cli._inspect import Choice, inspect_model, read_shape
 from lcprune.cli._job import check_command, prune_job
 from lcprune.cli._options import (
+    DATA_HELP,
     BaseEpochs,
     BaseLearningRate,
     BaseWeights,
@@ -200,12 +201,15 @@ def inspect(
 @app.command()
 def evaluate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="What prune wrote.")],
-    data: Annotated[str, typer.Option(help="A data set as for prune.")],
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     trust_factory: TrustFactory = False,
 ) -> int:
     """Accuracy on the test split and cost of a saved result."""
-    for part in evaluate_saved(directory, data, device=device, trust_factory=trust_factory):
+    warn = OnConsole(Console(stderr=True)).warn
+    for part in evaluate_saved(
+        directory, data, device=device, trust_factory=trust_factory, warn=warn
+    ):
         _stdout().print(part, markup=False, highlight=False)
     return 0
 
@@ -241,7 +245,8 @@ def _run(
 ) -> int:
     """Resolve the configuration, run the job, print its table; an interrupt ends in 130."""
     kind: type[Options] = TrainConfig if command == "train" else PruneConfig
-    if resume and run_state(out) in (RunState.UNFINISHED, RunState.FINISHED):
+    state = check_run(out, resume=resume, force=force)
+    if resume and state is not RunState.EMPTY:
         # A run that goes on needs no option again; one that is given must agree.
         record = read_run(out)
         check_command(out, record, command)

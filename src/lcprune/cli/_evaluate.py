@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.table import Table
 from lcprune.artifact import load
 from lcprune.cli._measure import measure_latencies
 from lcprune.cli._prepare import check_logits, choose_device
+from lcprune.cli._progress import warnings_to
 from lcprune.cli._table import latency_name, quantity
 from lcprune.cost import CostModel
 from lcprune.data import first_pixels, load_data
@@ -18,15 +19,21 @@ from lcprune.training import evaluate_top1
 
 
 def evaluate_saved(
-    directory: Path, data_name: str, *, device: str = "auto", trust_factory: bool = False
+    directory: Path,
+    data_name: str,
+    *,
+    device: str = "auto",
+    trust_factory: bool = False,
+    warn: Callable[[str], None],
 ) -> Iterator[Table]:
     """What to print about the model in ``directory``: top-1 on the test split, costs, latency.
 
-    Everything is measured on the loaded model. ``InputError`` where the directory or the data
-    can't be used or don't fit one another.
+    Everything is measured on the loaded model; ``warn`` gets what loading warns of.
+    ``InputError`` where the directory or the data can't be used or don't fit one another.
     """
     where = choose_device(device)
-    model = load(directory, trust_factory=trust_factory)
+    with warnings_to(warn):
+        model = load(directory, trust_factory=trust_factory)
     data = load_data(data_name)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)

@@ -26,7 +26,11 @@ Model = Annotated[
         help="cifar_resnet56, torchvision/NAME, timm/NAME, file.py:factory or module:factory."
     ),
 ]
-DATA_HELP = "digits, cifar10:ROOT, imagefolder:ROOT or file.py:factory."
+DATA_HELP = (
+    "digits, cifar10:ROOT, cifar100:ROOT, imagenet:ROOT, cub200:ROOT, imagefolder:ROOT (train/ and "
+    "val/ or test/), file.py:factory or module:factory; ROOT@SIZE sets the size of images in the "
+    "last three folders."
+)
 DataName = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
@@ -144,7 +148,13 @@ DistillWeight = Annotated[
     float | None, _option("distill_weight", "Share of the distillation in the loss.")
 ]
 Temperature = Annotated[float | None, _option("temperature", "Of the distillation.")]
-Crop = Annotated[int | None, _option("crop", "Largest shift in training, pixels.")]
+Crop = Annotated[
+    int | None,
+    _option(
+        "crop",
+        "Largest shift in training, pixels, also where the data would have random parts taken.",
+    ),
+]
 Flip = Annotated[bool | None, _option("flip", "Mirror images in training.", "--flip/--no-flip")]
 HoldOut = Annotated[
     int | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -79,6 +80,15 @@ class OnConsole:
     @contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         yield PlainProgress(name, total, self._print, time.monotonic)
+
+
+@contextmanager
+def warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
+    """Tell warnings as a line each, without the place in the code that Python adds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: warn(str(message))
+        yield
 
 
 class PlainProgress:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +18,7 @@ from lcprune.cli._config import PruneConfig
 from lcprune.cli._findings import Findings
 from lcprune.cli._measure import measure_latencies
 from lcprune.cli._prepare import Inputs, score
-from lcprune.cli._progress import Reporter
+from lcprune.cli._progress import Reporter, warnings_to
 from lcprune.cli._summarise import Figures, summarise
 from lcprune.cli._train import FLOAT32, train, training_config, training_precision
 from lcprune.data import first_pixels
@@ -54,7 +51,10 @@ class Stages:
         """Go through all stages and save the network; the summary is not written yet."""
         base = trained_base(self._config, self._out, self._inputs, self._findings, self._reporter)
         self._findings.same("data_sha256", self._inputs.data.fingerprint, "data")
-        weights = self._findings.same("base_weights_sha256", state_sha256(base), "weights")
+        what = "weights"
+        if self._config.base_epochs:
+            what += f" in {self._out / artifact.BASE} (remove it to train them again)"
+        weights = self._findings.same("base_weights_sha256", state_sha256(base), what)
         on_device = copy.deepcopy(base).to(self._device)
         top1_before = self._findings.once("top1_before", lambda: self._top1(on_device))
         self._reporter.stage(f"base network: top-1 {top1_before:.2f} % on the test split")
@@ -130,7 +130,7 @@ class Stages:
         }
         with (
             self._reporter.progress("search", config.trials) as advance,
-            _warnings_to(self._reporter),
+            warnings_to(self._reporter.warn),
         ):
 
             def on_trial(trial: Trial, progress: SearchProgress) -> None:
@@ -208,12 +208,3 @@ class Stages:
 
     def _top1(self, model: nn.Module) -> float:
         return evaluate_top1(model, self._inputs.data.test, self._inputs.data)
-
-
-@contextmanager
-def _warnings_to(reporter: Reporter) -> Iterator[None]:
-    """Tell warnings as a line each, without the place in the code that Python adds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: reporter.warn(str(message))
-        yield
