@@ -291,11 +291,13 @@ def test_other_precisions_keep_weights_in_float32(dtype: str, channels_last: boo
     assert all(parameter.dtype == torch.float32 for parameter in teacher.parameters())
 
 
-def test_a_small_network_learns_digits() -> None:
+@pytest.mark.parametrize("ema", [None, 0.9999])
+def test_a_small_network_learns_digits(ema: float | None) -> None:
+    """Also where the average's decay is one for trainings a thousand times as long."""
     data = load_data("digits")
     model = build("digits_resnet", classes=10, input_shape=data.input_shape)
     loader = AugmentedBatches(data.train, data, 64)
-    finetune(model, loader, config=TrainingConfig(epochs=3, learning_rate=0.1))
+    finetune(model, loader, config=TrainingConfig(epochs=3, learning_rate=0.1, ema=ema))
     assert evaluate_top1(model, data.test, data) >= 85
 
 

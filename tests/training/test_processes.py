@@ -136,9 +136,7 @@ def test_errors_reach_all_and_are_one_processs(
 
 def test_one_that_fails_ends_both_with_one_line(pair: Pair) -> None:
     assert pair.codes == [2, 2]
-    lines = [line for error in pair.errors for line in error.splitlines() if "error" in line]
-    assert lines == ["error: image 17 is damaged"]
-    assert not any("Traceback" in error for error in pair.errors)
+    assert pair.errors == ["", "error: image 17 is damaged\n"]
 
 
 @given(size=st.integers(0, 300), count=st.integers(1, 17))

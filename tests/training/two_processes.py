@@ -55,6 +55,7 @@ def network(dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
             nn.Conv2d(6, 6, 3, groups=2),
             nn.BatchNorm2d(6, affine=False, momentum=None),
             nn.ReLU(),
+            nn.Conv2d(6, 6, 1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(6, 4),

@@ -49,6 +49,7 @@ class Epochs:
                 self._average.update_parameters(self._model)
             total += loss * len(targets)
             count += len(targets)
-        if count == 0:
-            raise InputError("the training data hold no batch")
+        with alike():
+            if count == 0:
+                raise InputError("the training data hold no batch")
         return total / count

@@ -62,7 +62,8 @@ def finetune(
     place = processes.device
     model.to(place)
     channels_last = lay_out(model, config)
-    optimizer = sgd(model, config)
+    with alike():
+        optimizer = sgd(model, config)
     average = None if config.ema is None else averaged(model, config.ema)
     ending = model if average is None else average.module
     reports: tuple[EpochReport, ...] = ()

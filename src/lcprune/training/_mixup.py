@@ -22,9 +22,6 @@ class Labels:
     others: Tensor | None = None
     share: float = 1.0
 
-    def __len__(self) -> int:
-        return len(self.targets)
-
 
 class Mixup:
     """Mixes the batches of an epoch, each with itself in another order.

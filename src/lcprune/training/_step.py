@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lcprune.training._config import TrainingConfig
 from lcprune.training._loss import labels_loss, teachers_loss
 from lcprune.training._mixup import Labels, Mixup
-from lcprune.training._processes import Processes
+from lcprune.training._processes import Processes, alike
 from lcprune.training._shared_norms import shared_norms
 
 
@@ -34,7 +34,8 @@ class Step:
         self._teaching = teaching
         self._processes = processes
         self.guess = math.nan
-        """The loss of outputs that are all equal, on the first batch."""
+        """The loss of outputs that are all equal, on the first batch; at least log(classes),
+        which it is without a teacher, since a teacher may know nothing itself."""
 
     def __call__(self, inputs: Tensor, targets: Tensor, mix: Mixup, rate: float) -> float:
         """Train on a global batch at a learning rate; its mean loss before the step."""
@@ -42,12 +43,14 @@ class Step:
             group["lr"] = rate
         processes, size = self._processes, len(targets)
         place = processes.device
-        inputs, labels = mix(inputs.to(place), targets.to(place), processes.part(size))
+        with alike():
+            inputs, labels = mix(inputs.to(place), targets.to(place), processes.part(size))
         weight = processes.weight(size)
         outputs, taught = self._forward(inputs, size)
         if math.isnan(self.guess):
-            guess = self._loss(torch.zeros_like(outputs), labels, taught)
-            [self.guess] = processes.sum(weight * float(guess))
+            guess = float(self._loss(torch.zeros_like(outputs), labels, taught))
+            [guess] = processes.sum(weight * guess)
+            self.guess = max(guess, math.log(outputs.shape[1]))
         loss = self._loss(outputs, labels, taught)
         self._optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes as if their parts were of one size.
