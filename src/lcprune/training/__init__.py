@@ -5,7 +5,7 @@ from lcprune.training._config import Dtype, Schedule, TrainingConfig
 from lcprune.training._evaluate import check_logits, evaluate_top1, evaluation_batch
 from lcprune.training._finetune import finetune
 from lcprune.training._loss import distillation_loss
-from lcprune.training._processes import ElsewhereError, is_main, on_main, process_count
+from lcprune.training._processes import ElsewhereError, alike, is_main, on_main, process_count
 from lcprune.training._range_test import LearningRateRange, find_learning_rate
 from lcprune.training._report import EpochReport, TrainingResult
 
@@ -18,6 +18,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingPrecision",
     "TrainingResult",
+    "alike",
     "check_logits",
     "choose_training_precision",
     "distillation_loss",
