@@ -116,6 +116,12 @@ def test_what_the_main_process_found_is_told(pair: Pair) -> None:
     assert first == second != [os.getpid()]
 
 
+def test_the_main_process_can_train_alone_meanwhile(pair: Pair) -> None:
+    reports = worker.train("plain")["reports"]
+    for outcomes in pair.outcomes:
+        assert outcomes["alone"] == [1, 1, reports]
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [

@@ -135,6 +135,9 @@ def main(folder: Path) -> None:
     torch.save({**trained, "resumed": resumed(folder)}, folder / f"states-{rank}.pt")
     outcomes = {
         "told": on_main(lambda: [os.getpid()]),
+        "alone": on_main(
+            lambda: [process_count(), on_main(process_count), train("plain")["reports"]]
+        ),
         "refused": outcome(lambda: on_main(refuse)),
         "diverged": outcome(diverge),
         "unwritable": outcome(

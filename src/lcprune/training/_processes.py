@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -22,12 +23,21 @@ _PATIENCE = datetime.timedelta(days=7)
 """How long processes wait where one works alone; the launcher ends them where it fails."""
 
 
+_alone = ContextVar("alone", default=False)
+"""Whether this is the main process in what the others don't take part in."""
+
+
 class ElsewhereError(RunError):
     """Another process failed, which tells the reason itself: this one ends without a word."""
 
 
 def process_count() -> int:
-    """How many processes a launcher (``accelerate launch``, ``torchrun``) started; else 1."""
+    """How many processes work together: those that a launcher started, else 1.
+
+    Launchers are ``accelerate launch`` and ``torchrun``. Within ``on_main`` there is one.
+    """
+    if _alone.get():
+        return 1
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
@@ -40,7 +50,8 @@ def on_main(work: Callable[[], T]) -> T:
     """Do ``work`` in the main process alone; all processes get what it returns.
 
     Every process must call this, in the same order; the others wait, for days if need be. What
-    it returns must be something that can be pickled. Where it raises a ``LcpruneError``, the main
+    it returns must be something that can be pickled. A training within it is one in a single
+    process. Where it raises a ``LcpruneError``, the main
     process gets that and the others an ``ElsewhereError``.
     """
     if process_count() == 1:
@@ -49,11 +60,14 @@ def on_main(work: Callable[[], T]) -> T:
     answer: list[Any] = [None, None]
     failure: LcpruneError | None = None
     if is_main():
+        token = _alone.set(True)
         try:
             answer[0] = work()
         except LcpruneError as error:
             failure = error
             answer[1] = str(error)
+        finally:
+            _alone.reset(token)
     with _hanging_up():
         distributed.broadcast_object_list(answer, src=0, group=group)
     if failure is not None:
@@ -66,7 +80,7 @@ def on_main(work: Callable[[], T]) -> T:
 
 @contextmanager
 def alike() -> Iterator[None]:
-    """Errors within are the same in all processes: the main one has them, others ``Elsewhere``."""
+    """Errors within are those of all processes: the main one's stays, others' are elsewhere."""
     try:
         yield
     except LcpruneError as error:
