@@ -94,19 +94,6 @@ def test_rates_that_still_train_are_let_alone(options: dict[str, Any]) -> None:
     assert len(seen) == 5
 
 
-def test_a_teacher_that_knows_nothing_makes_no_alarm() -> None:
-    loader = [(torch.randn(16, 4), torch.arange(16) % 3)] * 80
-    uniform = nn.Linear(4, 3)
-    nn.init.zeros_(uniform.weight)
-    nn.init.zeros_(uniform.bias)
-    student = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9))
-    with torch.no_grad():
-        student[0].weight.mul_(1e-3)
-        student[0].bias.zero_()
-    config = TrainingConfig(epochs=1, alpha=1.0, learning_rate=0.5, weight_decay=0.0)
-    assert finetune(student, loader, teacher=uniform, config=config).loss is not None
-
-
 class Bumpy:
     """Batches that are learnt at once, then in each later epoch ever worse ones."""
 
