@@ -14,9 +14,10 @@ from rich.tree import Tree
 from lcprune.artifact import RunState, check_run, read_run, resume_line, run_state
 from lcprune.cli._config import Options, PruneConfig, TrainConfig
 from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
+from lcprune.cli._directory import check_command
 from lcprune.cli._evaluate import evaluate_saved
 from lcprune.cli._inspect import Choice, inspect_model, read_shape
-from lcprune.cli._job import check_command, prune_job
+from lcprune.cli._job import prune_job
 from lcprune.cli._options import (
     DATA_HELP,
     BaseEpochs,
@@ -71,6 +72,7 @@ from lcprune.cli._resolve import resolve_as
 from lcprune.cli._table import result_table, training_table
 from lcprune.cli._train_job import train_job
 from lcprune.errors import InputError, LcpruneError
+from lcprune.training import ElsewhereError, alike, is_main, on_main
 
 app = typer.Typer(
     name="lcprune",
@@ -225,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = app(args=arguments, prog_name="lcprune", standalone_mode=False) or 0
     except _UsageError as error:
         return _fail(error.format_message(), _BAD_INPUT)
+    except ElsewhereError:  # the process that failed tells of it
+        return _BAD_INPUT
     except InputError as error:
         return _fail(str(error), _BAD_INPUT)
     except LcpruneError as error:
@@ -245,13 +249,9 @@ def _run(
 ) -> int:
     """Resolve the configuration, run the job, print its table; an interrupt ends in 130."""
     kind: type[Options] = TrainConfig if command == "train" else PruneConfig
-    state = check_run(out, resume=resume, force=force)
-    if resume and state is not RunState.EMPTY:
-        # A run that goes on needs no option again; one that is given must agree.
-        record = read_run(out)
-        check_command(out, record, command)
-        defaults = dict(record.configuration)
-    config = resolve_as(kind, given, file=file, defaults=defaults)
+    defaults = on_main(lambda: _stored(command, out, resume, force, defaults))
+    with alike():
+        config = resolve_as(kind, given, file=file, defaults=defaults)
     # Progress is on stdout too: stderr is for what is not as expected, a line each.
     reporter = OnConsole(_stdout(), Console(stderr=True))
     try:
@@ -266,10 +266,25 @@ def _run(
             table = result_table(pruned)
     except KeyboardInterrupt:
         return _interrupted(out)
+    if not is_main():
+        return 0
     console = _stdout()
     console.print(table)
     console.print(f"saved to {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _stored(
+    command: str, out: Path, resume: bool, force: bool, defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration of the run that goes on, or the defaults of one that begins."""
+    state = check_run(out, resume=resume, force=force)
+    if not resume or state is RunState.EMPTY:
+        return defaults
+    # A run that goes on needs no option again; one that is given must agree.
+    record = read_run(out)
+    check_command(out, record, command)
+    return dict(record.configuration)
 
 
 def _interrupted(out: Path) -> int:

@@ -14,6 +14,7 @@ from lcprune.cli._prepare import Inputs
 from lcprune.cli._progress import Reporter
 from lcprune.cli._train import FLOAT32, train, training_config
 from lcprune.models import load_weights
+from lcprune.training import on_main
 
 
 def trained_base(
@@ -23,7 +24,7 @@ def trained_base(
     model = inputs.model
     if config.base_epochs:
         saved = out / artifact.BASE
-        if not saved.exists():
+        if not on_main(saved.exists):
             train(
                 model,
                 config,
@@ -35,10 +36,14 @@ def trained_base(
                 device=inputs.device,
                 reporter=reporter,
             )
-            with artifact.replacing(saved) as temporary:
-                state = {name: value.cpu() for name, value in model.state_dict().items()}
-                temporary.write_bytes(safetensors.torch.save(state))
+            on_main(lambda: _write(model, saved))
         # Read back even when just trained, so that a resumed run has the same.
         model.cpu()
         load_weights(model, str(saved), config.model)
     return model.eval()
+
+
+def _write(model: nn.Module, path: Path) -> None:
+    with artifact.replacing(path) as temporary:
+        state = {name: value.cpu() for name, value in model.state_dict().items()}
+        temporary.write_bytes(safetensors.torch.save(state))

@@ -9,6 +9,7 @@ from typing import TypeVar
 from lcprune import artifact
 from lcprune.artifact import RunRecord
 from lcprune.errors import RunError
+from lcprune.training import on_main
 
 Value = TypeVar("Value")
 
@@ -21,11 +22,18 @@ class Findings:
         self._record = record
 
     def once(self, key: str, find: Callable[[], Value]) -> Value:
-        """What ``find`` returns, by an earlier process or now."""
-        if key not in self._record.state:
-            self._record = artifact.update_run(self._out, self._record, **{key: find()})
-        value: Value = self._record.state[key]
-        return value
+        """What ``find`` returns, by an earlier run of the process or now.
+
+        Of several processes at work on the run, the main one finds it for all.
+        """
+
+        def known() -> Value:
+            if key not in self._record.state:
+                self._record = artifact.update_run(self._out, self._record, **{key: find()})
+            value: Value = self._record.state[key]
+            return value
+
+        return on_main(known)
 
     def same(self, key: str, value: str, what: str) -> str:
         """Keep a hash of what the run works on; ``RunError`` where a resumed run has another."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from lcprune import artifact
-from lcprune.artifact import RunRecord, RunState, Summary
-from lcprune.cli._config import Options, PruneConfig
+from lcprune.artifact import RunState, Summary
+from lcprune.cli._config import PruneConfig
+from lcprune.cli._directory import at_work, earlier_run
 from lcprune.cli._prepare import prepare
 from lcprune.cli._progress import Reporter, Silent
 from lcprune.cli._stages import Stages
-from lcprune.errors import RunError
+from lcprune.training import alike, is_main, on_main
 
 
 def prune_job(
@@ -29,50 +29,24 @@ def prune_job(
     same plan and weights; ``resume`` on a finished run gives its summary again. ``force``
     replaces an earlier run. ``command`` is the subcommand that a later ``--resume`` takes.
 
+    Where a launcher started several processes, all call this alike: they train together, and the
+    main one does the rest and tells of it.
+
     ``InputError`` where the configuration or ``out`` can't be used; then nothing was written.
     ``VerificationError`` where the slimmed network is not the masked original; then no network
     is published.
     """
     out = Path(out)
-    reporter = reporter or Silent()
-    state = artifact.check_run(out, resume=resume, force=force)
-    record: RunRecord | None = None
-    if resume and state is not RunState.EMPTY:
-        record = same_run(out, command, config)
-        if state is RunState.FINISHED:
-            return artifact.read_summary(out)
-    inputs = prepare(config)
+    reporter = reporter if reporter is not None and is_main() else Silent()
+    state, record = earlier_run(config, out, command, resume=resume, force=force)
+    if record is not None and state is RunState.FINISHED:
+        return on_main(lambda: artifact.read_summary(out))
+    with alike():
+        inputs = prepare(config)
     for note in inputs.graph.notes:
         reporter.stage(note)
-    with artifact.locked(out):
-        if record is None:
-            record = RunRecord(command, config.as_json())
-            artifact.begin_run(out, record)
-        summary = Stages(config, out, inputs, record, reporter).run()
-        artifact.write_summary(out, summary)
+    with at_work(config, out, command, record) as findings:
+        with alike():
+            summary = Stages(config, out, inputs, findings, reporter).run()
+        on_main(lambda: artifact.write_summary(out, summary))
     return summary
-
-
-def same_run(out: Path, command: str, config: Options) -> RunRecord:
-    """The record of the run in ``out``; ``RunError`` where it is not the one that is asked for."""
-    record = artifact.read_run(out)
-    check_command(out, record, command)
-    asked = config.as_json()
-    # A run from before there was an option had what is its default now.
-    stored = replace(record, configuration={**type(config)().as_json(), **record.configuration})
-    key = stored.first_difference(asked)
-    if key is not None:
-        raise RunError(
-            f"can't resume with another {key}: the run in {out} has "
-            f"{stored.configuration.get(key)!r}, asked was {asked.get(key)!r}"
-        )
-    return record
-
-
-def check_command(out: Path, record: RunRecord, command: str) -> None:
-    """``RunError`` where another subcommand began the run in ``out``."""
-    if record.command != command:
-        raise RunError(
-            f"can't resume: {out} holds a run of {record.command}; to go on with it: "
-            f"{artifact.resume_line(out, record.command)}"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from lcprune.searching import STRATEGIES
 from lcprune.slimming import repair
 from lcprune.tracing import ChannelGraph, trace
 from lcprune.training import check_logits as one_logit_per_class
+from lcprune.training import process_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +145,14 @@ def check_logits(model: nn.Module, example_input: Tensor, data: Data) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU if there is one. ``InputError`` if absent."""
+    """The device of that name; ``auto`` is a GPU if there is one. ``InputError`` if absent.
+
+    Of several processes that a launcher started on a machine, each gets a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and process_count() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

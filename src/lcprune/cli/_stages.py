@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune import artifact
-from lcprune.artifact import RunRecord, Summary
+from lcprune.artifact import Summary
 from lcprune.cli._base import trained_base
 from lcprune.cli._config import PruneConfig
 from lcprune.cli._findings import Findings
@@ -27,7 +27,7 @@ from lcprune.models import state_sha256
 from lcprune.ranking import Plan
 from lcprune.searching import SearchProgress, SearchResult, Trial, search
 from lcprune.slimming import VISIBLE, effect, slim, verify
-from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch
+from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch, on_main
 
 
 class Stages:
@@ -38,17 +38,25 @@ class Stages:
     """
 
     def __init__(
-        self, config: PruneConfig, out: Path, inputs: Inputs, record: RunRecord, reporter: Reporter
+        self,
+        config: PruneConfig,
+        out: Path,
+        inputs: Inputs,
+        findings: Findings,
+        reporter: Reporter,
     ) -> None:
         self._config = config
         self._out = out
         self._inputs = inputs
-        self._findings = Findings(out, record)
+        self._findings = findings
         self._reporter = reporter
         self._device = inputs.device
 
     def run(self) -> Summary:
-        """Go through all stages and save the network; the summary is not written yet."""
+        """Go through all stages and save the network; the summary is not written yet.
+
+        Of several processes the main one does what is not training; all of them call this.
+        """
         base = trained_base(self._config, self._out, self._inputs, self._findings, self._reporter)
         self._findings.same("data_sha256", self._inputs.data.fingerprint, "data")
         what = "weights"
@@ -59,11 +67,9 @@ class Stages:
         top1_before = self._findings.once("top1_before", lambda: self._top1(on_device))
         self._reporter.stage(f"base network: top-1 {top1_before:.2f} % on the test split")
         precision = self._precision(on_device)
-        result = self._search(on_device, precision, weights)
+        result = on_main(lambda: self._search(on_device, precision, weights))
         small = slim(base, result.plan)
-        error = verify(base, small, result.plan, self._inputs.example_input)
-        self._reporter.stage(f"verified: within {error:.1e} of the masked original")
-        self._warn_if_blind(base, result.plan)
+        error = on_main(lambda: self._verify(base, small, result.plan))
         small.to(self._device)
         recalibrate(small, self._recalibration_batches())
         top1_pruned = self._findings.once("top1_pruned", lambda: self._top1(small))
@@ -72,9 +78,6 @@ class Stages:
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
         top1_after = self._findings.once("top1_after", lambda: self._top1(small))
-        latencies = measure_latencies(
-            [on_device, small], self._inputs.example_input.to(self._device)
-        )
         figures = Figures(
             top1_before=top1_before,
             top1_pruned=top1_pruned,
@@ -83,28 +86,35 @@ class Stages:
             result=result,
             precision=precision,
             trained=trained,
-            latency_before=latencies[0],
-            latency_after=latencies[1],
             base_weights_sha256=weights,
         )
-        summary = summarise(self._config, self._inputs, figures)
+        return on_main(lambda: self._saved(on_device, small, figures))
+
+    def _saved(self, base: nn.Module, small: nn.Module, figures: Figures) -> Summary:
+        """Save the network, and sum up."""
+        before, after = measure_latencies(
+            [base, small], self._inputs.example_input.to(self._device)
+        )
         artifact.save(
             small.cpu(),
             self._out,
-            plan=result.plan,
+            plan=figures.result.plan,
             factory=self._config.model,
             example_input=self._inputs.example_input,
             classes=len(self._inputs.data.classes),
         )
-        return summary
+        return summarise(self._config, self._inputs, figures, before, after)
 
-    def _warn_if_blind(self, base: nn.Module, plan: Plan) -> None:
+    def _verify(self, base: nn.Module, small: nn.Module, plan: Plan) -> float:
+        error = verify(base, small, plan, self._inputs.example_input)
+        self._reporter.stage(f"verified: within {error:.1e} of the masked original")
         moved = effect(base, plan, self._inputs.example_input)
         if moved < VISIBLE:
             self._reporter.warn(
                 f"what was removed moves the base network's output by {moved:.1e} only, so that "
                 "the comparison says little: a base network that was hardly trained?"
             )
+        return error
 
     def _precision(self, model: nn.Module) -> Precision:
         """How candidates are run; what was once measured holds for the whole run."""

@@ -27,12 +27,16 @@ class Figures:
     result: SearchResult
     precision: Precision
     trained: TrainingResult
-    latency_before: Latency
-    latency_after: Latency
     base_weights_sha256: str
 
 
-def summarise(config: PruneConfig, inputs: Inputs, figures: Figures) -> Summary:
+def summarise(
+    config: PruneConfig,
+    inputs: Inputs,
+    figures: Figures,
+    latency_before: Latency,
+    latency_after: Latency,
+) -> Summary:
     """The summary of a run that has just ended in this process."""
     before = CostModel(inputs.graph).evaluate()
     after = figures.result.plan.cost
@@ -67,8 +71,8 @@ def summarise(config: PruneConfig, inputs: Inputs, figures: Figures) -> Summary:
         search_seconds=figures.result.seconds,
         finetune_epochs=config.finetune_epochs,
         finetune_seconds=figures.trained.seconds,
-        latency_ms_before=figures.latency_before,
-        latency_ms_after=figures.latency_after,
+        latency_ms_before=latency_before,
+        latency_ms_after=latency_after,
         dtype_search=figures.precision.dtype,
         threads=torch.get_num_threads(),
         device=str(inputs.device),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lcprune import artifact
-from lcprune.artifact import RunRecord, RunState, TrainSummary, versions
+from lcprune.artifact import RunState, TrainSummary, versions
 from lcprune.cli._config import TrainConfig
+from lcprune.cli._directory import at_work, earlier_run
 from lcprune.cli._findings import Findings
-from lcprune.cli._job import same_run
 from lcprune.cli._measure import peak_rss_mb
 from lcprune.cli._prepare import check_logits, choose_device, load
 from lcprune.cli._progress import Reporter, Silent
@@ -23,7 +23,15 @@ from lcprune.errors import LcpruneError
 from lcprune.models import build, load_weights
 from lcprune.ranking import Plan
 from lcprune.tracing import trace
-from lcprune.training import EpochReport, evaluate_top1
+from lcprune.training import (
+    EpochReport,
+    TrainingPrecision,
+    TrainingResult,
+    alike,
+    evaluate_top1,
+    is_main,
+    on_main,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,22 +61,19 @@ def train_job(
     as for ``prune_job``.
     """
     out = Path(out)
-    reporter = reporter or Silent()
-    state = artifact.check_run(out, resume=resume, force=force)
-    record: RunRecord | None = None
-    if resume and state is not RunState.EMPTY:
-        record = same_run(out, "train", config)
-        if state is RunState.FINISHED:
-            return artifact.read_train_summary(out)
-    inputs = _prepare(config)
+    reporter = reporter if reporter is not None and is_main() else Silent()
+    state, record = earlier_run(config, out, "train", resume=resume, force=force)
+    if record is not None and state is RunState.FINISHED:
+        return on_main(lambda: artifact.read_train_summary(out))
+    with alike():
+        inputs = _prepare(config)
     if inputs.head:
         reporter.stage(f"new head for {len(inputs.data.classes)} classes: {', '.join(inputs.head)}")
-    with artifact.locked(out):
-        if record is None:
-            record = RunRecord("train", config.as_json())
-            artifact.begin_run(out, record)
-        summary = _run(config, out, inputs, Findings(out, record), reporter)
-        artifact.write_train_summary(out, summary)
+    with at_work(config, out, "train", record) as findings:
+        with alike():
+            result, precision = _train(config, out, inputs, findings, reporter)
+        summary = on_main(lambda: _saved(config, out, inputs, result, precision))
+        on_main(lambda: artifact.write_train_summary(out, summary))
     return summary
 
 
@@ -84,9 +89,9 @@ def _prepare(config: TrainConfig) -> _Inputs:
     return _Inputs(data, held, model, example_input, device, head)
 
 
-def _run(
+def _train(
     config: TrainConfig, out: Path, inputs: _Inputs, findings: Findings, reporter: Reporter
-) -> TrainSummary:
+) -> tuple[TrainingResult, TrainingPrecision]:
     data, model, device = inputs.data, inputs.model.to(inputs.device), inputs.device
     findings.same("data_sha256", data.fingerprint, "data")
     precision = training_precision(
@@ -101,12 +106,24 @@ def _run(
         data,
         "training",
         training=training_config(config, config.epochs, precision),
-        held=inputs.held,
         findings=findings,
+        held=inputs.held,
         checkpoint=out / artifact.CHECKPOINT,
         device=device,
         reporter=reporter,
     )
+    return result, precision
+
+
+def _saved(
+    config: TrainConfig,
+    out: Path,
+    inputs: _Inputs,
+    result: TrainingResult,
+    precision: TrainingPrecision,
+) -> TrainSummary:
+    """Write the trained model, and sum up."""
+    data, model = inputs.data, inputs.model
     top1 = evaluate_top1(model, data.test, data)
     held = None if inputs.held is None else evaluate_top1(model, inputs.held, data)
     artifact.save(
@@ -132,7 +149,7 @@ def _run(
         train_seconds=result.seconds,
         dtype_train=precision.dtype,
         threads=torch.get_num_threads(),
-        device=str(device),
+        device=str(inputs.device),
         peak_rss_mb=peak_rss_mb(),
         weights_sha256=artifact.sha256_of(out / artifact.WEIGHTS),
         versions=versions(),
