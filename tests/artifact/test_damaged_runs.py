@@ -244,7 +244,6 @@ def test_an_unfinished_run_does_again_what_is_lost(
     assert goes_on(out, finished)
 
 
-@pytest.mark.xfail(strict=True, reason="a checkpoint has no checksum")
 def test_a_flipped_byte_in_a_checkpoint_is_seen(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

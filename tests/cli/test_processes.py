@@ -1,7 +1,11 @@
-"""The commands in two processes, as ``accelerate launch`` starts them."""
+"""The commands in two processes, as ``torchrun`` starts them.
+
+Rounding grows in float32; ``tests/training`` compares in float64.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,27 +16,36 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lcprune._files import read_sealed
 from lcprune.cli import main
 
-TRAIN = "train digits_resnet --data digits --epochs 2 --train-dtype float32 --hold-out 10 --seed 4"
+TRAIN = (
+    "train digits_resnet --data digits --epochs 1 --learning-rate 0.01 "
+    "--train-dtype float32 --hold-out 10 --seed 4"
+)
 PRUNE = (
     "prune digits_resnet --data digits --budget macs=50% --trials 4 --recalibrate-images 100 "
-    "--fitness-images 100 --search-dtype float32 --train-dtype float32 --finetune-epochs 1"
+    "--fitness-images 100 --search-dtype float32 --train-dtype float32 --finetune-epochs 1 "
+    "--learning-rate 0.01"
 )
 
 
 def in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"
-    quiet = "--num_cpu_threads_per_process", "1", "--main_process_port", "0"
-    settings = "--mixed_precision", "no", "--dynamo_backend", "no"
+    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
     return subprocess.run(
-        [sys.executable, "-m", *launcher, *quiet, *settings, "-m", "lcprune", *arguments],
+        [sys.executable, *launcher, "-m", "lcprune", *arguments],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def processes_of(out: Path) -> int:
+    """How many took part in a training, by its checkpoint."""
+    state = torch.load(io.BytesIO(read_sealed(out / "checkpoint.pt")), weights_only=True)
+    return 1 + len(state["others"])
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +60,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_train_what_one_trains(trained: Path, tmp_path: Path) -> None:
     assert main([*TRAIN.split(), "--out", str(tmp_path / "one")]) == 0
+    assert [processes_of(out) for out in (tmp_path / "one", trained)] == [1, 2]
     one, two = (load_file(out / "model.safetensors") for out in (tmp_path / "one", trained))
-    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3)
     figures = [
         json.loads((out / "summary.json").read_text()) for out in (tmp_path / "one", trained)
     ]
@@ -61,9 +75,10 @@ def test_two_processes_prune_what_one_prunes(trained: Path, tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     assert main([*line, str(tmp_path / "one")]) == 0
     one, two = tmp_path / "one", tmp_path / "two"
+    assert [processes_of(out) for out in (one, two)] == [1, 2]
     assert (one / "plan.json").read_bytes() == (two / "plan.json").read_bytes()
     weights = [load_file(out / "model.safetensors") for out in (one, two)]
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-3)
 
 
 def test_an_error_of_the_user_is_told_once(tmp_path: Path) -> None:

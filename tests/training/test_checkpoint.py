@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from lcprune._files import read_sealed, write_sealed
 from lcprune.errors import RunError
 from lcprune.training import TrainingConfig, finetune
 
@@ -42,7 +44,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"noise" * 100, whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(RunError, match="not a checkpoint") as caught:
+        with pytest.raises(RunError, match="is damaged.*remove it") as caught:
             trained(path)
         assert "\n" not in str(caught.value)
 
@@ -99,11 +101,13 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
 def test_a_checkpoint_from_before_an_option_goes_on_with_its_default(tmp_path: Path) -> None:
     path = tmp_path / "training.pt"
     trained(path)
-    state = torch.load(path, weights_only=True)
+    state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True)
     for name in ("label_smoothing", "mixup", "ema"):
         del state["config"][name]
     del state["average"]
-    torch.save(state, path)
+    held = io.BytesIO()
+    torch.save(state, held)
+    write_sealed(path, held.getvalue())
     trained(path)
     with pytest.raises(RunError, match=r"ema = None, expected 0\.9"):
         trained(path, dataclasses.replace(CONFIG, ema=0.9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from lcprune._files import replacing
+from lcprune._files import read_sealed, write_sealed
 from lcprune.errors import RunError
 from lcprune.training._config import TrainingConfig
 from lcprune.training._report import EpochReport
@@ -49,13 +50,10 @@ def save_checkpoint(
         "generators": list(progress.generators[0]),
         "others": [list(states) for states in progress.generators[1:]],
     }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            # Where a disk is full this is about positions in an archive; why is in the context.
-            why = error.__context__
-            raise (why if isinstance(why, OSError) else OSError(str(error))) from error
+    held = io.BytesIO()
+    torch.save(state, held)
+    # With a checksum of ours: the archive has some, and loading it doesn't look at them.
+    write_sealed(path, held.getvalue())
 
 
 def load_checkpoint(
@@ -72,7 +70,11 @@ def load_checkpoint(
     of processes.
     """
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        held = io.BytesIO(read_sealed(path))
+    except RunError as error:
+        raise RunError(f"{error} (remove it to train from the start)") from error
+    try:
+        state: Any = torch.load(held, map_location="cpu", weights_only=True)
         # A training from before there was an option had what is its default now.
         saved = {**_plain(TrainingConfig()), **state["config"]}
         if state["schema"] != SCHEMA:
