@@ -136,7 +136,9 @@ def test_weights_for_other_classes_get_a_new_head(
     line = f"train digits_resnet --data {factory}:three --weights {weights} --epochs 1"
     line += " --train-dtype float32 --out"
     assert main([*line.split(), f"{tmp_path}/a"]) == 2
-    assert "linear.bias" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "weights for 10 classes (train --new-head" in error
+    assert error.count("\n") == 1
     assert main([*line.split(), f"{tmp_path}/b", "--new-head"]) == 0
     assert "new head for 3 classes: linear.bias, linear.weight" in capsys.readouterr().out
     small = lp.load(tmp_path / "b")

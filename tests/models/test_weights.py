@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,49 @@ def test_published_weights_classify_the_test_images(
     weights = real_data / "weights" / f"cifar10_{name.removeprefix('cifar_')}.safetensors"
     load_weights(model, str(weights), name)
     assert evaluate_top1(model, data.test, data) >= least
+
+
+def other_classes(classes: int) -> nn.Module:
+    return build("digits_resnet", classes=classes, input_shape=(1, 8, 8), seed=3)
+
+
+def test_a_new_head_stays_as_it_was_built_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    source, target = network(1), other_classes(4)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    path = write(source.state_dict(), tmp_path / "w.safetensors")
+    head = load_weights(target, path, "digits_resnet", classes=4, new_head=True)
+    assert set(head) == {"linear.weight", "linear.bias"}
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, before[key] if key in head else source.state_dict()[key])
+
+
+def wider(state: State) -> None:
+    state["conv1.weight"] = torch.zeros(20, 1, 3, 3)
+
+
+@pytest.mark.parametrize("damage", [missing, unexpected, not_a_number, wider])
+def test_a_new_head_excuses_nothing_else(tmp_path: Path, damage: Callable[[State], None]) -> None:
+    state = {key: value.clone() for key, value in network(1).state_dict().items()}
+    damage(state)
+    target = other_classes(4)
+    before = state_sha256(target)
+    with pytest.raises(WeightsError):
+        load_weights(
+            target,
+            write(state, tmp_path / "w.safetensors"),
+            "digits_resnet",
+            classes=4,
+            new_head=True,
+        )
+    assert state_sha256(target) == before
+
+
+def test_where_the_classes_alone_differ_the_way_out_is_named(tmp_path: Path) -> None:
+    path = write(network(1).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"weights for 10 classes \(train --new-head"):
+        load_weights(other_classes(4), path, "digits_resnet", classes=4)
+    state = network(1).state_dict()
+    wider(state)
+    path = write(state, tmp_path / "wider.safetensors")
+    with pytest.raises(WeightsError, match=r"\(16, 1, 3, 3\)$"):
+        load_weights(network(2), path, "digits_resnet", classes=10)

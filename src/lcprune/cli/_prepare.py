@@ -79,7 +79,7 @@ def prepare(config: PruneConfig) -> Inputs:
     model = build(
         config.model, classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
     )
-    load_weights(model, config.weights, config.model)
+    load_weights(model, config.weights, config.model, classes=len(data.classes))
     model.eval()
     example_input = data.normalise(first_pixels(data.train, 1))
     check_logits(model, example_input, data)

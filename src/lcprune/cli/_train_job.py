@@ -83,7 +83,13 @@ def _prepare(config: TrainConfig) -> _Inputs:
     model = build(
         config.model, classes=len(data.classes), input_shape=data.input_shape, seed=config.seed
     )
-    head = load_weights(model, config.weights, config.model, new_head=config.new_head)
+    head = load_weights(
+        model,
+        config.weights,
+        config.model,
+        classes=len(data.classes),
+        new_head=config.new_head,
+    )
     example_input = data.normalise(first_pixels(data.train, 1))
     check_logits(model.eval(), example_input, data)
     return _Inputs(data, held, model, example_input, device, head)

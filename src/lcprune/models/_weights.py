@@ -19,7 +19,12 @@ from lcprune.models._zoo import AUXILIARY, OWN
 
 
 def load_weights(
-    model: nn.Module, weights: str, name: str, *, new_head: bool = False
+    model: nn.Module,
+    weights: str,
+    name: str,
+    *,
+    classes: int | None = None,
+    new_head: bool = False,
 ) -> tuple[str, ...]:
     """Load weights into ``model``, in place, on the CPU; the names that stay as they were built.
 
@@ -28,8 +33,8 @@ def load_weights(
     ``.safetensors``, or what ``torch.load(weights_only=True)`` reads: a state dict or a
     dictionary with one under ``state_dict``. Only ``num_batches_tracked`` may be missing.
 
-    With ``new_head`` the weights are those for another number of classes: tensors that differ in
-    their first dimension alone are left out, and at least one must.
+    With ``new_head`` the weights are those for another number than ``classes``: tensors that
+    have ``classes`` rows and another number in the weights are left out, and there must be some.
 
     ``WeightsError``, with the model untouched, for a file that is missing or damaged, and for the
     first key that is missing or unexpected, shape that differs, or value that is not finite.
@@ -41,8 +46,8 @@ def load_weights(
     state = _published(model, name) if weights == "default" else _read(Path(weights).expanduser())
     source = f"the default weights of {name}" if weights == "default" else weights
     own = model.state_dict()
-    head = _head(own, state, source) if new_head else ()
-    _check(own, {**state, **{key: own[key] for key in head}}, source)
+    head = _head(own, state, classes, source) if new_head else ()
+    _check(own, {**state, **{key: own[key] for key in head}}, classes, source)
     model.load_state_dict({k: v for k, v in state.items() if k not in head}, strict=False)
     return head
 
@@ -88,25 +93,27 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
-    """Tensors with as many rows as the classes of the model, or of the weights."""
+def _head(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int | None, source: str
+) -> tuple[str, ...]:
+    """Tensors with as many rows as there are classes, and with another number in the weights."""
     found = tuple(
         key
         for key, value in state.items()
         if key in own
-        and value.dim() == own[key].dim() >= 1
-        and value.shape != own[key].shape
+        and own[key].dim() >= 1
+        and len(own[key]) == classes
         and value.shape[1:] == own[key].shape[1:]
+        and value.shape != own[key].shape
     )
-    rows = {(len(state[key]), len(own[key])) for key in found}
-    if len(rows) > 1:
-        raise WeightsError(f"{source}: not one head alone differs, but {', '.join(found[:4])}")
     if not found:
         raise WeightsError(f"{source}: the head has as many classes as the data: no new one needed")
     return found
 
 
-def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+def _check(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int | None, source: str
+) -> None:
     for key in own:
         if key not in state and not key.endswith("num_batches_tracked"):
             raise WeightsError(f"{source}: key {key!r} is missing")
@@ -117,10 +124,22 @@ def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) 
         if value.shape != own[key].shape:
             raise WeightsError(
                 f"{source}: {key!r} has shape {tuple(value.shape)}, "
-                f"expected {tuple(own[key].shape)}"
+                f"expected {tuple(own[key].shape)}{_hint(own, state, classes)}"
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{source}: {key!r} holds values that are not finite")
+
+
+def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int | None) -> str:
+    """What to do where nothing but the number of classes differs."""
+    try:
+        head = _head(own, state, classes, "")
+    except WeightsError:
+        return ""
+    differ = {key for key, value in state.items() if value.shape != own[key].shape}
+    if differ != set(head):
+        return ""
+    return f": weights for {len(state[head[0]])} classes (train --new-head replaces the last layer)"
 
 
 def _published(model: nn.Module, name: str) -> dict[str, Tensor]:
