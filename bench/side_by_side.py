@@ -206,7 +206,12 @@ def _torn(graph: ChannelGraph, kept: fingerprints.Kept) -> list[str]:
                 (stays if stay else goes)[group] = place
                 if stays[group] and goes[group]:
                     where.setdefault(group, (goes[group], stays[group]))
-    return [f"{gone} lost a channel that {stay} kept" for gone, stay in where.values()]
+    return [
+        f"{gone} lost some channels of a group that goes whole (the groups of a norm)"
+        if gone == stay
+        else f"{gone} lost a channel that {stay} kept"
+        for gone, stay in where.values()
+    ]
 
 
 def _pinned(graph: ChannelGraph, kept: fingerprints.Kept) -> list[str]:
