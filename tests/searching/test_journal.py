@@ -1,7 +1,11 @@
+import hashlib
+import json
 import math
+import os
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +74,7 @@ def test_a_trial_is_on_disk_as_soon_as_it_is_committed(tmp_path: Path) -> None:
             copy = tmp_path / "copy.sqlite"
             shutil.copy(path, copy)
             assert len(read_journal(copy).trials) == number + 1
-            assert [file.name for file in tmp_path.iterdir() if "-" in file.name] == []
+            assert list(tmp_path.glob("search.sqlite-*")) == []
 
 
 def test_a_copy_that_can_not_be_written_opens(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def altered(statement: str) -> object:
         (foreign, "not a journal of lcprune"),
         (truncated, "damaged|malformed"),
         (scrambled, "damaged|malformed"),
-        (altered("PRAGMA user_version = 7"), "schema 7, expected 2"),
+        (altered("PRAGMA user_version = 7"), "schema 7, expected 3"),
         (altered("DELETE FROM trials WHERE number = 1"), "expected trials 0 … 1"),
         (altered("DELETE FROM meta WHERE key = 'identity'"), "damaged.*identity"),
         (altered("UPDATE trials SET latent = '[1' WHERE number = 1"), "damaged"),
@@ -185,10 +189,14 @@ def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_two_searches_do_not_share_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "search.sqlite"
-    with begin(path) as one, begin(path) as other:
+    with begin(path) as one:
+        with pytest.raises(RunError, match=f"held by process {os.getpid()} on .* since 20.* UTC"):
+            begin(path)
         one.commit(trial(0))
-        with pytest.raises(RunError, match="another search"):
-            other.commit(trial(0))
+        assert len(read_journal(path).trials) == 1
+    with begin(path) as other:
+        other.commit(trial(1))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_flipped_byte_goes_unseen(tmp_path: Path) -> None:
@@ -223,8 +231,26 @@ def recorded(path: Path) -> JournalRecord:
         return journal.record
 
 
+def with_one_in_flight_at_most(path: Path) -> None:
+    """Make a journal as it was when trials were always told in the order of their numbers."""
+    with sqlite3.connect(path) as connection:
+        for column in ("position", "asked_after"):
+            connection.execute(f"ALTER TABLE trials DROP COLUMN {column}")
+        rows = connection.execute("SELECT * FROM trials").fetchall()
+        for row in rows:
+            plain = json.dumps(row[:9]).encode()
+            connection.execute(
+                "UPDATE trials SET checksum = ? WHERE number = ?",
+                (hashlib.sha256(plain).hexdigest(), row[0]),
+            )
+        connection.execute("DROP TABLE asks")
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+
+
 def without_checksums(path: Path) -> None:
     """Take from a journal what earlier versions did not write."""
+    with_one_in_flight_at_most(path)
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE trials DROP COLUMN checksum")
         connection.execute("DELETE FROM meta WHERE key = 'checksum'")
@@ -232,13 +258,16 @@ def without_checksums(path: Path) -> None:
     connection.close()
 
 
-def test_a_journal_from_before_checksums_is_read_and_gets_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [without_checksums, with_one_in_flight_at_most])
+def test_an_older_journal_is_read_and_becomes_a_new_one(
+    tmp_path: Path, older: Callable[[Path], None]
+) -> None:
     path = tmp_path / "search.sqlite"
     with begin(path) as journal:
         for number in range(3):
             journal.commit(trial(number))
     whole = path.read_bytes(), read_journal(path).trials
-    without_checksums(path)
+    older(path)
     before = path.read_bytes()
     assert read_journal(path).trials == whole[1]
     assert path.read_bytes() == before

@@ -13,7 +13,7 @@ import numpy as np
 from lcprune.criteria import Saliency
 from lcprune.errors import RunError
 from lcprune.searching._identity import ENVIRONMENT, first_difference
-from lcprune.searching._journal import JournalRecord
+from lcprune.searching._journal_rows import JournalRecord
 
 _SAME = 1e-3
 """Saliencies within this of each other (relative) are those of one run on two machines."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ from lcprune.cost import Budget
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, RunError
 from lcprune.ranking import Compensation, Ranker
-from lcprune.searching._evaluate import Evaluator, Recalibrate, Stopwatch
-from lcprune.searching._identity import run_identity
+from lcprune.searching._evaluate import Recalibrate
+from lcprune.searching._executor import Executor, InProcess, Work
+from lcprune.searching._identity import ENVIRONMENT, run_identity
 from lcprune.searching._journal import Journal
 from lcprune.searching._registry import choose_strategy
+from lcprune.searching._replay import replay
 from lcprune.searching._resume import settled_saliency
-from lcprune.searching._strategy import Candidate, Strategy
+from lcprune.searching._schedule import Schedule
+from lcprune.searching._strategy import Strategy
 from lcprune.searching._trial import SearchProgress, SearchResult, Trial, best_of
 from lcprune.tracing._graph import ChannelGraph
-
-_RECENT = 32
 
 
 def search(
@@ -42,6 +44,7 @@ def search(
     round_to: int = 1,
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
 ) -> SearchResult:
     """Learn the compensation whose plan has the lowest ``fitness`` within ``budget``.
@@ -60,6 +63,11 @@ def search(
     what was measured on it), which only warns. Another number of ``trials`` may be asked for:
     the trials that are there stay, the step of the further ones is that of the new number.
 
+    ``executor`` says where candidates are evaluated: in this process, one after the other, unless
+    it is another (``RayExecutor``). With several at once the strategy is told losses as they
+    come, so that the result depends on which came first; the journal keeps that order, and a
+    search that goes on evaluates again what was in flight.
+
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
     a finite loss.
@@ -68,6 +76,7 @@ def search(
     """
     if trials < 1:
         raise InputError(f"search of {trials} trials, expected 1 or more")
+    executor = executor or InProcess()
 
     def ranker_of(scores: Saliency) -> Ranker:
         return Ranker(
@@ -87,8 +96,10 @@ def search(
     }
     if round_to != 1:  # absent where it is 1, as in the journals from before there was a choice
         settings["round_to"] = round_to
-    who = run_identity(graph, saliency, settings, identity)
-    evaluator = Evaluator(model, fitness, recalibrate, prepare, seed)
+    if isinstance(recalibrate, Iterator):  # may be read by many workers
+        recalibrate = list(recalibrate)
+    work = Work(model, fitness, recalibrate, prepare, seed)
+    who = run_identity(graph, saliency, settings, _with_executor(identity, executor))
     with Journal(journal, who, saliency.values, total) as book:
         settled = settled_saliency(journal, book.record, who, saliency)
         if settled is not saliency and isinstance(compensation, str):
@@ -96,49 +107,22 @@ def search(
             chosen = choose_strategy(strategy, ranker.compensation, total, seed)
         if book.record.total != total:
             book.extend(total)
-        history = list(book.record.trials)
-        for trial in history:
-            chosen.tell(trial.candidate(), trial.loss)
-        seen = {trial.digest: trial for trial in reversed(history)}
-        resumed = len(history)
-        while len(history) < total:
-            candidate = chosen.ask()
-            trial = _tried(candidate, ranker, evaluator, seen)
-            book.commit(trial)
-            chosen.tell(candidate, trial.loss)
-            history.append(trial)
-            seen.setdefault(trial.digest, trial)
-            if on_trial is not None:
-                on_trial(trial, _progress(history, total))
-    return _result(history, resumed, ranker, journal)
+        replay(book.record, chosen)
+        schedule = Schedule(chosen, ranker, book, total, executor.capacity, on_trial)
+        if not schedule.finished:
+            with closing(executor.start(work)) as workers:
+                schedule.run(workers)
+    return _result(schedule.history, len(book.record.trials), ranker, journal)
 
 
-def _tried(
-    candidate: Candidate, ranker: Ranker, evaluator: Evaluator, seen: Mapping[str, Trial]
-) -> Trial:
-    watch = Stopwatch()
-    with watch.step("plan"):
-        plan = ranker.plan(candidate.latent)
-        digest = plan.digest
-    known = seen.get(digest)
-    loss = evaluator.loss(plan, digest, watch) if known is None else known.loss
-    return Trial(
-        number=candidate.number,
-        latent=tuple(map(tuple, candidate.latent.tolist())),
-        origin=candidate.origin,
-        parent=candidate.parent,
-        loss=loss if math.isfinite(loss) else math.inf,
-        digest=digest,
-        cost=plan.cost,
-        timing=watch.seconds,
-        same_as=None if known is None else known.number,
-    )
-
-
-def _progress(history: list[Trial], total: int) -> SearchProgress:
-    recent = history[-_RECENT:]
-    pace = sum(trial.seconds for trial in recent) / len(recent)
-    return SearchProgress(best_of(history), len(history), total, pace * (total - len(history)))
+def _with_executor(
+    identity: Mapping[str, Any] | None, executor: Executor
+) -> Mapping[str, Any] | None:
+    """The caller's identity, its environment joined by the executor's."""
+    if not executor.environment:
+        return identity
+    own = dict(identity or {})
+    return {**own, ENVIRONMENT: {**own.get(ENVIRONMENT, {}), **executor.environment}}
 
 
 def _result(

@@ -31,6 +31,10 @@ class Strategy(Protocol):
     All randomness of candidate n comes from ``trial_generator(seed, n)``. A strategy that was
     told the first n losses, whether it had been asked for those candidates or not, goes on like
     one that was asked and told all along: so a search continues from its journal.
+
+    Where several candidates are evaluated at once, several are asked for before one is told, and
+    they are told as they finish. A strategy depends on the order of those calls alone: the same
+    calls, with the same losses, leave it in the same state.
     """
 
     @property

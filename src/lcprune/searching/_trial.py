@@ -17,8 +17,10 @@ class Trial:
 
     ``loss`` is the fitness, ``inf`` where that was not finite; ``digest`` and ``cost`` are those
     of its plan. ``timing`` is seconds by step (``plan``, ``slim``, ``prepare``, ``recalibrate``,
-    ``fitness``). ``same_as`` is the earlier trial with the same plan, whose loss this one has
-    without an evaluation.
+    ``fitness``). ``same_as`` is the trial with the same plan that finished before, whose loss
+    this one has without an evaluation. ``asked_after`` is how many trials had finished when this
+    one was begun; none where those were all that finished before it, as it always is where one
+    is evaluated at a time.
     """
 
     number: int
@@ -30,6 +32,7 @@ class Trial:
     cost: Mapping[str, int]
     timing: Mapping[str, float] = field(default_factory=dict, compare=False)
     same_as: int | None = None
+    asked_after: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -61,8 +64,9 @@ class SearchProgress:
 class SearchResult:
     """The best plan of a search.
 
-    ``seconds`` adds up all trials, those from before an interruption included; ``resumed`` is
-    how many of them came from the journal. ``history`` is every trial in order.
+    ``seconds`` adds up all trials, those from before an interruption included, so that several
+    workers make more of them than the clock; ``resumed`` is how many trials came from the
+    journal. ``history`` is every trial in the order in which they finished.
     """
 
     plan: Plan

@@ -1,0 +1,133 @@
+"""Which candidate is begun when, and what happens when one finishes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lcprune.ranking import Plan, Ranker
+from lcprune.searching._evaluate import Stopwatch
+from lcprune.searching._executor import Job, Workers
+from lcprune.searching._journal import Journal
+from lcprune.searching._journal_rows import Ask
+from lcprune.searching._strategy import Strategy
+from lcprune.searching._trial import SearchProgress, Trial, best_of
+
+_RECENT = 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A candidate whose loss is waited for."""
+
+    ask: Ask
+    plan: Plan
+    digest: str
+    planning: Mapping[str, float]
+
+
+class Schedule:
+    """Keeps ``capacity`` candidates in flight until ``total`` trials have finished.
+
+    Everything that a strategy is asked and told follows from the order in which jobs finish:
+    whenever one has, its loss is journalled and told, then that of every candidate in flight with
+    the same plan, and then as many are asked for as there is room. A plan that is known is not
+    evaluated again, nor one that is in flight. So a search that goes on from any moment of
+    another goes the same way, as long as the jobs finish in the same order.
+
+    ``strategy`` has been asked and told all that ``book`` holds.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        ranker: Ranker,
+        book: Journal,
+        total: int,
+        capacity: int,
+        on_trial: Callable[[Trial, SearchProgress], None] | None,
+    ) -> None:
+        self._strategy = strategy
+        self._ranker = ranker
+        self._book = book
+        self._total = total
+        self._capacity = capacity
+        self._on_trial = on_trial
+        self.history = list(book.record.trials)
+        self._seen = {trial.digest: trial for trial in reversed(self.history)}
+        self._left = deque(book.record.in_flight)
+        self._begun: dict[int, _Begun] = {}
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) >= self._total
+
+    def run(self, workers: Workers) -> None:
+        """Begin and finish candidates until all trials are there."""
+        while not self.finished:
+            ahead = len(self._begun)
+            if ahead < self._capacity and len(self.history) + ahead < self._total:
+                self._begin(workers)
+            else:
+                self._finish(workers)
+
+    def _begin(self, workers: Workers) -> None:
+        left = bool(self._left)
+        ask = self._left.popleft() if left else Ask(self._strategy.ask(), len(self.history))
+        watch = Stopwatch()
+        with watch.step("plan"):
+            plan = self._ranker.plan(ask.candidate.latent)
+            digest = plan.digest
+        begun = _Begun(ask, plan, digest, watch.seconds)
+        known = self._seen.get(digest)
+        if known is not None:
+            self._tell(begun, known.loss, {}, known)
+            return
+        # One at a time there is nothing to write: the next one asked for is the next one told.
+        if self._capacity > 1 and not left:
+            self._book.ask(ask)
+        twin = any(other.digest == digest for other in self._begun.values())
+        self._begun[ask.candidate.number] = begun
+        if not twin:
+            workers.submit(Job(ask.candidate.number, plan, digest))
+
+    def _finish(self, workers: Workers) -> None:
+        evaluation = workers.next()
+        begun = self._begun.pop(evaluation.number)
+        loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf
+        trial = self._tell(begun, loss, evaluation.timing, None)
+        twins = [n for n, other in self._begun.items() if other.digest == begun.digest]
+        for number in sorted(twins):
+            self._tell(self._begun.pop(number), loss, {}, trial)
+
+    def _tell(
+        self, begun: _Begun, loss: float, timing: Mapping[str, float], known: Trial | None
+    ) -> Trial:
+        candidate, after = begun.ask.candidate, begun.ask.after
+        trial = Trial(
+            number=candidate.number,
+            latent=tuple(map(tuple, candidate.latent.tolist())),
+            origin=candidate.origin,
+            parent=candidate.parent,
+            loss=loss,
+            digest=begun.digest,
+            cost=begun.plan.cost,
+            timing={**begun.planning, **timing},
+            same_as=None if known is None else known.number,
+            asked_after=None if after == len(self.history) else after,
+        )
+        self._book.commit(trial)
+        self._strategy.tell(candidate, loss)
+        self.history.append(trial)
+        self._seen.setdefault(trial.digest, trial)
+        if self._on_trial is not None:
+            self._on_trial(trial, self._progress())
+        return trial
+
+    def _progress(self) -> SearchProgress:
+        history, total = self.history, self._total
+        recent = history[-_RECENT:]
+        pace = sum(trial.seconds for trial in recent) / len(recent) / self._capacity
+        return SearchProgress(best_of(history), len(history), total, pace * (total - len(history)))
