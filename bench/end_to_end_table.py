@@ -21,10 +21,11 @@ HEADINGS = ("network", "method", "seeds", "trials", "search, s", "loss", "top-1 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--extra", default="", help="rows with these options of end_to_end.py")
     options = parser.parse_args()
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in record.rows("end_to_end"):
-        if row["epochs"] == options.epochs and not row["extra"]:
+        if row["epochs"] == options.epochs and row["extra"] == options.extra:
             groups.setdefault((row["network"], row["method"]), []).append(row["summary"])
     print(line(HEADINGS))
     print(line(["---"] * len(HEADINGS)))
