@@ -16,12 +16,12 @@ from lcprune.artifact._layout import (
     WEIGHTS,
 )
 from lcprune.artifact._load import load, read_plan
+from lcprune.artifact._lock import locked
 from lcprune.artifact._record import RunRecord, read_run, update_run
 from lcprune.artifact._run import (
     RunState,
     begin_run,
     check_run,
-    locked,
     resume_line,
     run_state,
 )

@@ -6,13 +6,12 @@ import enum
 import json
 import os
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lcprune._files import PARTIAL, make_directory, write_text
 from lcprune.artifact import _layout as layout
 from lcprune.artifact._finish import check_results
+from lcprune.artifact._lock import remove_leftovers
 from lcprune.artifact._record import KIND, RunRecord, read_run
 from lcprune.errors import RunError
 
@@ -97,31 +96,6 @@ def begin_run(directory: Path, record: RunRecord) -> None:
     write_text(directory / layout.RUN, record.to_json())
 
 
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Make a run directory and keep other processes out; ``RunError`` where one is at work there.
-
-    The lock is the operating system's and ends with the process, however that ends.
-    """
-    make_directory(directory)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is at work in {directory}") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _replaceable(directory: Path) -> RunState:
     """The state of a directory, where a damaged run counts as an unfinished one."""
     try:
@@ -167,8 +141,7 @@ def _clear(directory: Path) -> None:
     try:
         for name in names:
             (directory / name).unlink(missing_ok=True)
-        for leftover in (*directory.glob(f"{PARTIAL}*"), *directory.glob(".*checkpoint.pt.part")):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(directory)
     except OSError as error:
         raise RunError(f"can't write {directory}: {error.strerror or error}") from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,8 +69,9 @@ from lcprune.cli._options import (
     WeightDecay,
     Weights,
 )
-from lcprune.cli._progress import OnConsole
+from lcprune.cli._progress import OnConsole, Reporter
 from lcprune.cli._resolve import resolve_as
+from lcprune.cli._signals import ending_on_signals
 from lcprune.cli._table import result_table, training_table
 from lcprune.cli._train_job import train_job
 from lcprune.errors import InputError, LcpruneError
@@ -84,6 +87,7 @@ app = typer.Typer(
 # Usage errors of typer: this class is part of its public names only through its subclasses.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @app.command()
@@ -220,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name) and return its exit code.
 
     0: done. 1: a check of our own failed. 2: the input can't be used, told in one line on
-    stderr. 130: interrupted.
+    stderr. 130: interrupted; 143, 129: ended by SIGTERM, SIGHUP.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -233,6 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), _BAD_INPUT)
     except LcpruneError as error:
         return _fail(str(error), _FAILED)
+    except OSError as error:  # files of a run have errors of their own: this is what was printed
+        if error.errno not in _FULL:
+            raise
+        return _fail(f"can't write what there is to tell: {error.strerror}", _BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     return code
@@ -247,25 +255,33 @@ def _run(
     resume: bool,
     force: bool,
 ) -> int:
-    """Resolve the configuration, run the job, print its table; an interrupt ends in 130."""
+    """Resolve the configuration, run the job, print its table; signals end it."""
     kind: type[Options] = TrainConfig if command == "train" else PruneConfig
     defaults = on_main(lambda: _stored(command, out, resume, force, defaults))
     with alike():
         config = resolve_as(kind, given, file=file, defaults=defaults)
     # Progress is on stdout too: stderr is for what is not as expected, a line each.
-    reporter = OnConsole(_stdout(), Console(stderr=True))
-    try:
-        if isinstance(config, TrainConfig):
-            trained = train_job(config, out, resume=resume, force=force, reporter=reporter)
-            table = training_table(trained)
-        else:
-            assert isinstance(config, PruneConfig)
-            pruned = prune_job(
-                config, out, command=command, resume=resume, force=force, reporter=reporter
-            )
-            table = result_table(pruned)
-    except KeyboardInterrupt:
-        return _interrupted(out)
+    reporter: Reporter = OnConsole(_stdout(), Console(stderr=True))
+    with ending_on_signals() as stop:
+        reporter = stop.reporter(reporter)
+        try:
+            if isinstance(config, TrainConfig):
+                trained = train_job(config, out, resume=resume, force=force, reporter=reporter)
+                table = training_table(trained)
+            else:
+                assert isinstance(config, PruneConfig)
+                pruned = prune_job(
+                    config, out, command=command, resume=resume, force=force, reporter=reporter
+                )
+                table = result_table(pruned)
+        except KeyboardInterrupt:
+            return _interrupted(out, stop.exit_code)
+        except (LcpruneError, OSError):
+            # What a signal did to others, such as processes that read images or the terminal,
+            # may arrive before the signal's own exception.
+            if stop.number is None:
+                raise
+            return _interrupted(out, stop.exit_code)
     if not is_main():
         return 0
     console = _stdout()
@@ -287,18 +303,27 @@ def _stored(
     return dict(record.configuration)
 
 
-def _interrupted(out: Path) -> int:
-    if run_state(out) is RunState.UNFINISHED:
-        line = resume_line(out, read_run(out).command)
-        print(f"interrupted; to go on: {line}", file=sys.stderr)
+def _interrupted(out: Path, code: int) -> int:
+    if not is_main():
+        return code
+    state = run_state(out)
+    if state is RunState.UNFINISHED:
+        _tell(f"interrupted; to go on: {resume_line(out, read_run(out).command)}")
+    elif state is RunState.FINISHED:
+        _tell(f"interrupted; {out} holds a finished run")
     else:
-        print("interrupted; nothing was written", file=sys.stderr)
-    return _INTERRUPTED
+        _tell("interrupted; nothing was written")
+    return code
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _tell(f"error: {' '.join(message.split())}")
     return code
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # a terminal that is gone, a disk that is full
+        print(line, file=sys.stderr, flush=True)
 
 
 def _stdout() -> Console:
