@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from lcprune.slimming._copy import copied
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,8 +27,8 @@ def worker_count(model: nn.Module, batches: int) -> int:
 
 def replicas(model: nn.Module, count: int) -> list[nn.Module]:
     """``model`` and copies of it that share its parameters, each with buffers of its own."""
-    shared = {id(parameter): parameter for parameter in model.parameters()}
-    return [model, *(copy.deepcopy(model, dict(shared)) for _ in range(count - 1))]
+    shared: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    return [model, *(copied(model, dict(shared)) for _ in range(count - 1))]
 
 
 def spread(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from lcprune.errors import InputError
 from lcprune.ranking._plan import AttributeEdit, Plan
-from lcprune.tracing._run import computed_state
+from lcprune.slimming._copy import copied
 
 
 def slim(model: nn.Module, plan: Plan) -> nn.Module:
@@ -28,12 +27,13 @@ def slim(model: nn.Module, plan: Plan) -> nn.Module:
     for name in by_tensor:
         if name not in state:
             raise InputError(f"the plan prunes {name}, which the model does not have")
-    # A deep copy that finds the small tensors already there never copies the large ones.
-    memo: dict[int, Any] = computed_state(model)
+    # A copy that finds the small tensors already there never copies the large ones.
+    memo: dict[int, Any] = {}
+    selections = _Selections()
     for name, tensor in state.items():
         if name in by_tensor or id(tensor) not in memo:
-            memo[id(tensor)] = _cut(name, tensor, by_tensor.get(name, {}))
-    small = copy.deepcopy(model, memo)
+            memo[id(tensor)] = _cut(name, tensor, by_tensor.get(name, {}), selections)
+    small = copied(model, memo)
     for edit in plan.attributes:
         _edit(small, edit)
     return small
@@ -46,15 +46,33 @@ def _named_state(model: nn.Module) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _cut(name: str, tensor: Tensor, kept: dict[int, tuple[int, ...]]) -> Tensor:
+class _Selections:
+    """Indices as tensors, each made once: the tensors of a layer share the tuple in a plan."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, torch.device], tuple[Tensor, int]] = {}
+
+    def of(self, indices: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
+        """The indices on ``device`` and the highest of them, 0 where there is none."""
+        key = (id(indices), device)
+        if key not in self._made:
+            made = torch.tensor(indices, device=device)
+            self._made[key] = made, max(indices, default=0)
+        return self._made[key]
+
+
+def _cut(
+    name: str, tensor: Tensor, kept: dict[int, tuple[int, ...]], selections: _Selections
+) -> Tensor:
     data = tensor.detach()
     for dim, indices in kept.items():
-        if dim >= data.dim() or (indices and max(indices) >= data.shape[dim]):
+        selection, highest = selections.of(indices, data.device)
+        if dim >= data.dim() or (indices and highest >= data.shape[dim]):
             raise InputError(
-                f"the plan keeps index {max(indices, default=0)} of dimension {dim} of {name}, "
+                f"the plan keeps index {highest} of dimension {dim} of {name}, "
                 f"whose shape is {tuple(tensor.shape)}"
             )
-        data = data.index_select(dim, torch.tensor(indices, device=data.device))
+        data = data.index_select(dim, selection)
     data = data.contiguous() if kept else data.clone()
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(data, requires_grad=tensor.requires_grad)
