@@ -5,6 +5,7 @@ from lcprune.searching._executor import Evaluation, Executor, InProcess, Job, Wo
 from lcprune.searching._journal import Journal, read_journal
 from lcprune.searching._journal_rows import Ask, JournalRecord
 from lcprune.searching._random_search import RandomSearch
+from lcprune.searching._ray_executor import RayExecutor
 from lcprune.searching._registry import STRATEGIES, choose_strategy
 from lcprune.searching._replay import replay
 from lcprune.searching._search import search
@@ -23,6 +24,7 @@ __all__ = [
     "Journal",
     "JournalRecord",
     "RandomSearch",
+    "RayExecutor",
     "SearchProgress",
     "SearchResult",
     "Strategy",
