@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.errors import DataError, ModelError
-from lcprune.fitness._fold import folded
+from lcprune.fitness._folding import Folding
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
 from lcprune.fitness._workers import replicas, spread, worker_count
@@ -43,23 +43,26 @@ class CrossEntropy:
         )
         self._count = len(labels)
         self._classes = int(labels.max()) + 1
+        self._folding = Folding()
 
     def __call__(self, model: nn.Module) -> float:
         with eval_mode(model):
-            evaluated = folded(model)
+            evaluated = self._folding.of(model)
             workers = worker_count(model, len(self._batches))
             # What torch.fx could follow keeps nothing of its own between calls.
             traced = evaluated is not model
             models = [evaluated] * max(workers, 1) if traced else replicas(model, workers)
-            total = sum(spread(self._loss, models, self._batches, workers))
+            losses = spread(self._loss, models, self._batches, workers)
+        # Read together, at the end: on a GPU each reading waits for all that was begun.
+        total: float = sum(torch.stack(losses).tolist())
         return total / self._count if math.isfinite(total) else math.inf
 
-    def _loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
+    def _loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
         with torch.inference_mode():
             outputs = model(inputs)
             self._check(outputs, len(targets))
-            return float(functional.cross_entropy(outputs.float(), targets, reduction="sum"))
+            return functional.cross_entropy(outputs.float(), targets, reduction="sum")
 
     def _check(self, outputs: object, count: int) -> None:
         if not isinstance(outputs, Tensor):

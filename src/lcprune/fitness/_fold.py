@@ -13,7 +13,7 @@ from lcprune.fitness._workers import replicas
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Takes every module without children as it is, whoever wrote it."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -31,32 +31,40 @@ def folded(model: nn.Module) -> nn.Module:
     """
     copied = replicas(model, 2)[1]  # a forward may keep what it sees in the model itself
     try:
-        graph = _Tracer().trace(copied)
+        graph = Tracer().trace(copied)
     except Exception:  # control flow on values, unusual arguments: whatever user code does
         return model
-    modules = dict(copied.named_modules())
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    fused: dict[str, nn.Module] = {}
-    for node in list(graph.nodes):
-        pair = _foldable(node, modules, calls)
-        if pair is None:
-            continue
-        source, convolution, norm = pair
-        fused[str(source.target)] = fuse_conv_bn_eval(convolution, norm)
-        node.replace_all_uses_with(source)
-        graph.erase_node(node)
-    if not fused:
+    pairs = fold_graph(graph, copied)
+    if not pairs:
         return model
     result = fx.GraphModule(copied, graph)
-    for name, module in fused.items():
-        result.set_submodule(name, module)
+    for source, norm in pairs:
+        fused = fuse_conv_bn_eval(copied.get_submodule(source), copied.get_submodule(norm))  # type: ignore[type-var, arg-type]
+        result.set_submodule(source, fused)
     return result.eval()
+
+
+def fold_graph(graph: fx.Graph, model: nn.Module) -> list[tuple[str, str]]:
+    """Take norms out of ``graph``, in place: the names of convolutions and of what each takes in.
+
+    ``model`` is what the graph was found in, or a model that is like it.
+    """
+    modules = dict(model.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    pairs: list[tuple[str, str]] = []
+    for node in list(graph.nodes):
+        source = _foldable(node, modules, calls)
+        if source is not None:
+            pairs.append((str(source.target), str(node.target)))
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+    return pairs
 
 
 def _foldable(
     node: fx.Node, modules: dict[str, nn.Module], calls: Counter[fx.node.Target]
-) -> tuple[fx.Node, Convolution, _BatchNorm] | None:
-    """The convolution's node and both modules, where ``node`` is a norm that can be folded."""
+) -> fx.Node | None:
+    """The node of the convolution before ``node``, where that is a norm that can be folded."""
     norm = _called(node, modules)
     source = node.args[0] if node.args else None
     if not isinstance(norm, _BatchNorm) or not isinstance(source, fx.Node):
@@ -68,7 +76,7 @@ def _foldable(
     alone = len(source.users) == 1
     fixed = norm.running_mean is not None and not norm.training
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (norm, convolution))
-    return (source, convolution, norm) if once and alone and fixed and not hooked else None
+    return source if once and alone and fixed and not hooked else None
 
 
 def _called(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:

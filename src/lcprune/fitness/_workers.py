@@ -28,7 +28,18 @@ def worker_count(model: nn.Module, batches: int) -> int:
 def replicas(model: nn.Module, count: int) -> list[nn.Module]:
     """``model`` and copies of it that share its parameters, each with buffers of its own."""
     shared: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
-    return [model, *(copied(model, dict(shared)) for _ in range(count - 1))]
+    buffers = [buffer for buffer in model.buffers() if id(buffer) not in shared]
+    # A general copy of a tensor takes many times as long: it minds who else has the storage.
+    own = [b for b in buffers if type(b) is Tensor and b.is_leaf and not b.requires_grad]
+    alone = len({b.untyped_storage().data_ptr() for b in own}) == len(own) == len(buffers)
+    cloned = own if alone else []
+    return [
+        model,
+        *(
+            copied(model, shared | {id(buffer): buffer.clone() for buffer in cloned})
+            for _ in range(count - 1)
+        ),
+    ]
 
 
 def spread(

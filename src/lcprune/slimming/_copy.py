@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-_ATOMS = frozenset({
+ATOMS = frozenset({
     int, float, complex, bool, str, bytes, type(None), type, FunctionType, BuiltinFunctionType,
     torch.dtype, torch.device, torch.layout, torch.memory_format,
 })  # fmt: skip
+"""Types of which nothing is ever copied."""
 
 _OWN = (
     "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__",
@@ -46,16 +47,16 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind is dict or kind is OrderedDict:
         mapping = memo[id(value)] = kind()
         for key, item in value.items():
-            mapping[key if type(key) in _ATOMS else _copied(key, memo)] = (
-                item if type(item) in _ATOMS else _copied(item, memo)
+            mapping[key if type(key) in ATOMS else _copied(key, memo)] = (
+                item if type(item) in ATOMS else _copied(item, memo)
             )
         return mapping
     if kind is list:
         entries = memo[id(value)] = []
         for item in value:
-            entries.append(item if type(item) in _ATOMS else _copied(item, memo))
+            entries.append(item if type(item) in ATOMS else _copied(item, memo))
         return entries
-    if (kind is tuple or kind is set) and all(type(item) in _ATOMS for item in value):
+    if (kind is tuple or kind is set) and all(type(item) in ATOMS for item in value):
         if kind is set:
             value = memo[id(value)] = set(value)
         return value
@@ -63,12 +64,12 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         module = memo[id(value)] = kind.__new__(kind)
         module.__setstate__(
             {
-                name: item if type(item) in _ATOMS else _copied(item, memo)
+                name: item if type(item) in ATOMS else _copied(item, memo)
                 for name, item in _state(value).items()
             }
         )
         return module
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor) and not leaf.is_leaf and id(leaf) not in memo:
