@@ -93,7 +93,7 @@ def measure(network: str, workers: int, options: argparse.Namespace) -> dict[str
         if options.kill:
             at = max(1, options.trials // (2 * workers))
             fitness = Fatal(fitness, at, Path(folder) / "killed")
-        ray = RayExecutor(workers, options.address, options.gpus, options.threads)
+        ray = RayExecutor(max(workers, 1), options.address, options.gpus, options.threads)
         begun = time.perf_counter()
         result = search(
             model.to(options.device),

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,6 +122,16 @@ def test_what_can_not_be_is_refused_at_once() -> None:
 def test_numbers_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         replace(RayExecutor(), **wrong)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(RunError, match=f"nobody listens at 127.0.0.1:{port}"):
+        run(Distance(MODEL), RayExecutor(workers=1, address=f"127.0.0.1:{port}"))
 
 
 SCRIPT = """

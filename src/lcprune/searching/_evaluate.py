@@ -6,13 +6,16 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lcprune.fitness import Precision
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
+from lcprune.slimming._copy import copied
 
 Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
 
@@ -46,6 +49,7 @@ class Evaluator:
         seed: int,
     ) -> None:
         self._model = model
+        self._cast: nn.Module | None = None
         self._fitness = fitness
         self._prepare = prepare
         self._seed = seed
@@ -57,7 +61,7 @@ class Evaluator:
     def loss(self, plan: Plan, digest: str, watch: Stopwatch) -> float:
         """The fitness of the slimmed model, lower is better; ``digest`` is the plan's."""
         with watch.step("slim"):
-            small = slim(self._model, plan)
+            small = slim(self._source(), plan)
         with _seeded(f"{self._seed} {digest}"):
             if self._prepare is not None:
                 with watch.step("prepare"):
@@ -70,6 +74,23 @@ class Evaluator:
                         recalibrate_statistics(small, self._recalibrate)
             with watch.step("fitness"):
                 return float(self._fitness(small))
+
+    def _source(self) -> nn.Module:
+        """What candidates are cut from: rounding first and then cutting gives the same numbers."""
+        if self._cast is None:
+            owner: Any = getattr(self._prepare, "__self__", None)
+            rounds = type(owner) is Precision and self._prepare == owner.apply
+            if not rounds or owner.torch_dtype == torch.float32 or _shares_buffers(self._model):
+                return self._model
+            # The layout is left to each candidate: a part of a tensor may be laid out otherwise.
+            self._cast = Precision(owner.dtype).apply(copied(self._model, {}))
+        return self._cast
+
+
+def _shares_buffers(model: nn.Module) -> bool:
+    """Whether modules have a buffer in common, which rounding would make two."""
+    names = sum(1 for _ in model.named_buffers(remove_duplicate=False))
+    return names != sum(1 for _ in model.buffers())
 
 
 @contextmanager

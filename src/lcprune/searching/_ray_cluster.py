@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from lcprune.errors import InputError, RunError
 
 _STORE = 2**28
 """Bytes of the object store of a cluster of one's own, beside what is put there."""
+
+_LISTENING = 10.0
+"""Seconds within which a cluster takes a connection."""
 
 
 def import_ray() -> Any:
@@ -39,6 +43,8 @@ def connect(ray: Any, address: str | None, cpus: int, size: int) -> bool:
     """
     if ray.is_initialized():
         return False
+    if address is not None:
+        _check_address(address)
     own = {"num_cpus": cpus, "object_store_memory": _STORE + 2 * size} if address is None else {}
     try:
         with _sigterm_kept():
@@ -61,6 +67,20 @@ def connect(ray: Any, address: str | None, cpus: int, size: int) -> bool:
         ray.shutdown()
         raise
     return True
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once a place where nobody listens, for which Ray would wait minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"nobody listens at {address} ({one_line(error)}), expected the address of a Ray"
+            " cluster, as `ray start --head` prints it"
+        ) from error
 
 
 @contextmanager
