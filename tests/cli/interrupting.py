@@ -13,10 +13,27 @@ from typing import Any
 
 import torch
 
+from lcprune.artifact import PLAN, SUMMARY, WEIGHTS
 from lcprune.cli import Silent, _job, _measure, prune_job, resolve
 from lcprune.cli._progress import Advance
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import CrossEntropy
+
+# What a run takes is not what it does.
+VARYING = {
+    "search_seconds",
+    "finetune_seconds",
+    "latency_ms_before",
+    "latency_ms_after",
+    "peak_rss_mb",
+}
+
+
+def outcome(out: Path) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Plan, weights and summary of a finished run, without what may vary."""
+    summary = json.loads((out / SUMMARY).read_text())
+    kept = {key: value for key, value in summary.items() if key not in VARYING}
+    return (out / PLAN).read_bytes(), (out / WEIGHTS).read_bytes(), kept
 
 
 class StopAt(Silent):

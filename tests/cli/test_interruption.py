@@ -16,10 +16,8 @@ import pytest
 from lcprune.artifact import (
     CHECKPOINT,
     JOURNAL,
-    PLAN,
     RUN,
     SUMMARY,
-    WEIGHTS,
     RunRecord,
     RunState,
     read_run,
@@ -30,23 +28,7 @@ from lcprune.cli import PruneConfig, _app, _stages, _train, main, prune_job, res
 from lcprune.searching import read_journal
 
 from .conftest import Prune
-from .interrupting import StopAt
-
-# What a run takes is not what it does.
-VARYING = {
-    "search_seconds",
-    "finetune_seconds",
-    "latency_ms_before",
-    "latency_ms_after",
-    "peak_rss_mb",
-}
-
-
-def outcome(out: Path) -> tuple[bytes, bytes, dict[str, Any]]:
-    """Plan, weights and summary of a finished run, without what may vary."""
-    summary = json.loads((out / SUMMARY).read_text())
-    kept = {key: value for key, value in summary.items() if key not in VARYING}
-    return (out / PLAN).read_bytes(), (out / WEIGHTS).read_bytes(), kept
+from .interrupting import StopAt, outcome
 
 
 def run_until_killed(out: Path, options: dict[str, Any], where: str, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -237,10 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), _BAD_INPUT)
     except LcpruneError as error:
         return _fail(str(error), _FAILED)
-    except OSError as error:  # files of a run have errors of their own: this is what was printed
+    except OSError as error:  # those of a run's files have a class of their own: this is stdout
         if error.errno not in _FULL:
             raise
-        return _fail(f"can't write what there is to tell: {error.strerror}", _BAD_INPUT)
+        sys.stdout = io.StringIO()  # else Python tries once more at its end
+        return _fail(f"can't print to stdout: {error.strerror}", _BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     return code
