@@ -114,8 +114,9 @@ class Cut:
             if length == len(queue):
                 break
             failed = kinds == kinds[length]
-            torn = queue.parts & np.isin(queue.families, queue.families[failed])
-            stays = (np.arange(len(queue)) > length) & ~failed & ~torn
+            stays = (np.arange(len(queue)) > length) & ~failed
+            if queue.parts.any():  # none where blocks are single groups: this is the slow step
+                stays &= ~(queue.parts & np.isin(queue.families, queue.families[failed]))
             queue, kinds = queue.where(stays), kinds[stays]
         return np.concatenate(returned) if returned else queue.groups
 
