@@ -17,6 +17,7 @@ _CHOICES = {
     "schedule": ("cosine", "one-cycle"),
     "search_dtype": ("auto", "float32", "bfloat16"),
     "train_dtype": ("auto", "float32", "bfloat16"),
+    "executor": ("in-process", "ray"),
 }
 _AT_LEAST_ONE = (
     "trials",
@@ -25,6 +26,7 @@ _AT_LEAST_ONE = (
     "recalibrate_images",
     "fitness_images",
     "epochs",
+    "workers",
 )
 _NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay", "mixup", "clip", "crop")
 _POSITIVE = ("temperature",)
@@ -103,7 +105,8 @@ class PruneConfig(Options):
     is trained first, for a model that comes without weights. Image counts are those of the
     search: disjoint parts of the training images; with ``hold_out`` the fitness sees images that
     were set aside, and nothing else does. ``only``, ``skip`` and ``skip_types`` are those of
-    ``trace``, ``min_keep`` and ``round_to`` those of ``rank``.
+    ``trace``, ``min_keep`` and ``round_to`` those of ``rank``. With the ``executor`` ray,
+    ``workers`` processes at ``ray_address`` (none: on this machine) evaluate candidates.
     """
 
     budget: tuple[str, ...] = ()
@@ -120,6 +123,9 @@ class PruneConfig(Options):
     recalibrate_images: int = 1000
     fitness_images: int = 2000
     search_dtype: str = "auto"
+    executor: str = "in-process"
+    workers: int = 2
+    ray_address: str | None = None
     finetune_epochs: int = _TRAINING.epochs
     distill: bool = True
     distill_weight: float = _TRAINING.alpha

@@ -13,7 +13,9 @@ from lcprune.cli._config import Options, PruneConfig, TrainConfig
 def _default(key: str, kind: type[Options] = PruneConfig) -> str:
     """What an option is when neither the command line nor a file says anything."""
     value = getattr(kind(), key)
-    return "of the data set" if value is None else str(value)
+    if value is None:
+        return "this machine" if key == "ray_address" else "of the data set"
+    return str(value)
 
 
 def _option(key: str, help: str, *names: str, kind: type[Options] = PruneConfig) -> Any:
@@ -86,6 +88,17 @@ FitnessImages = Annotated[
 ]
 _DTYPES = "float32, bfloat16, or auto: what is faster here."
 SearchDtype = Annotated[str | None, _option("search_dtype", _DTYPES)]
+
+ExecutorName = Annotated[
+    str | None,
+    _option("executor", "Who evaluates candidates: in-process, or ray.", "--executor"),
+]
+NumberOfWorkers = Annotated[
+    int | None, _option("workers", "Ray processes that evaluate candidates.", "--workers")
+]
+RayAddress = Annotated[
+    str | None, _option("ray_address", "A Ray cluster, such as auto or HOST:6379.")
+]
 
 Only = Annotated[
     list[str] | None,

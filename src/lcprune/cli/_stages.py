@@ -25,7 +25,14 @@ from lcprune.data import first_pixels
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
 from lcprune.ranking import Plan
-from lcprune.searching import SearchProgress, SearchResult, Trial, search
+from lcprune.searching import (
+    Executor,
+    RayExecutor,
+    SearchProgress,
+    SearchResult,
+    Trial,
+    search,
+)
 from lcprune.slimming import VISIBLE, effect, slim, verify
 from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch, on_main
 
@@ -162,10 +169,20 @@ class Stages:
                 round_to=config.round_to,
                 prepare=precision.apply,
                 identity=identity,
+                executor=self._executor(),
                 on_trial=on_trial,
             )
         self._reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
         return result
+
+    def _executor(self) -> Executor | None:
+        config = self._config
+        if config.executor != "ray":
+            return None
+        gpus = 0.0
+        if self._device.type == "cuda":
+            gpus = min(1.0, torch.cuda.device_count() / config.workers)
+        return RayExecutor(workers=config.workers, address=config.ray_address, gpus=gpus)
 
     def _finetune(
         self, small: nn.Module, teacher: nn.Module, precision: Precision
