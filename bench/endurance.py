@@ -49,7 +49,7 @@ OPTIONS = (
 VARYING = ("search_seconds", "finetune_seconds", "peak_rss_mb")
 """What a run took, in its summary; of latencies only the milliseconds vary."""
 
-_MOST_RUNS = 5
+_MOST_RUNS, _MOST_ENDS = 5, 400
 LATENCIES = ("latency_ms_before", "latency_ms_after")
 
 
@@ -91,7 +91,7 @@ class Way:
 
     def past(self, points: Sequence[Point]) -> None:
         """A process ended at the last of ``points``, or after it."""
-        self._completed.update(p.file for p in points[:-1] if p.action in _COMPLETING)
+        self._completed.update(completed(points[:-1]))
 
     def ends_at(self, points: Sequence[Point]) -> str:
         """What shall happen to a process at the last of its ``points``."""
@@ -115,7 +115,7 @@ class Way:
 
     def _label(self, points: Sequence[Point]) -> Label:
         point = points[-1]
-        done = self._completed + Counter(p.file for p in points[:-1] if p.action in _COMPLETING)
+        done = self._completed + Counter(completed(points[:-1]))
         base = point.file.removeprefix("partial ")
         if point.file == ".":  # the names in the directory: as often as any file took its own
             version = done.total()
@@ -132,6 +132,19 @@ class Way:
 
 
 _COMPLETING = ("replace", "sqlite unlink")
+
+
+def completed(points: Sequence[Point]) -> Iterator[str]:
+    """The files that have a new version after a process went past ``points``."""
+    begun = False
+    for point in points:
+        begun |= point.action == "sqlite pwrite" and point.file.endswith("-journal")
+        if point.action == "replace":
+            yield point.file
+        elif point.action == "sqlite unlink":
+            if begun:  # else what a killed process had begun is undone
+                yield point.file
+            begun = False
 
 
 @dataclass
@@ -181,6 +194,8 @@ class Endurance:
             kills = 0
             while self._killed(way):
                 kills += 1
+                if kills > _MOST_ENDS:
+                    raise SystemExit(f"no end in sight: {self.tally.kills}")
             self._compare(f"{kills} ends on its way")
             if not kills or kinds is not None:
                 return
