@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -20,6 +21,7 @@ from lcprune.artifact import (
     SUMMARY,
     RunRecord,
     RunState,
+    locked,
     read_run,
     run_state,
     update_run,
@@ -212,3 +214,18 @@ def test_the_precision_chosen_once_holds(
     assert main(["prune", "--out", str(out), "--resume"]) == 0
     assert {key: read_run(out).state[key] for key in chosen} == chosen
     assert json.loads((out / SUMMARY).read_text())["dtype_search"] == "float32"
+
+
+def test_a_second_process_is_told_of_the_first(
+    tmp_path: Path, finished: Path, prune: Prune, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fcntl", reason="no advisory locks on this system")
+    out = unfinished(tmp_path, finished)
+    with locked(out):
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert prune(out, "--resume") == 2
+        assert prune(out, "--force") == 2
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    error = capsys.readouterr().err
+    assert error.count("\n") == 2
+    assert error.count(f"another process is at work in {out}: process {os.getpid()} on ") == 2
