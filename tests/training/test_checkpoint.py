@@ -44,7 +44,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"noise" * 100, whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(RunError, match="is damaged.*remove it") as caught:
+        with pytest.raises(RunError, match=r"is damaged.*remove it") as caught:
             trained(path)
         assert "\n" not in str(caught.value)
 
