@@ -80,8 +80,10 @@ class Way:
     where an earlier one was.
     """
 
-    def __init__(self, kinds: Sequence[str] | None = None) -> None:
+    def __init__(self, unbroken: Sequence[Point], kinds: Sequence[str] | None = None) -> None:
         self._kinds = kinds
+        # What a resumed process writes again and again is no new version.
+        self._versions = Counter(completed(unbroken))
         self._completed: Counter[str] = Counter()
         self._ended: set[tuple[object, bool]] = set()
 
@@ -115,20 +117,20 @@ class Way:
 
     def _label(self, points: Sequence[Point]) -> Label:
         point = points[-1]
+        kind, file = point.kind, point.file.removeprefix("partial ")
+        if point.action.startswith("sqlite"):
+            file = f"{JOURNAL}-journal"
+        elif kind == "fsync .":  # that of the name which a file has just taken
+            file = next(p.file for p in reversed(points) if p.action == "replace")
+            kind = f"{kind} after {file}"
         done = self._completed + Counter(completed(points[:-1]))
-        base = point.file.removeprefix("partial ")
-        if point.file == ".":  # the names in the directory: as often as any file took its own
-            version = done.total()
-        elif point.action.startswith("sqlite"):
-            version = sum(count for name, count in done.items() if name.endswith("-journal"))
-        else:
-            version = done[base]
+        version = min(done[file], self._versions[file])
         since = 0
         for earlier in reversed(points[:-1]):
             if earlier.action in _COMPLETING:
                 break
             since += earlier.kind == point.kind
-        return point.kind, version, since
+        return kind, version, since
 
 
 _COMPLETING = ("replace", "sqlite unlink")
@@ -189,10 +191,10 @@ class Endurance:
             raise SystemExit(f"the unbroken run ended in {code}")
         return points
 
-    def all_the_way(self, kinds: Sequence[str] | None = None) -> None:
+    def all_the_way(self, points: Sequence[Point], kinds: Sequence[str] | None = None) -> None:
         """One run that ends at every point, or at the first of each kind; begun anew for those
         that it came past."""
-        way = Way(kinds)
+        way = Way(points, kinds)
         for _ in range(_MOST_RUNS):
             way.begin()
             kills = 0
@@ -384,7 +386,7 @@ def main() -> int:
         start = time.monotonic()
         points = endurance.unbroken()
         seconds = (time.monotonic() - start) / 2  # of which the first half was for imports
-        endurance.all_the_way(one_of_each(points) if options.kinds else None)
+        endurance.all_the_way(points, one_of_each(points) if options.kinds else None)
         for ends in spread(points, options.fresh, chance):
             endurance.endure(ends)
         endurance.from_outside(options.real, seconds, chance)
