@@ -97,18 +97,21 @@ def test_a_process_on_another_host_is_told_unasked(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     """One that reads images lives on for seconds when the process that forked it is killed."""
     reading, writing = os.pipe()
+    begun, begins = os.pipe()
     with locked(tmp_path):
         child = os.fork()
         if not child:
             os.close(writing)
+            os.write(begins, b".")
             os.read(reading, 1)
             os._exit(0)
+        os.read(begun, 1)
     try:
         with locked(tmp_path):
             pass
     finally:
-        os.close(writing)
-        os.close(reading)
+        for descriptor in (writing, reading, begun, begins):
+            os.close(descriptor)
         os.waitpid(child, 0)
 
 

