@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ class Pair:
     errors: list[str]
     states: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As the two processes have: another number of threads rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +92,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def test_the_result_is_that_of_one_process(pair: Pair, name: str) -> None:
     alone = worker.train(name)
     for together in pair.states:
-        torch.testing.assert_close(together[name]["state"], alone["state"], rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(together[name]["state"], alone["state"], rtol=1e-9, atol=1e-12)
         for own, reference in zip(together[name]["reports"], alone["reports"], strict=True):
             assert own == pytest.approx(reference, rel=1e-5)
 
@@ -119,10 +129,7 @@ def test_what_the_main_process_found_is_told(pair: Pair) -> None:
 def test_the_main_process_can_train_alone_meanwhile(pair: Pair) -> None:
     reports = worker.train("plain")["reports"]
     for outcomes in pair.outcomes:
-        *counts, alone = outcomes["alone"]
-        assert counts == [1, 1]
-        for own, reference in zip(alone, reports, strict=True):  # threads round differently
-            assert own == pytest.approx(reference, rel=1e-9)
+        assert outcomes["alone"] == [1, 1, reports]
 
 
 @pytest.mark.parametrize(
