@@ -34,6 +34,8 @@ BUDGET = Budget(macs=0.5)
 def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    # Ray has a handler of its own from here on, which ends the process.
+    handler = signal.getsignal(signal.SIGTERM)
     # One GPU by name only: what is shared by fractions is a number to Ray.
     ray.init(
         address="local",
@@ -46,6 +48,7 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, handler)
 
 
 def run(fitness: nn.Module | Any, executor: RayExecutor | None, **options: Any) -> SearchResult:
