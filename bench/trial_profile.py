@@ -16,7 +16,7 @@ from statistics import mean
 import record
 from lcprune.searching import read_journal
 
-PLANNING = ("plan", "slim")
+PLANNING = ("ask", "plan", "slim")
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
             for step in evaluated[0].timing
         }
         whole = sum(steps.values())
-        share = sum(steps[step] for step in PLANNING) / whole
+        share = sum(steps.get(step, 0.0) for step in PLANNING) / whole
         seconds = sum(trial.seconds for trial in trials)
         print(f"{directory}: {len(trials)} trials in {seconds:.0f} s, {len(evaluated)} evaluated")
         for step, milliseconds in steps.items():

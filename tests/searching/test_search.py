@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from graphs import chain
-from lcprune.cost import Budget
+from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency, saliency
 from lcprune.errors import BudgetError, InputError, RunError
 from lcprune.ranking import rank
@@ -108,7 +108,7 @@ def test_a_plan_is_evaluated_once() -> None:
         if trial.same_as is not None:
             first = result.history[trial.same_as]
             assert (first.digest, first.loss, first.same_as) == (trial.digest, trial.loss, None)
-            assert set(trial.timing) == {"plan"}
+            assert set(trial.timing) == {"ask", "plan"}
 
 
 @pytest.mark.parametrize("stop", [0, 1, 40, 75])
@@ -127,6 +127,41 @@ def test_an_interrupted_search_ends_like_an_unbroken_one(
     assert resumed.history == whole.history
     assert resumed.plan == whole.plan
     assert read_journal(journal).trials == whole.history
+
+
+@pytest.mark.parametrize("stop", [1, 6, 30])
+def test_an_interrupted_search_with_probes_ends_like_an_unbroken_one(
+    tmp_path: Path, stop: int
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    fitness = Fitness(stop, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        run(strategy="auto", fitness=fitness, on_trial=fitness.on_trial, journal=journal)
+    resumed, whole = run(strategy="auto", journal=journal), run(strategy="auto")
+    assert resumed.resumed >= stop
+    assert resumed.history == whole.history
+    assert resumed.plan == whole.plan
+
+
+def test_a_probe_is_above_the_budget_and_never_the_result() -> None:
+    result = run(strategy="auto", trials=60)
+    (limit,) = BUDGET.limits(CostModel(GRAPH).evaluate()).values()
+    probes = [trial for trial in result.history if not trial.within_budget]
+    assert len(probes) == 9
+    whole = probes[0]
+    assert (whole.cost, whole.loss) == (CostModel(GRAPH).evaluate(), 0.0)
+    assert any(trial.cost["macs"] > limit for trial in probes[1:])
+    others = [trial for trial in result.history if trial.within_budget]
+    assert all(trial.cost["macs"] <= limit for trial in others)
+    assert result.loss == min(trial.loss for trial in others) > whole.loss
+    assert result.plan.cost["macs"] <= limit
+
+
+def test_progress_never_tells_of_a_probe_where_there_is_a_plan() -> None:
+    told: list[SearchProgress] = []
+    run(strategy="auto", trials=30, on_trial=lambda _, progress: told.append(progress))
+    assert all(progress.best.within_budget for progress in told)
+    assert [p.best.loss for p in told] == sorted((p.best.loss for p in told), reverse=True)
 
 
 SCRIPT = """
@@ -308,7 +343,7 @@ def test_a_candidate_is_slimmed_prepared_recalibrated_and_measured_in_this_order
 
     result = run(fitness=fitness, prepare=prepare, recalibrate=recalibrate, trials=1)
     assert calls == ["prepare", "recalibrate", "fitness"]
-    assert list(result.best.timing) == ["plan", "slim", *calls]
+    assert list(result.best.timing) == ["ask", "plan", "slim", *calls]
 
 
 def test_the_model_and_the_global_generator_are_left_alone() -> None:

@@ -15,6 +15,7 @@ from lcprune.searching import (
     choose_strategy,
     trial_generator,
 )
+from searching.spaces import chain_ranker
 
 FAMILIES = [4] * 20
 GRAPH = make_graph(FAMILIES, [])
@@ -169,17 +170,19 @@ def test_infinite_losses_never_win() -> None:
 
 
 def test_names() -> None:
-    assert choose_strategy("evolution", ADDITIVE, 10, 0).settings == {
+    ranker = chain_ranker([8, 8])
+    assert choose_strategy("evolution", ranker, 10, 0).settings == {
         "name": "evolution",
         "population": 64,
         "tournament": 16,
         "share": 0.1,
     }
-    assert choose_strategy("random", ADDITIVE, 10, 0).settings == {"name": "random"}
+    assert choose_strategy("random", ranker, 10, 0).settings == {"name": "random"}
+    assert choose_strategy("auto", ranker, 10, 0).settings["name"] == "auto"
     own = Evolution(ADDITIVE, 10)
-    assert choose_strategy(own, ADDITIVE, 10, 0) is own
-    with pytest.raises(InputError, match=r"unknown strategy 'cma'.*evolution, random"):
-        choose_strategy("cma", ADDITIVE, 10, 0)
+    assert choose_strategy(own, ranker, 10, 0) is own
+    with pytest.raises(InputError, match=r"unknown strategy 'cma'.*auto, evolution, random"):
+        choose_strategy("cma", ranker, 10, 0)
 
 
 @pytest.mark.parametrize(

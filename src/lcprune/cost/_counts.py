@@ -46,6 +46,10 @@ class CountMatrix:
         self._constant: IntArray = lengths - self._matrix @ self.populations
 
     def counts(self, kept: IntArray) -> IntArray:
-        """Kept channels of every vector, given the number of kept groups of each signature."""
-        counts: IntArray = self._constant + self._matrix @ kept
+        """Kept channels of every vector, given the number of kept groups of each signature.
+
+        ``kept`` is [signatures], or [signatures, n] for n masks at once.
+        """
+        constant = self._constant if kept.ndim == 1 else self._constant[:, None]
+        counts: IntArray = constant + self._matrix @ kept
         return counts

@@ -61,9 +61,13 @@ class CostModel:
         return {name: int(costs[i]) for i, name in enumerate(self.resources)}
 
     def of_counts(self, kept: IntArray) -> IntArray:
-        """Costs [resources], given the number of kept groups of each signature."""
-        counts = np.append(self._matrix.counts(kept), 1)
-        products = np.ones(self._coefficients.shape[1], dtype=np.int64)
+        """Costs [resources], given the number of kept groups of each signature.
+
+        ``kept`` is [signatures], or [signatures, n] for n masks at once: then [resources, n].
+        """
+        counts = self._matrix.counts(kept)
+        counts = np.concatenate([counts, np.ones_like(counts[:1])])
+        products = np.ones((self._coefficients.shape[1], *kept.shape[1:]), dtype=np.int64)
         for factor in self._factors:
             products *= counts[factor]
         costs: IntArray = self._coefficients @ products

@@ -10,6 +10,7 @@ from lcprune.ranking._rank import Ranker, rank
 from lcprune.ranking._registry import COMPENSATIONS, choose_compensation
 from lcprune.ranking._scale import SCALES
 from lcprune.ranking._uncompensated import Uncompensated
+from lcprune.ranking._widths import Widths
 
 __all__ = [
     "COMPENSATIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "PlanBuilder",
     "Ranker",
     "Uncompensated",
+    "Widths",
     "choose_compensation",
     "plan_from_keep",
     "rank",

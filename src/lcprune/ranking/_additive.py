@@ -46,6 +46,9 @@ class Additive:
         child[chosen, 0] += moves
         return child
 
+    def offset(self, beta: FloatArray) -> FloatArray:
+        return beta[:, None]
+
     def apply(self, latent: FloatArray) -> FloatArray:
         scores: FloatArray = self._scale.scores + latent[self._family_of, 0]
         return scores

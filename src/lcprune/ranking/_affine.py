@@ -43,6 +43,9 @@ class Affine:
         chosen = choose_families(len(latent), share, generator)
         return self._moved(latent, chosen, generator, step)
 
+    def offset(self, beta: FloatArray) -> FloatArray:
+        return np.stack([np.ones(len(beta)), beta], axis=1)
+
     def apply(self, latent: FloatArray) -> FloatArray:
         factors, offsets = latent[self._family_of].T
         scores: FloatArray = factors * self._scale.scores + offsets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -77,6 +78,14 @@ class Blocks:
         self._part = self._sizes % self._step
         self.floors = np.array(
             [_floor(n, min_keep, self._step) for n in self._sizes.tolist()], dtype=np.int64
+        )
+
+    @cached_property
+    def rungs(self) -> tuple[IntArray, ...]:
+        """The numbers of groups that each family may keep, ascending, the last one all."""
+        return tuple(
+            np.unique(np.append(np.arange(floor, size + 1, self._step), size))
+            for floor, size in zip(self.floors.tolist(), self._sizes.tolist(), strict=True)
         )
 
     def in_turn(self, order: IntArray) -> Queue:

@@ -39,6 +39,12 @@ class Compensation(Protocol):
         A ``step`` of 1 is the width of ``draw``.
         """
 
+    def offset(self, beta: FloatArray) -> FloatArray:
+        """The latent that adds ``beta``, float64 [families], to the scores of the identity.
+
+        Raises ``InputError`` where there is nothing to learn.
+        """
+
     def apply(self, latent: FloatArray) -> FloatArray:
         """The scores [prunable] that the groups are sorted by, ascending is removed first."""
 

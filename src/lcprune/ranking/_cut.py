@@ -54,8 +54,8 @@ class Cut:
         self._rows = [cost.resources.index(name) for name in limits]
         self._bounds = np.array(list(limits.values()), dtype=np.int64)
         self._round_to = round_to
-        self._blocks = Blocks(graph.family_of, len(graph.families), min_keep, round_to)
-        self.floors = self._blocks.floors
+        self.blocks = Blocks(graph.family_of, len(graph.families), min_keep, round_to)
+        self.floors = self.blocks.floors
 
     def keep(self, scores: FloatArray) -> BoolArray:
         """The groups that stay, bool [prunable], for float64 scores [prunable].
@@ -65,7 +65,7 @@ class Cut:
         if not np.isfinite(scores).all():
             raise InputError("scores that are not finite, expected a finite number per group")
         order = np.argsort(scores, kind="stable")
-        blocks = self._blocks.in_turn(order)
+        blocks = self.blocks.in_turn(order)
         removed = blocks.first(self._shortest_prefix(blocks))
         keep = np.ones(len(scores), dtype=np.bool_)
         keep[removed.groups] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +15,8 @@ from lcprune.ranking._cut import Cut
 from lcprune.ranking._from_keep import PlanBuilder
 from lcprune.ranking._plan import Plan
 from lcprune.ranking._registry import choose_compensation
-from lcprune.tracing._graph import ChannelGraph
+from lcprune.ranking._widths import Widths
+from lcprune.tracing._graph import ChannelGraph, IntArray
 
 
 class Ranker:
@@ -42,7 +45,8 @@ class Ranker:
         self.compensation = choose_compensation(compensation, graph, saliency)
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
-        cost = CostModel(graph)
+        self._graph = graph
+        self._cost = cost = CostModel(graph)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
         self._cut = Cut(graph, cost, self.limits, min_keep, round_to)
@@ -52,13 +56,29 @@ class Ranker:
         """The groups that stay, bool [prunable]; see ``plan``."""
         return self._cut.keep(self.compensation.apply(latent))
 
+    @cached_property
+    def widths(self) -> Widths:
+        """The widths that plans can have, and latents for them."""
+        return Widths(self._graph, self._cost, self.compensation, self._cut.blocks, self.limits)
+
     def plan(self, latent: FloatArray) -> Plan:
         """The plan for a latent, float64 [families, parameters].
 
         Raises ``BudgetError`` with the least possible value where the floors forbid a bound.
         """
+        return self._plan(self.keep(latent), latent)
+
+    def kept(self, latent: FloatArray) -> IntArray:
+        """How many groups of each family the plan for a latent keeps, int64 [families]."""
+        return np.bincount(self._graph.family_of[self.keep(latent)], minlength=len(self._families))
+
+    def probe(self, latent: FloatArray) -> Plan:
+        """The plan that keeps what a latent scores at least 0, whatever the budget."""
+        return self._plan(self.compensation.apply(latent) >= 0, latent)
+
+    def _plan(self, keep: BoolArray, latent: FloatArray) -> Plan:
         return self._builder.plan(
-            self.keep(latent),
+            keep,
             criterion=self._criterion,
             compensation=self.compensation.name,
             latent={

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lcprune.criteria import Saliency
+from lcprune.errors import InputError
 from lcprune.ranking._compensation import FloatArray
 from lcprune.ranking._scale import scaled
 from lcprune.tracing._graph import ChannelGraph
@@ -37,6 +38,9 @@ class Uncompensated:
         self, latent: FloatArray, generator: np.random.Generator, share: float, step: float
     ) -> FloatArray:
         return self.identity()
+
+    def offset(self, beta: FloatArray) -> FloatArray:
+        raise InputError(f"compensation {self.name} adds nothing, expected additive or affine")
 
     def apply(self, latent: FloatArray) -> FloatArray:
         return self._scores

@@ -1,5 +1,6 @@
 """Finding the compensation that loses least: strategies, the journal, and the loop."""
 
+from lcprune.searching._auto import Auto
 from lcprune.searching._evolution import Evolution
 from lcprune.searching._executor import Evaluation, Executor, InProcess, Job, Work, Workers
 from lcprune.searching._journal import Journal, read_journal
@@ -15,6 +16,7 @@ from lcprune.searching._trial import SearchProgress, SearchResult, Trial
 __all__ = [
     "STRATEGIES",
     "Ask",
+    "Auto",
     "Candidate",
     "Evaluation",
     "Evolution",

@@ -12,7 +12,7 @@ from lcprune.searching._evaluate import Stopwatch
 from lcprune.searching._executor import Job, Workers
 from lcprune.searching._journal import Journal
 from lcprune.searching._journal_rows import Ask
-from lcprune.searching._strategy import Strategy
+from lcprune.searching._strategy import PROBE, Strategy
 from lcprune.searching._trial import SearchProgress, Trial, best_of
 
 _RECENT = 32
@@ -75,10 +75,13 @@ class Schedule:
 
     def _begin(self, workers: Workers) -> None:
         left = bool(self._left)
-        ask = self._left.popleft() if left else Ask(self._strategy.ask(), len(self.history))
         watch = Stopwatch()
+        with watch.step("ask"):
+            ask = self._left.popleft() if left else Ask(self._strategy.ask(), len(self.history))
         with watch.step("plan"):
-            plan = self._ranker.plan(ask.candidate.latent)
+            probes = ask.candidate.origin == PROBE
+            rank = self._ranker.probe if probes else self._ranker.plan
+            plan = rank(ask.candidate.latent)
             digest = plan.digest
         begun = _Begun(ask, plan, digest, watch.seconds)
         known = self._seen.get(digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +12,10 @@ from torch import nn
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, RunError
-from lcprune.ranking import Compensation, Ranker
+from lcprune.ranking import Compensation, Plan, Ranker
 from lcprune.searching._evaluate import Recalibrate
 from lcprune.searching._executor import Executor, InProcess, Work
+from lcprune.searching._finalists import choose_finalists
 from lcprune.searching._identity import ENVIRONMENT, run_identity
 from lcprune.searching._journal import Journal
 from lcprune.searching._registry import choose_strategy
@@ -23,7 +23,7 @@ from lcprune.searching._replay import replay
 from lcprune.searching._resume import settled_saliency
 from lcprune.searching._schedule import Schedule
 from lcprune.searching._strategy import Strategy
-from lcprune.searching._trial import SearchProgress, SearchResult, Trial, best_of
+from lcprune.searching._trial import SearchProgress, SearchResult, Trial
 from lcprune.tracing._graph import ChannelGraph
 
 
@@ -45,6 +45,7 @@ def search(
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
+    finalists: int = 1,
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
 ) -> SearchResult:
     """Learn the compensation whose plan has the lowest ``fitness`` within ``budget``.
@@ -68,6 +69,9 @@ def search(
     come, so that the result depends on which came first; the journal keeps that order, and a
     search that goes on evaluates again what was in flight.
 
+    ``finalists`` is how many plans to name in all, for a choice by more than the fitness: the best
+    one, and the next best that differ from it and from one another by more than a few channels.
+
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
     a finite loss.
@@ -76,6 +80,8 @@ def search(
     """
     if trials < 1:
         raise InputError(f"search of {trials} trials, expected 1 or more")
+    if finalists < 1:
+        raise InputError(f"search for {finalists} finalists, expected 1 or more")
     executor = executor or InProcess()
 
     def ranker_of(scores: Saliency) -> Ranker:
@@ -86,7 +92,7 @@ def search(
     ranker = ranker_of(saliency)
     ranker.plan(ranker.compensation.identity())  # before a journal is begun for nothing
     total = trials if ranker.compensation.parameters else 1
-    chosen = choose_strategy(strategy, ranker.compensation, total, seed)
+    chosen = choose_strategy(strategy, ranker, total, seed)
     settings = {
         "seed": seed,
         "strategy": chosen.settings,
@@ -104,7 +110,7 @@ def search(
         settled = settled_saliency(journal, book.record, who, saliency)
         if settled is not saliency and isinstance(compensation, str):
             ranker = ranker_of(settled)
-            chosen = choose_strategy(strategy, ranker.compensation, total, seed)
+            chosen = choose_strategy(strategy, ranker, total, seed)
         if book.record.total != total:
             book.extend(total)
         replay(book.record, chosen)
@@ -112,7 +118,18 @@ def search(
         if not schedule.finished:
             with closing(executor.start(work)) as workers:
                 schedule.run(workers)
-    return _result(schedule.history, len(book.record.trials), ranker, journal)
+    return _result(
+        choose_finalists(
+            schedule.history,
+            lambda trial: ranker.keep(trial.candidate().latent),
+            graph.family_of,
+            finalists,
+        ),
+        schedule.history,
+        len(book.record.trials),
+        ranker,
+        journal,
+    )
 
 
 def _with_executor(
@@ -126,26 +143,36 @@ def _with_executor(
 
 
 def _result(
-    history: list[Trial], resumed: int, ranker: Ranker, journal: Path | None
+    finalists: list[Trial],
+    history: list[Trial],
+    resumed: int,
+    ranker: Ranker,
+    journal: Path | None,
 ) -> SearchResult:
-    best = best_of(history)
-    if not math.isfinite(best.loss):
+    if not finalists:
         raise InputError(
             f"no candidate of {len(history)} has a finite loss, expected a fitness that returns"
             " finite numbers: check the weights, the data and the fitness"
         )
-    plan = ranker.plan(best.candidate().latent)
-    if plan.digest != best.digest:
-        raise RunError(
-            f"trial {best.number} of journal {journal} ranks differently here, expected the"
-            " version of lcprune that wrote it"
-        )
+    plans = tuple(_plan_of(trial, ranker, journal) for trial in finalists)
     return SearchResult(
-        plan=plan,
-        loss=best.loss,
+        plan=plans[0],
+        loss=finalists[0].loss,
         trials=len(history),
         seconds=sum(trial.seconds for trial in history),
-        best=best,
+        best=finalists[0],
         resumed=resumed,
         history=tuple(history),
+        finalists=plans,
     )
+
+
+def _plan_of(trial: Trial, ranker: Ranker, journal: Path | None) -> Plan:
+    """The plan that a trial had; ``RunError`` where its latent gives another one by now."""
+    plan = ranker.plan(trial.candidate().latent)
+    if plan.digest != trial.digest:
+        raise RunError(
+            f"trial {trial.number} of journal {journal} ranks differently here, expected the"
+            " version of lcprune that wrote it"
+        )
+    return plan

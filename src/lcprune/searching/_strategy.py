@@ -10,13 +10,16 @@ import numpy as np
 
 from lcprune.ranking import FloatArray
 
+PROBE = "probe"
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A latent [families, parameters] to try, and where it comes from.
 
-    ``origin`` is ``identity``, ``draw`` or ``child``; ``parent`` is the number of the candidate
-    that a child was copied from.
+    ``origin`` is ``identity``, ``draw``, ``child``, or what else a strategy calls it; ``parent``
+    is the number of the candidate that a child was copied from. A ``PROBE`` is cut where its
+    latent says, not at the budget: it tells something of the network and is never the result.
     """
 
     number: int

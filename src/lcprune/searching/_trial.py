@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lcprune.errors import InputError
 from lcprune.ranking import Plan
-from lcprune.searching._strategy import Candidate
+from lcprune.searching._strategy import PROBE, Candidate
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,11 @@ class Trial:
     """A finished candidate.
 
     ``loss`` is the fitness, ``inf`` where that was not finite; ``digest`` and ``cost`` are those
-    of its plan. ``timing`` is seconds by step (``plan``, ``slim``, ``prepare``, ``recalibrate``,
-    ``fitness``). ``same_as`` is the trial with the same plan that finished before, whose loss
-    this one has without an evaluation. ``asked_after`` is how many trials had finished when this
-    one was begun; none where those were all that finished before it, as it always is where one
-    is evaluated at a time.
+    of its plan. ``timing`` is seconds by step (``ask``, ``plan``, ``slim``, ``prepare``,
+    ``recalibrate``, ``fitness``). ``same_as`` is the trial with the same plan that finished
+    before, whose loss this one has without an evaluation. ``asked_after`` is how many trials had
+    finished when this one was begun; none where those were all that finished before it, as it
+    always is where one is evaluated at a time.
     """
 
     number: int
@@ -39,6 +40,11 @@ class Trial:
         """How long the trial took."""
         return sum(self.timing.values())
 
+    @property
+    def within_budget(self) -> bool:
+        """Whether its plan is cut to the budget, as that of a probe is not."""
+        return self.origin != PROBE
+
     def candidate(self) -> Candidate:
         """What the strategy had proposed."""
         latent = np.array(self.latent, dtype=np.float64)
@@ -46,8 +52,8 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The trial with the lowest loss, the earliest of several."""
-    return min(trials, key=lambda trial: (trial.loss, trial.number))
+    """The trial with the lowest loss, the earliest of several; a probe only among probes."""
+    return min(trials, key=lambda trial: (not trial.within_budget, trial.loss, trial.number))
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class SearchResult:
 
     ``seconds`` adds up all trials, those from before an interruption included, so that several
     workers make more of them than the clock; ``resumed`` is how many trials came from the
-    journal. ``history`` is every trial in the order in which they finished.
+    journal. ``history`` is every trial in the order in which they finished. ``finalists`` are
+    the best plan and, where more were asked for, others that are nearly as good: ascending by
+    loss, each another plan than those before.
     """
 
     plan: Plan
@@ -76,3 +84,12 @@ class SearchResult:
     best: Trial
     resumed: int
     history: tuple[Trial, ...]
+    finalists: tuple[Plan, ...]
+
+    def loss_of(self, plan: Plan) -> float:
+        """The loss that the search found for a plan; ``InputError`` where it tried none such."""
+        digest = plan.digest
+        for trial in self.history:
+            if trial.digest == digest:
+                return trial.loss
+        raise InputError("a plan that the search has not tried, expected one of its finalists")
