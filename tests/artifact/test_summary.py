@@ -11,6 +11,7 @@ from lcprune.artifact import (
     SUMMARY,
     WEIGHTS,
     BudgetOutcome,
+    FinalistOutcome,
     Latency,
     RunRecord,
     Summary,
@@ -28,6 +29,8 @@ params_after top1_before top1_pruned top1_after verify_error loss_search_best tr
 finetune_epochs finetune_seconds latency_ms_before latency_ms_after dtype_search threads device
 peak_rss_mb base_weights_sha256 versions
 """
+ADDED = "finalists"
+"""What summaries of earlier versions lack."""
 
 SAMPLE = Summary(
     model="cifar_resnet56",
@@ -64,7 +67,7 @@ SAMPLE = Summary(
 def test_the_keys_are_those_of_the_contract() -> None:
     raw = json.loads(SAMPLE.to_json())
     assert next(iter(raw)) == "schema"
-    assert sorted(raw) == sorted(CONTRACT.split()) == sorted(Summary.keys())
+    assert sorted(raw) == sorted([*CONTRACT.split(), ADDED]) == sorted(Summary.keys())
     assert sorted(raw["budget"]["macs"]) == ["after", "asked", "before", "limit", "ratio"]
     assert sorted(raw["latency_ms_before"]) == ["batch", "engine", "threads", "value"]
     assert raw["latency_ms_after"] is None
@@ -74,6 +77,33 @@ def test_the_keys_are_those_of_the_contract() -> None:
 def test_a_summary_survives_the_file(tmp_path: Path) -> None:
     write_summary(tmp_path, SAMPLE)
     assert read_summary(tmp_path) == SAMPLE
+
+
+def test_finalists_survive_the_file_and_are_null_where_there_were_none(tmp_path: Path) -> None:
+    finalists = (FinalistOutcome(0.5, 0.25), FinalistOutcome(0.75, None))
+    summary = replace(SAMPLE, finalists=finalists)
+    assert json.loads(summary.to_json())["finalists"] == [
+        {"loss_search": 0.5, "loss_trained": 0.25},
+        {"loss_search": 0.75, "loss_trained": None},
+    ]
+    write_summary(tmp_path, summary)
+    assert read_summary(tmp_path) == summary
+    assert json.loads(SAMPLE.to_json())["finalists"] is None
+
+
+def test_a_summary_from_before_there_were_finalists_is_read(tmp_path: Path) -> None:
+    raw = json.loads(SAMPLE.to_json())
+    del raw[ADDED]
+    (tmp_path / SUMMARY).write_text(json.dumps(raw))
+    assert read_summary(tmp_path) == SAMPLE
+
+
+@pytest.mark.parametrize("bad", [[1], [{"loss": 1.0}], 3, {"loss_search": 1.0}])
+def test_finalists_that_are_none(tmp_path: Path, bad: object) -> None:
+    raw = {**json.loads(SAMPLE.to_json()), ADDED: bad}
+    (tmp_path / SUMMARY).write_text(json.dumps(raw))
+    with pytest.raises(InputError, match="not a summary"):
+        read_summary(tmp_path)
 
 
 def test_a_number_that_json_lacks_is_refused(tmp_path: Path) -> None:

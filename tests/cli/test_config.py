@@ -92,6 +92,9 @@ def test_a_file_that_is_absent_or_binary(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("trials", 0),
+        ("finalists", 0),
+        ("finalists", -1),
+        ("finalist_steps", 0),
         ("batch_size", 0),
         ("fitness_images", 0),
         ("recalibrate_images", -1),

@@ -26,7 +26,7 @@ TRAIN = (
 PRUNE = (
     "prune digits_resnet --data digits --budget macs=50% --trials 4 --recalibrate-images 100 "
     "--fitness-images 100 --search-dtype float32 --train-dtype float32 --finetune-epochs 1 "
-    "--learning-rate 0.01"
+    "--learning-rate 0.01 --finalists 2 --finalist-steps 3"
 )
 
 
@@ -77,6 +77,9 @@ def test_two_processes_prune_what_one_prunes(trained: Path, tmp_path: Path) -> N
     one, two = tmp_path / "one", tmp_path / "two"
     assert [processes_of(out) for out in (one, two)] == [1, 2]
     assert (one / "plan.json").read_bytes() == (two / "plan.json").read_bytes()
+    finalists = [json.loads((out / "summary.json").read_text())["finalists"] for out in (one, two)]
+    assert finalists[0] == finalists[1]
+    assert len(finalists[0]) == 2
     weights = [load_file(out / "model.safetensors") for out in (one, two)]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-3)
 

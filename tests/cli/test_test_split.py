@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from lcprune import artifact
 from lcprune.searching import read_journal
@@ -24,15 +27,20 @@ def inverted():
 """
 
 
-def test_another_test_split_gives_the_same_plan_and_weights(tmp_path: Path, prune: Prune) -> None:
+@pytest.mark.parametrize("changes", [{}, {"finalists": 3, "finalist_steps": 5}])
+def test_another_test_split_gives_the_same_plan_and_weights(
+    tmp_path: Path, prune: Prune, changes: dict[str, Any]
+) -> None:
     """Both are as long as the training split, so that no index of it runs over."""
     (tmp_path / "splits.py").write_text(FACTORY)
     found = []
     for name in ("as_it_is", "inverted"):
         out = tmp_path / name
-        assert prune(out, data=f"{tmp_path / 'splits.py'}:{name}") == 0
+        assert prune(out, data=f"{tmp_path / 'splits.py'}:{name}", **changes) == 0
         losses = [trial.loss for trial in read_journal(out / artifact.JOURNAL).trials]
         files = [(out / file).read_bytes() for file in (artifact.PLAN, artifact.WEIGHTS)]
-        found.append((losses, files, artifact.read_summary(out).top1_after))
-    assert found[0][:2] == found[1][:2]
-    assert found[0][2] != found[1][2]
+        summary = artifact.read_summary(out)
+        found.append((losses, summary.finalists, files, summary.top1_after))
+    assert found[0][:3] == found[1][:3]
+    assert found[0][3] != found[1][3]
+    assert (found[0][1] is not None) == bool(changes)

@@ -28,6 +28,7 @@ from lcprune.artifact._run import (
 from lcprune.artifact._save import save
 from lcprune.artifact._summary import (
     BudgetOutcome,
+    FinalistOutcome,
     Latency,
     Summary,
     read_summary,
@@ -55,6 +56,7 @@ __all__ = [
     "WEIGHTS",
     "BudgetOutcome",
     "Description",
+    "FinalistOutcome",
     "Latency",
     "RunRecord",
     "RunState",

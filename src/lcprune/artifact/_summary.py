@@ -37,12 +37,24 @@ class BudgetOutcome:
 
 
 @dataclass(frozen=True)
+class FinalistOutcome:
+    """A plan that was tried: its loss in the search, and after a short training on fresh images.
+
+    ``loss_trained`` is none where it was not trained, as the only one, or the loss was not finite.
+    """
+
+    loss_search: float
+    loss_trained: float | None
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did. Accuracies are percent of the test split, in float32; none: not measured.
 
     ``top1_pruned`` is that of the cut network after recalibration and before any training,
     ``top1_after`` that of the last epoch. One MAC is one multiply-add of a convolution or a
-    matrix product.
+    matrix product. ``finalists`` are those that the plan was chosen from, in the order of the
+    search; none where it is the search's best without a choice.
     """
 
     model: str
@@ -73,6 +85,7 @@ class Summary:
     peak_rss_mb: float | None
     base_weights_sha256: str
     versions: Mapping[str, str]
+    finalists: tuple[FinalistOutcome, ...] | None = None
     schema: int = SUMMARY_SCHEMA
 
     def to_json(self) -> str:
@@ -90,6 +103,8 @@ class Summary:
             raw["budget"] = {name: BudgetOutcome(**value) for name, value in raw["budget"].items()}
             for name in ("latency_ms_before", "latency_ms_after"):
                 raw[name] = None if raw[name] is None else Latency(**raw[name])
+            if raw.get("finalists") is not None:  # absent before there were any
+                raw["finalists"] = tuple(FinalistOutcome(**value) for value in raw["finalists"])
             return Summary(**raw)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a summary: {type(error).__name__}: {error}") from error

@@ -27,6 +27,8 @@ _AT_LEAST_ONE = (
     "fitness_images",
     "epochs",
     "workers",
+    "finalists",
+    "finalist_steps",
 )
 _NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay", "mixup", "clip", "crop")
 _POSITIVE = ("temperature",)
@@ -104,7 +106,9 @@ class PruneConfig(Options):
     At least one bound of ``budget`` must be given. ``base_epochs`` is how long the base network
     is trained first, for a model that comes without weights. Image counts are those of the
     search: disjoint parts of the training images; with ``hold_out`` the fitness sees images that
-    were set aside, and nothing else does. ``only``, ``skip`` and ``skip_types`` are those of
+    were set aside, and nothing else does. Of ``finalists`` of the search, if they are several, each
+    is trained for ``finalist_steps`` and the plan is the one that is best then, on as many other
+    images as the fitness sees. ``only``, ``skip`` and ``skip_types`` are those of
     ``trace``, ``min_keep`` and ``round_to`` those of ``rank``. With the ``executor`` ray,
     ``workers`` processes at ``ray_address`` (none: on this machine) evaluate candidates.
     """
@@ -126,6 +130,8 @@ class PruneConfig(Options):
     executor: str = "in-process"
     workers: int = 2
     ray_address: str | None = None
+    finalists: int = 1
+    finalist_steps: int = 150
     finetune_epochs: int = _TRAINING.epochs
     distill: bool = True
     distill_weight: float = _TRAINING.alpha

@@ -77,7 +77,7 @@ Compensation = Annotated[
         "What the search learns: additive, affine, or a control: none, uniform.",
     ),
 ]
-Strategy = Annotated[str | None, _option("strategy", "evolution or random.")]
+Strategy = Annotated[str | None, _option("strategy", "auto, evolution, or a control: random.")]
 Trials = Annotated[int | None, _option("trials", "Candidates that the search tries.")]
 RecalibrateImages = Annotated[
     int | None,
@@ -127,6 +127,16 @@ Layer = Annotated[
     typer.Option(help="Show what the filters of modules of that name (a glob) go with."),
 ]
 
+Finalists = Annotated[
+    int | None,
+    _option(
+        "finalists",
+        "Train that many of the best plans for a few steps and take the best then; 1 for none.",
+    ),
+]
+FinalistSteps = Annotated[
+    int | None, _option("finalist_steps", "Steps that each finalist is trained for.")
+]
 FinetuneEpochs = Annotated[int | None, _option("finetune_epochs", "Epochs after the cut.")]
 BaseEpochs = Annotated[
     int | None, _option("base_epochs", "Train the base network that long first.")

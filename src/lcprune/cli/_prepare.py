@@ -56,7 +56,25 @@ class Inputs:
     @property
     def validation(self) -> ImageSet:
         """What the fitness of a candidate is measured on."""
-        return (self.data.train if self.held is None else self.held).subset(self.split.validate)
+        return self._pool.subset(self.split.validate)
+
+    @property
+    def fresh(self) -> ImageSet:
+        """What finalists are judged on."""
+        return self._pool.subset(self.split.fresh)
+
+    @property
+    def not_fresh(self) -> ImageSet:
+        """The training images but for those."""
+        if self.held is not None:
+            return self.data.train
+        rest = torch.ones(len(self.data.train), dtype=torch.bool)
+        rest[self.split.fresh] = False
+        return self.data.train.subset(torch.nonzero(rest).flatten())
+
+    @property
+    def _pool(self) -> ImageSet:
+        return self.data.train if self.held is None else self.held
 
 
 def load(options: Options) -> tuple[Data, ImageSet | None]:
@@ -89,6 +107,7 @@ def prepare(config: PruneConfig) -> Inputs:
         config.fitness_images,
         config.seed,
         held=0 if held is None else len(held),
+        fresh=config.fitness_images if config.finalists > 1 else 0,
     )
     graph = trace(
         model,

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lcprune import artifact
 from lcprune.artifact import Summary
 from lcprune.cli._base import trained_base
 from lcprune.cli._config import PruneConfig
+from lcprune.cli._finalists import Finals
 from lcprune.cli._findings import Findings
+from lcprune.cli._images import at_once, first_images, judged_on, recalibration_batches
 from lcprune.cli._measure import measure_latencies
 from lcprune.cli._prepare import Inputs, score
 from lcprune.cli._progress import Reporter, warnings_to
 from lcprune.cli._summarise import Figures, summarise
-from lcprune.cli._train import FLOAT32, train, training_config, training_precision
-from lcprune.data import first_pixels
+from lcprune.cli._train import FLOAT32, finetuning_config, train, training_precision
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
 from lcprune.ranking import Plan
@@ -34,7 +35,7 @@ from lcprune.searching import (
     search,
 )
 from lcprune.slimming import VISIBLE, effect, slim, verify
-from lcprune.training import TrainingResult, evaluate_top1, evaluation_batch, on_main
+from lcprune.training import TrainingResult, evaluate_top1, on_main
 
 
 class Stages:
@@ -75,10 +76,14 @@ class Stages:
         self._reporter.stage(f"base network: top-1 {top1_before:.2f} % on the test split")
         precision = self._precision(on_device)
         result = on_main(lambda: self._search(on_device, precision, weights))
-        small = slim(base, result.plan)
-        error = on_main(lambda: self._verify(base, small, result.plan))
+        finals = Finals(
+            self._config, self._inputs, base, on_device, precision, self._findings, self._reporter
+        )
+        chosen = finals.choose(result)
+        small = slim(base, chosen.plan)
+        error = on_main(lambda: self._verify(base, small, chosen.plan))
         small.to(self._device)
-        recalibrate(small, self._recalibration_batches())
+        recalibrate(small, recalibration_batches(self._inputs))
         top1_pruned = self._findings.once("top1_pruned", lambda: self._top1(small))
         self._reporter.stage(f"pruned and recalibrated: top-1 {top1_pruned:.2f} %")
         trained = self._finetune(small, on_device, precision)
@@ -91,6 +96,7 @@ class Stages:
             top1_after=top1_after,
             verify_error=error,
             result=result,
+            chosen=chosen,
             precision=precision,
             trained=trained,
             base_weights_sha256=weights,
@@ -105,7 +111,7 @@ class Stages:
         artifact.save(
             small.cpu(),
             self._out,
-            plan=figures.result.plan,
+            plan=figures.chosen.plan,
             factory=self._config.model,
             example_input=self._inputs.example_input,
             classes=len(self._inputs.data.classes),
@@ -130,13 +136,17 @@ class Stages:
             return Precision(asked, channels_last=asked != "float32")
 
         def measured() -> dict[str, Any]:
-            return asdict(choose_precision(model, self._first(self._batch)))
+            return asdict(
+                choose_precision(model, first_images(self._inputs, at_once(self._inputs)))
+            )
 
         return Precision(**self._findings.once("precision", measured))
 
     def _search(self, model: nn.Module, precision: Precision, weights: str) -> SearchResult:
         config, inputs = self._config, self._inputs
-        fitness = CrossEntropy(*self._validation(precision), precision.batch, precision)
+        fitness = CrossEntropy(
+            *judged_on(inputs, inputs.validation, precision), precision.batch, precision
+        )
         identity = {
             "model": config.model,
             "data": inputs.data.fingerprint,
@@ -159,7 +169,7 @@ class Stages:
                 score(config, inputs),
                 inputs.budget,
                 fitness=fitness,
-                recalibrate=[precision.cast(b) for b in self._recalibration_batches()],
+                recalibrate=[precision.cast(b) for b in recalibration_batches(inputs)],
                 trials=config.trials,
                 journal=self._out / artifact.JOURNAL,
                 seed=config.seed,
@@ -170,6 +180,7 @@ class Stages:
                 prepare=precision.apply,
                 identity=identity,
                 executor=self._executor(),
+                finalists=config.finalists,
                 on_trial=on_trial,
             )
         self._reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
@@ -190,19 +201,14 @@ class Stages:
         config, data = self._config, self._inputs.data
         trained_in = FLOAT32
         if config.finetune_epochs:
-            first = partial(self._first, config.batch_size)
+            first = partial(first_images, self._inputs, config.batch_size)
             trained_in = training_precision(config, small, first, self._findings)
         return train(
             small,
             config,
             data,
             "fine-tuning",
-            training=replace(
-                training_config(config, config.finetune_epochs, trained_in),
-                temperature=config.temperature,
-                alpha=config.distill_weight,
-                teacher_precision=precision,
-            ),
+            training=finetuning_config(config, config.finetune_epochs, trained_in, precision),
             teacher=teacher if config.distill else None,
             held=self._inputs.held,
             findings=self._findings,
@@ -210,28 +216,6 @@ class Stages:
             device=self._device,
             reporter=self._reporter,
         )
-
-    def _validation(self, precision: Precision) -> tuple[Tensor, Tensor]:
-        """The images of the fitness, and their labels; no more than a batch is ever in float32."""
-        data, images = self._inputs.data, self._inputs.validation
-        batches = images.batches(self._batch)
-        parts = [precision.cast(data.normalise(pixels)).to(self._device) for pixels, _ in batches]
-        return torch.cat(parts), images.labels.to(self._device)
-
-    def _recalibration_batches(self) -> list[Tensor]:
-        data = self._inputs.data
-        batches = self._inputs.recalibration.batches(self._batch)
-        return [data.normalise(pixels).to(self._device) for pixels, _ in batches]
-
-    def _first(self, count: int) -> Tensor:
-        """The first training images, as the model takes them."""
-        data = self._inputs.data
-        return data.normalise(first_pixels(data.train, count)).to(self._device)
-
-    @property
-    def _batch(self) -> int:
-        """How many images a network sees at once where none is trained."""
-        return evaluation_batch(self._inputs.data.input_shape)
 
     def _top1(self, model: nn.Module) -> float:
         return evaluate_top1(model, self._inputs.data.test, self._inputs.data)

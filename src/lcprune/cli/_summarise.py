@@ -8,6 +8,7 @@ import torch
 
 from lcprune.artifact import BudgetOutcome, Latency, Summary, versions
 from lcprune.cli._config import PruneConfig
+from lcprune.cli._finalists import Chosen
 from lcprune.cli._measure import peak_rss_mb
 from lcprune.cli._prepare import Inputs
 from lcprune.cost import CostModel
@@ -25,6 +26,7 @@ class Figures:
     top1_after: float
     verify_error: float
     result: SearchResult
+    chosen: Chosen
     precision: Precision
     trained: TrainingResult
     base_weights_sha256: str
@@ -39,7 +41,7 @@ def summarise(
 ) -> Summary:
     """The summary of a run that has just ended in this process."""
     before = CostModel(inputs.graph).evaluate()
-    after = figures.result.plan.cost
+    after = figures.chosen.plan.cost
     limits = inputs.budget.limits(before)
     return Summary(
         model=config.model,
@@ -79,4 +81,5 @@ def summarise(
         peak_rss_mb=peak_rss_mb(),
         base_weights_sha256=figures.base_weights_sha256,
         versions=versions(),
+        finalists=figures.chosen.finalists,
     )

@@ -10,10 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lcprune.cli._config import AUTO, Options
+from lcprune.cli._config import AUTO, Options, PruneConfig
 from lcprune.cli._findings import Findings
 from lcprune.cli._progress import Reporter
-from lcprune.data import Data, ImageSet, training_batches
+from lcprune.data import Data, ImageSet, TrainingBatches, training_batches
+from lcprune.fitness import Precision
 from lcprune.training import (
     Dtype,
     EpochReport,
@@ -49,24 +50,18 @@ def train(
     After each epoch the accuracy on the images ``held`` out is told. Where a range test shall
     find the learning rate, it does so once a run.
     """
-    batches = training_batches(
-        data.train,
-        data,
-        options.batch_size,
-        crop=options.crop,
-        flip=options.flip,
-        seed=options.seed,
+    batches = batches_of(data.train, data, options)
+    training = with_found_rate(
+        training,
+        options,
+        name,
+        lambda: model,
+        batches,
+        teacher=teacher,
+        findings=findings,
+        device=device,
+        reporter=reporter,
     )
-    if options.learning_rate == AUTO and training.epochs:
-
-        def found() -> float:
-            return find_learning_rate(
-                model, batches, teacher=teacher, config=training, device=str(device)
-            ).suggested
-
-        rate = findings.once(f"{name} learning rate", found)
-        reporter.stage(f"{name}: learning rate {rate:.2g} by a range test")
-        training = replace(training, learning_rate=rate)
     with reporter.progress(name, training.epochs) as advance:
 
         def on_epoch(report: EpochReport) -> None:
@@ -87,6 +82,44 @@ def train(
         )
 
 
+def batches_of(images: ImageSet, data: Data, options: Options) -> TrainingBatches:
+    """Training batches of some of the images of ``data``, as ``options`` ask for them."""
+    return training_batches(
+        images,
+        data,
+        options.batch_size,
+        crop=options.crop,
+        flip=options.flip,
+        seed=options.seed,
+    )
+
+
+def with_found_rate(
+    training: TrainingConfig,
+    options: Options,
+    name: str,
+    model: Callable[[], nn.Module],
+    batches: TrainingBatches,
+    *,
+    teacher: nn.Module | None,
+    findings: Findings,
+    device: torch.device,
+    reporter: Reporter,
+) -> TrainingConfig:
+    """``training`` at the rate that a range test finds, once a run, where that is asked for."""
+    if options.learning_rate != AUTO or not training.epochs:
+        return training
+
+    def found() -> float:
+        return find_learning_rate(
+            model(), batches, teacher=teacher, config=training, device=str(device)
+        ).suggested
+
+    rate = findings.once(f"{name} learning rate", found)
+    reporter.stage(f"{name}: learning rate {rate:.2g} by a range test")
+    return replace(training, learning_rate=rate)
+
+
 def training_config(options: Options, epochs: int, precision: TrainingPrecision) -> TrainingConfig:
     """What ``options`` say of a training without a teacher."""
     return TrainingConfig(
@@ -101,6 +134,18 @@ def training_config(options: Options, epochs: int, precision: TrainingPrecision)
         seed=options.seed,
         dtype=precision.dtype,
         channels_last=precision.channels_last,
+    )
+
+
+def finetuning_config(
+    config: PruneConfig, epochs: int, precision: TrainingPrecision, teachers: Precision
+) -> TrainingConfig:
+    """What ``config`` says of training what was cut; ``teachers`` is what the teacher runs in."""
+    return replace(
+        training_config(config, epochs, precision),
+        temperature=config.temperature,
+        alpha=config.distill_weight,
+        teacher_precision=teachers,
     )
 
 

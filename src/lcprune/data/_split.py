@@ -15,40 +15,50 @@ from lcprune.errors import DataError
 class SearchSplit:
     """Indices into the training images, int64, ascending: disjoint.
 
-    Those to validate on are into the images held out, where there are any.
+    Those to validate on, and the fresh ones, which the search leaves for whoever judges what it
+    found, are into the images held out, where there are any.
     """
 
     recalibrate: Tensor
     validate: Tensor
+    fresh: Tensor
 
 
 def search_split(
-    count: int, recalibrate: int, validate: int, seed: int, *, held: int = 0
+    count: int, recalibrate: int, validate: int, seed: int, *, held: int = 0, fresh: int = 0
 ) -> SearchSplit:
     """Draw disjoint sets for recalibration and for validation out of ``count`` images.
 
     Where there are not enough, both shrink in proportion, to at least one image each. With
-    ``held`` images that nothing is trained on, the set for validation is drawn out of those.
-    ``DataError`` for fewer than two images or a wish below one.
+    ``held`` images that nothing is trained on, the set for validation is drawn out of those, and
+    so are the ``fresh`` ones. Those move neither of the other sets, and don't shrink: a search is
+    the same with and without them. ``DataError`` for fewer than two images, a wish below one, and
+    where fewer than ``fresh`` are left beside the other sets.
     """
-    if recalibrate < 1 or validate < 1:
+    if recalibrate < 1 or validate < 1 or fresh < 0:
         raise DataError(f"expected at least one image a set, got {recalibrate} and {validate}")
     if count < 2:
         raise DataError(f"expected at least two training images, got {count}")
     generator = np.random.default_rng(seed)
-    if held:
-        return SearchSplit(
-            recalibrate=_drawn(generator.permutation(count)[:recalibrate]),
-            validate=_drawn(generator.permutation(held)[:validate]),
-        )
     wanted = recalibrate + validate
-    if wanted > count:
+    if not held and wanted > count:
         recalibrate = min(max(1, count * recalibrate // wanted), count - 1)
         validate = count - recalibrate
     order = generator.permutation(count)
+    recalibrating, others = order[:recalibrate], order[recalibrate:]
+    if held:
+        others = generator.permutation(held)
+    left = others[validate:]
+    if len(left) < fresh:
+        pool = f"{held} images held out" if held else f"{count} training images"
+        raise DataError(
+            f"expected {fresh} images to judge finalists on, got {len(left)}: the search takes the"
+            f" others of {pool}, have it take fewer"
+        )
     return SearchSplit(
-        recalibrate=_drawn(order[:recalibrate]),
-        validate=_drawn(order[recalibrate : recalibrate + validate]),
+        recalibrate=_drawn(recalibrating),
+        validate=_drawn(others[:validate]),
+        fresh=_drawn(left[:fresh]),
     )
 
 

@@ -8,6 +8,7 @@ from lcprune.training._loss import distillation_loss
 from lcprune.training._processes import ElsewhereError, alike, is_main, on_main, process_count
 from lcprune.training._range_test import LearningRateRange, find_learning_rate
 from lcprune.training._report import EpochReport, TrainingResult
+from lcprune.training._try_plans import try_plans
 
 __all__ = [
     "Dtype",
@@ -29,4 +30,5 @@ __all__ = [
     "is_main",
     "on_main",
     "process_count",
+    "try_plans",
 ]

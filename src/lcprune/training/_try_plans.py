@@ -1,0 +1,86 @@
+"""What plans are worth after a short training."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from lcprune.errors import InputError
+from lcprune.ranking import Plan
+from lcprune.training._batches import Batches, epoch_of
+from lcprune.training._config import TrainingConfig
+from lcprune.training._finetune import finetune
+
+
+def try_plans(
+    plans: Iterable[Plan],
+    cut: Callable[[Plan], nn.Module],
+    loader: Batches,
+    *,
+    steps: int,
+    judge: Callable[[nn.Module], float],
+    teacher: nn.Module | None = None,
+    config: TrainingConfig | None = None,
+    device: str = "cpu",
+) -> list[float]:
+    """Train each plan's network for ``steps`` steps; what ``judge`` says of it then.
+
+    A search measures what is left of a network before it is trained, which is not quite what
+    counts. ``cut`` makes a plan's network, with its statistics re-estimated; a copy of that is
+    trained. All are trained on the first ``steps`` batches of ``loader`` (of as many epochs as
+    that takes), with the whole of ``config``'s schedule within them, whatever its ``epochs``.
+    ``judge`` is given the trained network, in eval mode, and may do with it what it likes; lower
+    is better, and what is not finite counts as ``inf``.
+
+    The loss of a plan depends on the plan and the other arguments alone, not on the other plans
+    or their order. ``InputError`` for fewer than one step, where there is no batch, and where a
+    training diverges. In several processes it is to be called like ``finetune``.
+
+    Example:
+        losses = try_plans(
+            result.finalists, cut, train_loader, steps=150, judge=fitness, teacher=model
+        )
+        plan = result.finalists[losses.index(min(losses))]
+    """
+    if steps < 1:
+        raise InputError(f"plans tried for {steps} steps, expected 1 or more")
+    first = FirstBatches(loader, steps)
+    config = replace(config or TrainingConfig(), epochs=1)
+    losses = []
+    for plan in plans:
+        small = copy.deepcopy(cut(plan))
+        finetune(small, first, teacher=teacher, config=config, device=device)
+        loss = float(judge(small))
+        losses.append(loss if math.isfinite(loss) else math.inf)
+    return losses
+
+
+class FirstBatches:
+    """The first ``count`` batches of a loader as an epoch; they may be those of several.
+
+    ``InputError`` where an epoch of the loader holds none.
+    """
+
+    def __init__(self, loader: Batches, count: int) -> None:
+        self._loader = loader
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        left = self._count
+        for epoch in itertools.count():
+            before = left
+            for batch in itertools.islice(epoch_of(self._loader, epoch), left):
+                left -= 1
+                yield batch
+            if left == 0:
+                return
+            if left == before:
+                raise InputError("the training data hold no batch")
