@@ -6,14 +6,16 @@ Makes a tree of JPEGs like ImageNet's (500 pixels wide, about 100 kB, ten classe
 in images a second: the training pipeline alone (decode, random part, mirror, normalise) over one
 epoch; torchvision's ResNet-50 forward and backward alone on batches that are there; both together,
 as a training has them. Memory is the peak of this process and of the largest worker as the
-system counts it, and the most that all of them held together while training (shared pages
-counted once). Appends a row to ``results/image_pipeline.jsonl``.
+system counts it, and the most that all processes, the server that workers are forked from among
+them, held together while training (shared pages counted once). Appends a row to
+``results/image_pipeline.jsonl``.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -70,21 +72,24 @@ def measure(data: Data, options: argparse.Namespace) -> None:
         row[key] = round(value, 1)
         print(f"{key:28} {value:10.1f}", flush=True)
 
+    next(iter(batches))  # the first of a process waits for the server, which imports PyTorch
     note("pipeline_images_per_s", rate(batches, lambda *_: None))
-    note("pipeline_peak_rss_mb", peak_rss_mb(resource.RUSAGE_SELF))
+    note("pipeline_peak_rss_mb", peak_rss_mb())
     prepared = [batch for _, batch in zip(range(2), batches, strict=False)]
     count = min(options.batches or len(batches), len(batches))
     note("network_images_per_s", rate((prepared[i % 2] for i in range(count)), step, warm=1))
     held: list[float] = []
+    workers: list[float] = []
 
     def watched(inputs: Tensor, targets: Tensor) -> None:
         step(inputs, targets)
         held.append(together_mb())
+        workers.extend(worker_peaks_mb())
 
     first = (batch for _, batch in zip(range(count), batches, strict=False))
     note("together_images_per_s", rate(first, watched))
-    note("peak_rss_mb", peak_rss_mb(resource.RUSAGE_SELF))
-    note("worker_peak_rss_mb", peak_rss_mb(resource.RUSAGE_CHILDREN))
+    note("peak_rss_mb", peak_rss_mb())
+    note("worker_peak_rss_mb", max(workers, default=0.0))
     note("all_processes_mb", max(held))
     record.append("image_pipeline", row)
 
@@ -121,21 +126,45 @@ def rate(batches: Batches, use: Callable[[Tensor, Tensor], None], warm: int = 0)
     return count / (time.perf_counter() - start)
 
 
-def peak_rss_mb(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024
+def peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def together_mb() -> float:
-    """What this process and its workers hold now, pages that they share counted once."""
-    pids = ["self", *(str(child.pid) for child in multiprocessing.active_children())]
-    total = 0
-    for pid in pids:
+    """What this process and all below it hold now, pages that they share counted once."""
+    return sum(kilobytes(pid, "smaps_rollup", "Pss") for pid in (os.getpid(), *below())) / 1024
+
+
+def worker_peaks_mb() -> list[float]:
+    """The peak of each worker that is there now."""
+    workers = multiprocessing.active_children()
+    return [kilobytes(child.pid or 0, "status", "VmHWM") / 1024 for child in workers]
+
+
+def kilobytes(pid: int, file: str, key: str) -> int:
+    """A figure of a process in /proc; 0 of one that is just ending."""
+    try:
+        lines = Path("/proc", str(pid), file).read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def below() -> set[int]:
+    """The processes that descend from this one: workers, and the server that they come from."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            lines = Path("/proc", pid, "smaps_rollup").read_text().splitlines()
-        except OSError:  # a worker that is just ending
+            # The name in parentheses may hold anything; state and parent come after it.
+            rest = (folder / "stat").read_text().rpartition(")")[2]
+        except OSError:
             continue
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+        parents[int(folder.name)] = int(rest.split()[1])
+    found, new = set[int](), {os.getpid()}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new}
+        found |= new
+    return found
 
 
 def mean_bytes(files: ImageFiles) -> float:

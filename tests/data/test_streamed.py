@@ -81,11 +81,11 @@ def test_an_image_depends_on_seed_epoch_and_index_alone(
 
 
 def test_what_a_process_is_given_can_be_sent_to_it(files: list[Path]) -> None:
-    """Where processes are not forked, it is pickled."""
     data = made(files)
     assert isinstance(data.train, ImageFiles)
-    read = _Reader(data.train, PART, (1, 2, 3), (4, 5))
-    assert torch.equal(pickle.loads(pickle.dumps(read))(7), read(7))
+    read = _Reader(PART, data.train.size, data.train.resized, (1, 2, 3), (4, 5))
+    sent = pickle.dumps(read)
+    assert torch.equal(pickle.loads(sent)((7, files[7])), read((7, files[7])))
     again = pickle.loads(pickle.dumps(data.train))
     assert torch.equal(again.in_memory().pixels, data.train.in_memory().pixels)
 

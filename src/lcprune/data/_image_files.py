@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,8 +83,8 @@ class ImageFiles:
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels of ``size`` images at a time, in order, read ahead."""
-        count = -(-len(self) // size)
-        pixels = read_batches(self._read, torch.arange(len(self)), size, count, self.workers)
+        read = partial(evaluated, resized=self.resized, size=self.size)
+        pixels = read_batches(read, self.files, size, self.workers)
         for start, part in zip(range(0, len(self), size), pixels, strict=True):
             yield part, self._labels[start : start + size]
 
@@ -122,9 +123,6 @@ class ImageFiles:
         if not length:
             raise DataError(f"{file}: can't be read as an image: it is empty")
         return length
-
-    def _read(self, index: int) -> Tensor:
-        return evaluated(self.files[index], self.resized, self.size)
 
 
 _MEMORY_BATCH = 64

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lcprune.data._augment import batch_count, epoch_generator
+from lcprune.data._geometry import Size
 from lcprune.data._image_files import ImageFiles
 from lcprune.data._read import evaluated, resized_crop, shifted
 from lcprune.data._values import Augmentation, Data
@@ -51,39 +54,38 @@ class StreamedBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         images, data = self._images, self._data
         generator = epoch_generator(self._seed, self._epoch)
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator)[: len(self) * self._batch]
         fill = tuple(round(255 * mean) for mean in data.mean)
-        read = _Reader(images, self._augmentation, fill, (self._seed, self._epoch))
-        batches = read_batches(read, order, self._batch, len(self), images.workers)
+        key = (self._seed, self._epoch)
+        read = _Reader(self._augmentation, images.size, images.resized, fill, key)
+        # Named one by one: a list of a million paths would be most of a gigabyte.
+        files = ((index, images.files[index]) for index in map(int, order.numpy()))
+        batches = read_batches(read, files, self._batch, images.workers)
         for which, pixels in enumerate(batches):
             chosen = order[which * self._batch : (which + 1) * self._batch]
             yield data.normalise(pixels), images.labels[chosen]
 
 
+@dataclass(frozen=True)
 class _Reader:
-    """Reads an image as it looks in one epoch."""
+    """Reads an image, given its index and its file, as it looks in one epoch."""
 
-    def __init__(
-        self,
-        images: ImageFiles,
-        augmentation: Augmentation,
-        fill: tuple[int, ...],
-        key: tuple[int, int],
-    ) -> None:
-        self._images = images
-        self._augmentation = augmentation
-        self._fill = fill
-        self._key = key
+    augmentation: Augmentation
+    size: Size
+    resized: Size
+    fill: tuple[int, ...]
+    key: tuple[int, int]
+    """Seed and epoch."""
 
-    def __call__(self, index: int) -> Tensor:
-        how, images = self._augmentation, self._images
-        generator = np.random.default_rng([*self._key, index])
+    def __call__(self, image: tuple[int, Path]) -> Tensor:
+        index, file = image
+        how, generator = self.augmentation, np.random.default_rng([*self.key, index])
         if how.area is not None:
-            pixels = resized_crop(images.files[index], images.size, how.area, generator)
+            pixels = resized_crop(file, self.size, how.area, generator)
         else:
-            pixels = evaluated(images.files[index], images.resized, images.size)
+            pixels = evaluated(file, self.resized, self.size)
             if how.crop:
                 down, right = generator.integers(-how.crop, how.crop + 1, 2).tolist()
-                pixels = shifted(pixels, down, right, self._fill)
+                pixels = shifted(pixels, down, right, self.fill)
         mirrored = how.flip and generator.integers(2) == 1
         return pixels.flip(-1) if mirrored else pixels
