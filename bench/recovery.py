@@ -6,14 +6,15 @@ A plan for every budget is searched once, on images that the base network never 
 then trains the same cut and recalibrated network, with the same seeds: a row each in
 ``results/recovery.jsonl``, with the accuracy after the last epoch on the 5,000 images held out and
 on the test split. The learning rate of ``auto`` is that of one range test a budget, seed 0. Rows
-that are there are not measured again; seeds are the outer loop, so that what is there can be
-compared at any time.
+that are there are not measured again (``base`` is the beginning of the weights' SHA-256); seeds
+are the outer loop, so that what is there can be compared at any time.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +32,7 @@ from lcprune.fitness import Precision, recalibrate
 from lcprune.models import build, load_weights
 from lcprune.training import TrainingConfig, evaluate_top1, find_learning_rate, finetune
 
-BASE = TrainingConfig(dtype="bfloat16", teacher_precision=Precision("bfloat16", True))
+BASE = TrainingConfig()
 VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
     "no distillation": {"alpha": 0.0},
@@ -44,7 +45,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "average 0.99": {"ema": 0.99},
     "average 0.998": {"ema": 0.998},
 }
-KEYS = ("network", "budget", "epochs", "seed", "variant")
+KEYS = ("network", "base", "budget", "epochs", "seed", "variant")
 
 
 def main() -> None:
@@ -57,23 +58,33 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--trials", type=int, default=150)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
     data, held = hold_out(load_data(f"cifar10:{options.cifar}"), 10)
     base = build(options.network, classes=10, input_shape=data.input_shape)
     load_weights(base, str(options.weights), options.network)
     base.eval()
+    weights = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:8]
     done = {tuple(row[key] for key in KEYS) for row in record.rows("recovery")}
     rates: dict[str, float] = {}
     for seed in options.seeds:
         for budget in options.budgets:
             small = None
             for variant in options.variants:
-                key = (options.network, budget, options.epochs, seed, variant)
+                key = (options.network, weights, budget, options.epochs, seed, variant)
                 if key in done:
                     continue
                 small = small or cut(base, data, plan_directory(options, budget))
-                config = replace(BASE, epochs=options.epochs, seed=seed)
+                precision = Precision(options.dtype, channels_last=True)
+                config = replace(
+                    BASE,
+                    epochs=options.epochs,
+                    seed=seed,
+                    dtype=options.dtype,
+                    channels_last=True,
+                    teacher_precision=precision,
+                )
                 changes = dict(VARIANTS[variant])
                 if changes.get("learning_rate") == "auto":
                     rates[budget] = rates.get(budget) or range_test(small, base, data, config)
