@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError, ModelError
-from lcprune.fitness import Precision, choose_precision
+from lcprune.fitness import FEW, Pace, Precision, choose_precision
 from lcprune.models import build, state_sha256
 
 
@@ -120,6 +122,45 @@ def test_the_faster_one_wins(slow: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert chosen.channels_last
     # n images in batches of b cost n / b (1 + 8 / b), which falls with b.
     assert chosen.batch == 16
+
+
+def test_what_is_hopelessly_slow_is_run_once_on_a_few_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    seen: list[tuple[torch.dtype, int]] = []
+
+    class Emulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, input: Tensor) -> Tensor:
+            seen.append((input.dtype, len(input)))
+            clock[0] += len(input) * (10.0 if input.dtype == torch.bfloat16 else 1.0)
+            return input * self.weight
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    chosen = choose_precision(Emulated(), torch.randn(64, 1, 8, 8), seconds=1000.0)
+    assert chosen.dtype == "float32"
+    assert [count for dtype, count in seen if dtype == torch.bfloat16] == [FEW, FEW]
+
+
+def test_pace_forgives_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def taking(seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            clock[0] += seconds
+
+        return run
+
+    pace = Pace()
+    kept = [pace.keeps_up(taking(seconds)) for seconds in (0.01, 0.9, 1.1, 0.001)]
+    assert kept == [True, True, False, True]
+    pace = Pace()
+    assert [pace.keeps_up(taking(seconds)) for seconds in (4.0, 19.0, 21.0)] == [True, True, False]
 
 
 def test_outputs_may_be_nested() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lcprune.fitness import FEW
 from lcprune.models import build, state_sha256
 from lcprune.training import choose_training_precision
 
@@ -40,6 +41,29 @@ def test_bfloat16_must_be_clearly_faster(
     chosen = choose_training_precision(Timed(clock, gain), torch.randn(2, 2, 3, 3), seconds=20)
     assert chosen.dtype == dtype
     assert chosen.channels_last
+
+
+def test_what_is_hopelessly_slow_is_not_trained_on_a_whole_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, batches = [0.0], []
+
+    class Emulated(nn.Conv2d):
+        def __deepcopy__(self, _: object) -> Emulated:
+            return Emulated(2, 2, 1)
+
+        def forward(self, input: Tensor) -> Tensor:
+            output = super().forward(input)
+            half = output.dtype == torch.bfloat16
+            clock[0] += len(input) * (10.0 if half else 1.0)
+            if half:
+                batches.append(len(input))
+            return output
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    inputs = torch.randn(32, 2, 3, 3)
+    assert choose_training_precision(Emulated(2, 2, 1), inputs, seconds=99).dtype == "float32"
+    assert batches == [FEW, FEW]
 
 
 def test_model_and_generator_are_left_as_they_were() -> None:

@@ -1,6 +1,6 @@
 """The number that a search minimises, and what must happen before it means anything."""
 
-from lcprune.fitness._alternate import relative_times
+from lcprune.fitness._alternate import FEW, Pace, relative_times
 from lcprune.fitness._choose_precision import choose_precision
 from lcprune.fitness._cross_entropy import CrossEntropy
 from lcprune.fitness._fold import folded
@@ -9,7 +9,9 @@ from lcprune.fitness._precision import Precision
 from lcprune.fitness._recalibrate import recalibrate
 
 __all__ = [
+    "FEW",
     "CrossEntropy",
+    "Pace",
     "Precision",
     "choose_precision",
     "eval_mode",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import ModelError
-from lcprune.fitness._alternate import relative_times
+from lcprune.fitness._alternate import FEW, Pace, relative_times
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import DTYPES, Precision
 
@@ -33,7 +33,8 @@ def choose_precision(
     and layout are compared at one batch size, then batch sizes, in alternating rounds for about
     ``seconds`` in all; the median of the ratios to the first candidate counts. A candidate that
     fails, yields values that are not finite, or is off float32 by more than ``tolerance``
-    (relative, Euclidean norm over all outputs) is out. The model is left as it was.
+    (relative, Euclidean norm over the outputs of a few images), or takes many times as long, is
+    out. The model is left as it was.
     ``ModelError`` where float32 itself fails so.
     """
     if len(images) == 0:
@@ -54,25 +55,33 @@ def _usable(
 ) -> list[tuple[Precision, nn.Module]]:
     usable: list[tuple[Precision, nn.Module]] = []
     reference: Tensor | None = None
+    pace = Pace()
+    few = images[:FEW]
     for dtype in DTYPES:
         for channels_last in (False, True):
             precision = Precision(dtype, channels_last, len(images))
             prepared = precision.apply(copy.deepcopy(model))
+            found: list[Tensor] = []
             try:
-                with eval_mode(prepared), torch.inference_mode():
-                    outputs = _flat(prepared(precision.cast(images)))
+                keeps_up = pace.keeps_up(partial(_outputs, prepared, precision.cast(few), found))
             except RuntimeError:
                 if reference is None:
                     raise
                 continue
+            outputs = found[0]
             if reference is None:
                 if not bool(torch.isfinite(outputs).all()):
                     raise ModelError("the model's outputs are not finite")
                 reference = outputs
             error = (outputs - reference).norm() / reference.norm().clamp_min(1e-12)
-            if bool(error <= tolerance):  # false for NaN
+            if keeps_up and bool(error <= tolerance):  # false for NaN
                 usable.append((precision, prepared))
     return usable
+
+
+def _outputs(model: nn.Module, images: Tensor, into: list[Tensor]) -> None:
+    with eval_mode(model), torch.inference_mode():
+        into.append(_flat(model(images)))
 
 
 def _fastest(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lcprune.fitness import relative_times
+from lcprune.fitness import FEW, Pace, relative_times
 from lcprune.training._config import Dtype
 from lcprune.training._generators import seeded_generators
 
@@ -30,8 +30,9 @@ def choose_training_precision(
     """Measure forward and backward passes on one batch and return what is fastest.
 
     ``inputs``, float32 (N, …), is a batch on the model's device. bfloat16 must be ``gain`` times
-    as fast as the better layout in float32, else it is not worth its rounding. The answer may
-    differ from run to run: store it with what it decides. The model is left as it was.
+    as fast as the better layout in float32, else it is not worth its rounding; what takes many
+    times as long on a few samples is not measured further. The answer may differ from run to run:
+    store it with what it decides. The model is left as it was.
     """
     choices = [
         TrainingPrecision(dtype, channels_last)
@@ -41,16 +42,17 @@ def choose_training_precision(
     with seeded_generators(0, inputs.device):
         measured: list[TrainingPrecision] = []
         runs: list[Callable[[], None]] = []
+        pace = Pace()
         for choice in choices:
-            run = _pass(model, inputs, choice)
             try:
-                run()
+                keeps_up = pace.keeps_up(_pass(model, inputs[:FEW], choice))
             except RuntimeError:  # an operation without a bfloat16 kernel
                 if choice.dtype == "float32":
                     raise
                 continue
-            measured.append(choice)
-            runs.append(run)
+            if keeps_up:
+                measured.append(choice)
+                runs.append(_pass(model, inputs, choice))
         times = relative_times(runs, seconds)
     handicapped = [
         time * (gain if choice.dtype == "bfloat16" else 1.0)
