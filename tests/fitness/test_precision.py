@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError, ModelError
-from lcprune.fitness import FEW, Pace, Precision, choose_precision
+from lcprune.fitness import FEW, Pace, Precision, choose_precision, relative_times
 from lcprune.models import build, state_sha256
 
 
@@ -144,6 +144,25 @@ def test_what_is_hopelessly_slow_is_run_once_on_a_few_images(
     chosen = choose_precision(Emulated(), torch.randn(64, 1, 8, 8), seconds=1000.0)
     assert chosen.dtype == "float32"
     assert [count for dtype, count in seen if dtype == torch.bfloat16] == [FEW, FEW]
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.5, 1), (1.0, 2), (7.0, 3)])
+def test_what_takes_longer_than_the_measurement_runs_once(
+    seconds: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    ran: list[float] = []
+
+    def taking(cost: float) -> Callable[[], None]:
+        def run() -> None:
+            ran.append(cost)
+            clock[0] += cost
+
+        return run
+
+    assert relative_times([taking(1.0), taking(3.0)], seconds) == [1, 3]
+    assert ran == [1.0, 3.0] * turns
 
 
 def test_pace_forgives_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:

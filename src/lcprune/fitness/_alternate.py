@@ -12,21 +12,25 @@ def relative_times(runs: Sequence[Callable[[], None]], seconds: float) -> list[f
     """Time each of ``runs`` relative to the first: the median of the ratios within a round.
 
     Each runs once to warm up, then all take turns for about ``seconds``, at least once each, so
-    that what else the machine does falls on all of them.
+    that what else the machine does falls on all of them. Where even the fastest takes longer than
+    ``seconds``, what warming up adds is little beside it, and the first time counts.
     """
-    for run in runs:
-        run()
-    times: list[list[float]] = [[] for _ in runs]
+    first = [_seconds(run) for run in runs]
+    if min(first) > seconds:
+        return [own / first[0] for own in first]
     end = time.perf_counter() + seconds
-    while not times[0] or time.perf_counter() < end:
-        for run, row in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            row.append(time.perf_counter() - start)
+    rounds: list[list[float]] = []
+    while not rounds or time.perf_counter() < end:
+        rounds.append([_seconds(run) for run in runs])
     return [
-        statistics.median(own / first for own, first in zip(row, times[0], strict=True))
-        for row in times
+        statistics.median(times[place] / times[0] for times in rounds) for place in range(len(runs))
     ]
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 FEW = 8
@@ -52,8 +56,6 @@ class Pace:
 
     def keeps_up(self, run: Callable[[], None]) -> bool:
         """Run it; whether it took at most a second, or five times as long as the fastest so far."""
-        start = time.perf_counter()
-        run()
-        seconds = time.perf_counter() - start
+        seconds = _seconds(run)
         self._best = min(self._best, seconds)
         return seconds <= max(_SECONDS, _TIMES * self._best)
