@@ -26,16 +26,8 @@ from torch import Tensor
 
 from data.trees import write_files
 from lcprune.data import ImageFiles
-from lcprune.data._workers import (
-    AHEAD,
-    BLOCK,
-    _answer,
-    _ask,
-    _started,
-    _without_main,
-    default_workers,
-    read_batches,
-)
+from lcprune.data._readers import _without_main, answer, ask, started_readers
+from lcprune.data._workers import AHEAD, BLOCK, default_workers, read_batches
 from lcprune.errors import DataError
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -148,14 +140,14 @@ def test_a_process_that_is_killed_is_told() -> None:
 
 def test_a_process_that_is_killed_while_it_hands_over_is_told() -> None:
     """It has begun, and the rest, more than a connection holds, would be waited for."""
-    with _started(large, 1) as (connection,):
-        _ask(connection, list(range(BLOCK)))
+    with started_readers(large, 1) as (connection,):
+        ask(connection, list(range(BLOCK)))
         connection.poll(None)
         (process,) = multiprocessing.active_children()
         process.kill()
         process.join()
         with pytest.raises(DataError, match="was ended from outside"):
-            _answer(connection)
+            answer(connection)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="messages look otherwise there")
@@ -165,7 +157,7 @@ def test_a_message_may_end_anywhere(begun: bytes) -> None:
     with theirs:
         os.write(theirs.fileno(), begun)
     with ours, pytest.raises(DataError, match="was ended from outside"):
-        _answer(ours)
+        answer(ours)
 
 
 def test_where_there_is_no_place_for_a_server_processes_are_started_without(
@@ -201,7 +193,7 @@ from multiprocessing import forkserver, util
 from pathlib import Path
 from types import SimpleNamespace
 import torch
-from lcprune.data import ImageFiles, _workers
+from lcprune.data import ImageFiles, _readers
 
 files = sorted(Path(sys.argv[1]).iterdir()) * 200
 images = ImageFiles(files, torch.zeros(len(files), dtype=torch.int64), 32, workers=2)
@@ -219,7 +211,7 @@ def and_interrupt(module, name):
     setattr(module, name, both)
 
 here = SimpleNamespace(go_on=lambda: None)
-for module, name in ((forkserver, "ensure_running"), (_workers, "_start"), (here, "go_on")):
+for module, name in ((forkserver, "ensure_running"), (_readers, "_start"), (here, "go_on")):
     and_interrupt(module, name)
     try:
         for _ in images.batches(8):
