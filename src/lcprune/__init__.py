@@ -19,6 +19,7 @@ from lcprune.criteria import Saliency, saliency
 from lcprune.errors import (
     BudgetError,
     DataError,
+    DivergenceError,
     InputError,
     LcpruneError,
     ModelError,
@@ -40,6 +41,7 @@ __all__ = [
     "ChannelPad",
     "CostModel",
     "DataError",
+    "DivergenceError",
     "InputError",
     "LcpruneError",
     "ModelError",

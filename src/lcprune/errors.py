@@ -5,6 +5,7 @@
     │   ├── BudgetError       a budget that can't be read or can't be met
     │   ├── DataError         a data set that is missing, damaged or of the wrong shape
     │   ├── ModelError        a model that can't be built, run or traced
+    │   ├── DivergenceError   a training that gets nowhere at its learning rate
     │   ├── WeightsError      weights that are missing, damaged or don't fit
     │   └── RunError          a run directory in a state that forbids what was asked
     └── VerificationError     a check of our own failed; nothing is published, exit code 1
@@ -33,6 +34,10 @@ class DataError(InputError):
 
 class ModelError(InputError):
     """A model that can't be built, run or traced."""
+
+
+class DivergenceError(InputError):
+    """A training that gets nowhere at its learning rate."""
 
 
 class WeightsError(InputError):

@@ -136,7 +136,7 @@ def test_the_main_process_can_train_alone_meanwhile(pair: Pair) -> None:
     ("name", "kind", "message"),
     [
         ("refused", "DataError", "no such data"),
-        ("diverged", "InputError", "lower the learning rate, 1e+06 at its peak"),
+        ("diverged", "DivergenceError", "lower the learning rate, 1e+06 at its peak"),
         ("unwritable", "RunError", "can't write"),
     ],
 )

@@ -142,6 +142,20 @@ def test_what_is_not_finite_is_infinite(bad: float) -> None:
     assert found == [0.5, math.inf, 0.2]
 
 
+def test_a_plan_whose_training_diverges_is_not_the_best() -> None:
+    def broken(which: Plan) -> nn.Module:
+        small = cut(which)
+        if which is PLANS[1]:
+            with torch.no_grad():
+                small[4].weight.fill_(math.nan)
+        return small
+
+    found = try_plans(
+        PLANS[:2], broken, Loader(), steps=3, judge=lambda _: 0.5, teacher=TEACHER, config=CONFIG
+    )
+    assert found == [0.5, math.inf]
+
+
 def test_no_plan_has_no_loss() -> None:
     assert try_plans([], cut, Loader(), steps=1, judge=judge) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lcprune.errors import InputError
+from lcprune.errors import DivergenceError
 from lcprune.training._config import TrainingConfig
 
 FACTOR = 3.0
@@ -35,19 +35,19 @@ class DivergenceWatch:
         return self._streak > 0
 
     def check(self, loss: float, guess: float, epoch: int, step: int) -> None:
-        """Note a step's loss; ``InputError`` where the training diverges.
+        """Note a step's loss; ``DivergenceError`` where the training diverges.
 
         ``guess`` is the loss of outputs that are all equal; ``epoch`` and ``step`` count from 0.
         """
         where = f"epoch {epoch + 1}, step {step + 1}"
         remedy = f"lower the learning rate, {self._peak:g} at its peak"
         if not math.isfinite(loss):
-            raise InputError(f"the loss is {loss} in {where}: {remedy}")
+            raise DivergenceError(f"the loss is {loss} in {where}: {remedy}")
         if self._limit is None:
             self._limit = FACTOR * max(loss, guess)
         self._streak = self._streak + 1 if loss > self._limit else 0
         if self._streak >= STEPS:
-            raise InputError(
+            raise DivergenceError(
                 f"the training diverges: the loss is {loss:.4g} in {where}, and was above "
                 f"{self._limit:.4g}, far more than at the start, for {STEPS} steps: {remedy}"
             )

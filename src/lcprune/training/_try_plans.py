@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from lcprune.errors import InputError
+from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
 from lcprune.training._batches import Batches, epoch_of
 from lcprune.training._config import TrainingConfig
@@ -35,11 +35,11 @@ def try_plans(
     trained. All are trained on the first ``steps`` batches of ``loader`` (of as many epochs as
     that takes), with the whole of ``config``'s schedule within them, whatever its ``epochs``.
     ``judge`` is given the trained network, in eval mode, and may do with it what it likes; lower
-    is better, and what is not finite counts as ``inf``.
+    is better; what is not finite counts as ``inf``, as does a training that diverges.
 
     The loss of a plan depends on the plan and the other arguments alone, not on the other plans
-    or their order. ``InputError`` for fewer than one step, where there is no batch, and where a
-    training diverges. In several processes it is to be called like ``finetune``.
+    or their order. ``InputError`` for fewer than one step and where there is no batch. In several
+    processes it is to be called like ``finetune``.
 
     Example:
         losses = try_plans(
@@ -54,8 +54,11 @@ def try_plans(
     losses = []
     for plan in plans:
         small = copy.deepcopy(cut(plan))
-        finetune(small, first, teacher=teacher, config=config, device=device)
-        loss = float(judge(small))
+        try:
+            finetune(small, first, teacher=teacher, config=config, device=device)
+            loss = float(judge(small))
+        except DivergenceError:  # a plan that can't be trained is not the best
+            loss = math.inf
         losses.append(loss if math.isfinite(loss) else math.inf)
     return losses
 
