@@ -157,6 +157,12 @@ def test_a_probe_is_above_the_budget_and_never_the_result() -> None:
     assert result.plan.cost["macs"] <= limit
 
 
+@pytest.mark.parametrize("strategy", ["auto", "evolution", "random"])
+def test_where_nothing_is_learned_there_is_one_candidate(strategy: str) -> None:
+    result = run(strategy=strategy, compensation="none")
+    assert (result.trials, result.best.origin) == (1, "identity")
+
+
 def test_progress_never_tells_of_a_probe_where_there_is_a_plan() -> None:
     told: list[SearchProgress] = []
     run(strategy="auto", trials=30, on_trial=lambda _, progress: told.append(progress))
