@@ -8,10 +8,10 @@
 Without weights the network is trained first, for 25 epochs with seed 0.
 
 A method is a strategy; ``affine``, LeGR's compensation searched by evolution; ``…-rank``, with β in
-units of ranks within a family; ``widths``, auto without its probes; or ``cmaes`` over β. All methods
-of a seed see the same images: ``--recalibrate-images`` and ``--fitness-images`` of those that the
-base was trained on (with ``--hold-out 10`` the fitness sees images that it never saw). A row each
-in ``results/search.jsonl``: for every trial the seconds so far (planning and surgery included) and
+units of ranks within a family; ``widths``, auto without its probes; or ``cmaes`` over β. All
+methods of a seed see the same images: ``--recalibrate-images`` and ``--fitness-images`` of those
+that the base was trained on (with ``--hold-out 10`` the fitness sees others). A row each in
+``results/search.jsonl``: for every trial the seconds so far (planning and surgery included) and
 the best loss so far, and ``held_loss``, the best plan's loss on as many other images. Rows that
 are there are not measured again; seeds are the outer loop, methods the inner one, so that what the
 machine does otherwise falls on all methods alike.
