@@ -209,14 +209,25 @@ def test_a_finished_search_is_answered_from_its_journal(tmp_path: Path) -> None:
     assert again.resumed == 90
 
 
-def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["evolution", "auto"])
+def test_more_trials_may_be_asked_for_later(tmp_path: Path, strategy: str) -> None:
     journal = tmp_path / "search.sqlite"
-    short = run(journal=journal, trials=70)
-    longer = run(journal=journal, trials=100)
+    short = run(journal=journal, trials=70, strategy=strategy)
+    longer = run(journal=journal, trials=100, strategy=strategy)
     assert longer.history[:70] == short.history
     assert longer.trials == 100
     assert longer.loss <= short.loss
     assert read_journal(journal).total == 100
+
+
+def test_a_longer_search_goes_on_with_its_own_probes(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=4, strategy="auto")  # too few for probes
+    results = [run(journal=journal, trials=trials, strategy="auto") for trials in (20, 60)]
+    first, second = ([trial.origin for trial in result.history] for result in results)
+    assert first[:8] == ["identity", "uniform", "child", "child", *["probe"] * 3, "allocation"]
+    assert second == first + ["child"] * 40
+    assert results[1].loss <= results[0].loss
 
 
 IDENTITY = {"data": "digits", "split": {"recalibrate": 10, "validate": 20}}

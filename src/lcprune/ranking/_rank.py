@@ -70,11 +70,21 @@ class Ranker:
 
     def kept(self, latent: FloatArray) -> IntArray:
         """How many groups of each family the plan for a latent keeps, int64 [families]."""
-        return np.bincount(self._graph.family_of[self.keep(latent)], minlength=len(self._families))
+        return self._by_family(self.keep(latent))
 
     def probe(self, latent: FloatArray) -> Plan:
         """The plan that keeps what a latent scores at least 0, whatever the budget."""
-        return self._plan(self.compensation.apply(latent) >= 0, latent)
+        return self._plan(self._at_least_0(latent), latent)
+
+    def probed(self, latent: FloatArray) -> IntArray:
+        """How many groups of each family ``probe`` keeps, int64 [families]."""
+        return self._by_family(self._at_least_0(latent))
+
+    def _at_least_0(self, latent: FloatArray) -> BoolArray:
+        return self.compensation.apply(latent) >= 0
+
+    def _by_family(self, keep: BoolArray) -> IntArray:
+        return np.bincount(self._graph.family_of[keep], minlength=len(self._families))
 
     def _plan(self, keep: BoolArray, latent: FloatArray) -> Plan:
         return self._builder.plan(

@@ -58,17 +58,12 @@ class Auto:
         self._moves = Moves(ranker.widths)
         self._told = Told(ranker, self._moves)
         self._probes = probe_widths(ranker.widths, int(probed * trials))
-        self._probe_losses: dict[int, float] = {}
+        self._probed_widths: list[tuple[IntArray, float]] = []
         self._next = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {
-            "name": "auto",
-            "probed": self._probed,
-            "elite": self._elite,
-            "probes": len(self._probes),
-        }
+        return {"name": "auto", "probed": self._probed, "elite": self._elite}
 
     def ask(self) -> Candidate:
         number = self._next
@@ -89,20 +84,21 @@ class Auto:
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)
         if candidate.origin == PROBE:
-            self._probe_losses[candidate.number - _FIRST_PROBE] = loss
+            # By its widths: a search that goes on with more trials has other probes.
+            self._probed_widths.append((self._ranker.probed(candidate.latent), loss))
         else:
             self._told.add(candidate, loss)
 
     def _measured_curves(self) -> Curves:
-        """What the probes that were told say beyond the first one, the whole network."""
+        """What the probes that were told say beyond the whole network."""
         full = self._ranker.widths.full
-        whole = self._probe_losses.get(0, np.nan)
+        whole = [loss for widths, loss in self._probed_widths if (widths == full).all()]
         return Curves(
             full,
             [
-                (int(family), int(self._probes[place][family]), loss - whole)
-                for place, loss in sorted(self._probe_losses.items())
-                for family in np.flatnonzero(self._probes[place] < full)
+                (int(family), int(widths[family]), loss - whole[0] if whole else np.nan)
+                for widths, loss in self._probed_widths
+                for family in np.flatnonzero(widths < full)
             ],
         )
 
