@@ -156,12 +156,10 @@ class FirstBatches:
 
 def stepped(study: Study, plan: Plan, steps: int) -> nn.Module:
     """The cut network after some steps of fine-tuning, on the same batches for every plan."""
-    from fitness_study import TRAINING
-
     model = study.cut(plan)
     batches = training_batches(study.data.train, study.data, 128, seed=5)
     # A whole schedule in a few steps: its peak is lower than that of a training.
-    config: TrainingConfig = replace(TRAINING, epochs=1, learning_rate=0.01)
+    config: TrainingConfig = replace(study.training, learning_rate=0.01)
     finetune(model, FirstBatches(batches, steps), teacher=study.base, config=config)
     return copy.deepcopy(model)
 

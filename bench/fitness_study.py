@@ -37,11 +37,9 @@ from lcprune.ranking import Plan, Ranker
 from lcprune.searching import read_journal
 from lcprune.training import TrainingConfig, finetune
 
-BUDGETS = {"50%": 24, "30%": 12}
+BUDGETS = ("50%", "30%")
 SEARCH_SEEDS = (0, 1)
-TRAINING = TrainingConfig(
-    epochs=2, dtype="bfloat16", teacher_precision=Precision("bfloat16", channels_last=True)
-)
+SEARCH_IMAGES = {"recalibrate_images": 250, "fitness_images": 500}
 ROWS = "fitness_study"
 
 
@@ -57,6 +55,11 @@ class Study:
         self.base = build(options.network, classes=10, input_shape=self.data.input_shape)
         load_weights(self.base, str(options.weights), options.network)
         self.base.eval()
+        self.training = TrainingConfig(
+            epochs=1,
+            dtype=options.dtype,
+            teacher_precision=Precision(options.dtype, channels_last=True),
+        )
 
     @cached_property
     def done(self) -> set[tuple[str, ...]]:
@@ -96,7 +99,7 @@ def choose_plans(study: Study) -> None:
     """Search, and write the plans that the study is about."""
     options = study.options
     options.work.mkdir(parents=True, exist_ok=True)
-    for budget, count in BUDGETS.items():
+    for budget, count in zip(BUDGETS, options.plans, strict=True):
         kept: dict[str, tuple[str, Plan]] = {}
         for compensation in ("none", "uniform"):
             plan = ranked(study, budget, compensation)
@@ -110,6 +113,7 @@ def choose_plans(study: Study) -> None:
                     "weights": str(options.weights),
                     "budget": [f"macs={budget}"],
                     "trials": options.trials,
+                    **SEARCH_IMAGES,
                     "finetune_epochs": 0,
                     "seed": seed,
                 }
@@ -165,12 +169,13 @@ def find_truth(study: Study) -> None:
             model = study.cut(plan)
             batches = training_batches(study.data.train, study.data, 128, seed=seed)
             start = time.perf_counter()
-            finetune(model, batches, teacher=study.base, config=replace(TRAINING, seed=seed))
+            first = candidates.FirstBatches(batches, study.options.steps)
+            finetune(model, first, teacher=study.base, config=replace(study.training, seed=seed))
             top1, loss = candidates.top1_and_loss(model, study.judge, study.data)
             study.append(
                 row
                 | {"origin": origin, "top1": top1, "loss": loss}
-                | {"epochs": TRAINING.epochs, "seconds": round(time.perf_counter() - start, 1)}
+                | {"steps": study.options.steps, "seconds": round(time.perf_counter() - start, 1)}
             )
 
 
@@ -197,6 +202,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--plans", type=int, nargs=2, default=(24, 12), help="of 50 and of 30 %%")
+    parser.add_argument("--steps", type=int, default=700, help="that a plan is fine-tuned for")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--part", default="0/1", help="of the plans, for several processes: 0/2")
     parser.add_argument("--names", nargs="+", help="only these candidates")
     options = parser.parse_args()

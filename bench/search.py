@@ -143,7 +143,7 @@ class Bench:
         )
         small = precision.apply(slim(self.model, result.plan))
         recalibrate(small, batches)
-        within = [t.loss if t.within_budget else float("inf") for t in result.history]
+        within = [t.loss if t.eligible else float("inf") for t in result.history]
         return {
             "seconds": rounded(itertools.accumulate(t.seconds for t in result.history), 2),
             "best": rounded(itertools.accumulate(within, min), 4),

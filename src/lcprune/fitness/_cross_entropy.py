@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune.errors import DataError, ModelError
+from lcprune.errors import DataError, InputError, ModelError
+from lcprune.fitness._divisible import first_part
 from lcprune.fitness._folding import Folding
 from lcprune.fitness._modes import eval_mode
 from lcprune.fitness._precision import Precision
@@ -44,6 +46,15 @@ class CrossEntropy:
         self._count = len(labels)
         self._classes = int(labels.max()) + 1
         self._folding = Folding()
+
+    def part(self, share: float) -> CrossEntropy:
+        """The same on the first ``share`` of the images, 0 … 1, at least one; nothing is copied."""
+        if not 0 <= share <= 1:
+            raise InputError(f"a share of {share} of the images, expected 0 … 1")
+        part = copy.copy(self)
+        part._batches = tuple(first_part(self._batches, share))
+        part._count = sum(len(labels) for _, labels in part._batches)
+        return part
 
     def __call__(self, model: nn.Module) -> float:
         with eval_mode(model):

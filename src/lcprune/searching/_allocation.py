@@ -9,46 +9,50 @@ from lcprune.searching._curves import Curves
 from lcprune.tracing._graph import IntArray
 
 _STEPS = 32
+_PROBED = 0.8
+_NARROWEST, _WIDEST = 0.6, 1.5
 
 
-def probe_widths(widths: Widths, most: int) -> list[IntArray]:
-    """The whole network, then each family alone at two widths, or one, or none: at most ``most``.
-
-    The wider one is the square root of the share that the tightest bound leaves, about what a
-    uniform cut would leave of a layer between two others; the narrower one half of that.
-    """
-    families = len(widths.full)
-    share = float((widths.limits / widths.costs(widths.full)).min()) ** 0.5
-    shares = (share, share / 2) if 2 * families < most else (0.75 * share,)
-    if families >= most:
-        return []
-    probes = [widths.full]
-    for part in shares:
-        for family, rungs in enumerate(widths.rungs):
-            probe = widths.full.copy()
-            probe[family] = rungs[np.abs(rungs - part * probe[family]).argmin()]
-            if probe[family] < widths.full[family]:
-                probes.append(probe)
-    return probes
+def narrower_by_one(widths: Widths, around: IntArray, family: int) -> IntArray:
+    """``around`` [families] with one family narrower by a fifth, by one step at least."""
+    rungs = widths.rungs[family]
+    lower = rungs[rungs < around[family]]
+    probe = around.copy()
+    if len(lower):
+        probe[family] = lower[np.abs(lower - _PROBED * around[family]).argmin()]
+    return probe
 
 
-def allocate(widths: Widths, curves: Curves) -> IntArray:
+def allocate(widths: Widths, around: IntArray, curves: Curves) -> IntArray:
     """The widths at which the next channels of all families cost the same loss for each MAC.
 
-    From the whole network on, the family whose next channels are predicted to cost least loss
-    for what they save of the bounds that don't hold yet is narrowed, by a thirty-second of its
-    channels at a time, until all bounds hold.
+    No family ends narrower than three fifths of its width in ``around`` [families], or wider than
+    one and a half times that: farther away the probes say little. From the widest on, the family
+    whose next channels are predicted to cost least loss for what they save of the bounds that
+    don't hold yet is narrowed, by a thirty-second of its channels at a time, until all hold.
     """
-    now = widths.full.copy()
-    families = np.arange(len(now))
+    families = np.arange(len(around))
     steps = [max(1, len(rungs) // _STEPS) for rungs in widths.rungs]
-    levels = np.array([len(rungs) - 1 for rungs in widths.rungs], dtype=np.int64)
+    levels, lowest = (
+        np.array(
+            [
+                max(np.searchsorted(rungs, share * width, side="right") - 1, 0)
+                for rungs, width in zip(widths.rungs, around, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        for share in (_WIDEST, _NARROWEST)
+    )
+
+    def of(levels: IntArray) -> IntArray:
+        chosen = zip(widths.rungs, levels.tolist(), strict=True)
+        return np.array([rungs[level] for rungs, level in chosen], dtype=np.int64)
+
+    now = of(levels)
     while not widths.fit(now):
-        lower = np.maximum(levels - steps, 0)
+        lower = np.maximum(levels - steps, np.minimum(lowest, levels))
         narrower = np.tile(now, (len(now), 1))
-        narrower[families, families] = [
-            rungs[i] for rungs, i in zip(widths.rungs, lower, strict=True)
-        ]
+        narrower[families, families] = of(lower)
         over = np.maximum(widths.costs(now) - widths.limits, 0) > 0
         saved = ((widths.costs(now) - widths.costs(narrower)) / widths.limits)[:, over].sum(axis=1)
         lost = curves.excess(np.diagonal(narrower)) - curves.excess(now)

@@ -1,4 +1,4 @@
-"""Probes, an allocation, and a local search over widths."""
+"""Probes, allocations, and a local search over widths."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import numpy as np
 
 from lcprune.errors import InputError
 from lcprune.ranking import Ranker
-from lcprune.searching._allocation import allocate, probe_widths
+from lcprune.searching._allocation import allocate, narrower_by_one
 from lcprune.searching._curves import Curves
 from lcprune.searching._moves import Moves
-from lcprune.searching._strategy import PROBE, Candidate, trial_generator
+from lcprune.searching._strategy import PART, PROBE, Candidate, trial_generator
 from lcprune.searching._told import Told
 from lcprune.tracing._graph import IntArray
 
-_FIRST_STEP, _LAST_STEP = 0.2, 0.03
-_FIRST_PROBE = 2
+_FIRST = ("identity", "uniform")
+_BASE = "base"
+_ROUNDS = 3
+_FIRST_STEP, _LAST_STEP = 0.2, 0.08
 _ATTEMPTS = 8
 
 
 class Auto:
     """Asks what each family can spare, allocates accordingly, and goes on from there.
 
-    1. The identity; one width for all; then probes, at most ``probed`` of all trials: the whole
-       network, and each family alone at two widths, or at one (none where that is too many).
-    2. The allocation at which the next channels of all families cost the same loss for each MAC.
-    3. Exchanges of cost between families of the ``elite`` best plans: one to three families
-       narrower, others as much wider as the budget allows. The step falls in a straight line
-       over ``trials``, from a fifth of a family's channels to 3 %.
+    1. The identity; one width for all.
+    2. Three rounds, or fewer where their probes would be more than ``probed`` of all trials:
+       probes of the best widths so far and of each family alone a fifth narrower, then the
+       allocation at which the next channels of all families cost the same loss for each MAC.
+    3. Moves from one of the ``elite`` best plans that keep the cost: exchanges between a few
+       families, or one or two moved and all others by the same share the other way. The step
+       falls in a straight line over ``trials``, from a fifth of a family's channels to 8 %.
 
     It moves in widths, so that neither the units of β nor its dead zones matter; each candidate
     is the latent of its widths.
@@ -57,50 +60,66 @@ class Auto:
         self._elite = elite
         self._moves = Moves(ranker.widths)
         self._told = Told(ranker, self._moves)
-        self._probes = probe_widths(ranker.widths, int(probed * trials))
-        self._probed_widths: list[tuple[IntArray, float]] = []
+        families = len(ranker.widths.full)
+        rounds = min(_ROUNDS, int(probed * trials) // (families + 1))
+        self._steps = [*_FIRST, *rounds * (_BASE, *range(families), "allocation")]
+        self._around = self._moves.widths(self._moves.uniform())
+        self._probes: list[tuple[IntArray, float]] = []
         self._next = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {"name": "auto", "probed": self._probed, "elite": self._elite}
+        return {"name": "auto", "probed": self._probed, "elite": self._elite, "part": PART}
 
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
-        if number == 0:
-            return Candidate(number, self._ranker.compensation.identity(), "identity")
-        if number == 1:
-            return self._candidate(number, self._moves.uniform(), "uniform")
-        place = number - _FIRST_PROBE
-        if place < len(self._probes):
-            return Candidate(number, self._ranker.widths.latent(self._probes[place]), PROBE)
-        if place == len(self._probes) and self._probes:
-            widths = allocate(self._ranker.widths, self._measured_curves())
-            levels = self._moves.filled(self._moves.levels(widths))
-            return self._candidate(number, levels, "allocation")
+        step = self._steps[number] if number < len(self._steps) else "child"
+        if step == "identity":
+            return Candidate(number, self._ranker.compensation.identity(), step)
+        if step == "uniform":
+            return self._candidate(number, self._moves.widths(self._moves.uniform()), step)
+        if step == _BASE:
+            self._around = self._best_widths()
+            return self._candidate(number, self._around, PROBE)
+        if isinstance(step, int):
+            probe = narrower_by_one(self._ranker.widths, self._around, step)
+            return self._candidate(number, probe, PROBE)
+        if step == "allocation":
+            return self._candidate(number, self._allocated(), step)
         return self._child(number)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
-        self._next = max(self._next, candidate.number + 1)
-        if candidate.origin == PROBE:
-            # By its widths: a search that goes on with more trials has other probes.
-            self._probed_widths.append((self._ranker.probed(candidate.latent), loss))
-        else:
+        number = candidate.number
+        self._next = max(self._next, number + 1)
+        if candidate.origin != PROBE:
             self._told.add(candidate, loss)
+            return
+        widths = self._ranker.probed(candidate.latent)
+        self._probes.append((widths, loss))
+        # What was told need not have been asked for.
+        if number < len(self._steps) and self._steps[number] == _BASE:
+            self._around = widths
 
-    def _measured_curves(self) -> Curves:
-        """What the probes that were told say beyond the whole network."""
-        full = self._ranker.widths.full
-        whole = [loss for widths, loss in self._probed_widths if (widths == full).all()]
-        return Curves(
-            full,
-            [
-                (int(family), int(widths[family]), loss - whole[0] if whole else np.nan)
-                for widths, loss in self._probed_widths
-                for family in np.flatnonzero(widths < full)
-            ],
-        )
+    def _best_widths(self) -> IntArray:
+        best = self._told.best(1)
+        return self._moves.widths(best[0].levels if best else self._moves.uniform())
+
+    def _allocated(self) -> IntArray:
+        """What the probes around the widths that were best say of all others.
+
+        By their widths, since a search that goes on with more trials has probes of its own.
+        """
+        around, widths = self._around, self._ranker.widths
+        base = next((loss for own, loss in self._probes if (own == around).all()), np.nan)
+        probes = [
+            (int(family), int(own[family]), loss - base)
+            for own, loss in self._probes
+            if np.count_nonzero(own != around) == 1
+            for family in np.flatnonzero(own != around)
+        ]
+        allocation = allocate(widths, around, Curves(widths.full, around, probes))
+        return self._moves.widths(self._moves.filled(self._moves.levels(allocation)))
 
     def _child(self, number: int) -> Candidate:
         generator = trial_generator(self._seed, number)
@@ -109,14 +128,15 @@ class Auto:
         start = self._moves.uniform() if parent is None else parent.levels
         step = max(_LAST_STEP, _FIRST_STEP * (1 - number / self._trials))
         for _ in range(_ATTEMPTS):
-            levels = self._moves.exchanged(start, step, generator)
+            move = self._moves.exchanged if generator.random() < 0.5 else self._moves.shifted
+            levels = move(start, step, generator)
             if not self._told.knows(levels):
                 break
             step *= 1.5
-        return self._candidate(number, levels, "child", None if parent is None else parent.number)
+        widths = self._moves.widths(levels)
+        return self._candidate(number, widths, "child", None if parent is None else parent.number)
 
     def _candidate(
-        self, number: int, levels: IntArray, origin: str, parent: int | None = None
+        self, number: int, widths: IntArray, origin: str, parent: int | None = None
     ) -> Candidate:
-        latent = self._ranker.widths.latent(self._moves.widths(levels))
-        return Candidate(number, latent, origin, parent)
+        return Candidate(number, self._ranker.widths.latent(widths), origin, parent)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lcprune.fitness import Precision
+from lcprune.fitness import Divisible, Precision, first_part
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
 from lcprune.slimming._copy import copied
 
 Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
+Measure = tuple[Recalibrate | None, Callable[[nn.Module], float]]
 
 
 class Stopwatch:
@@ -57,23 +58,39 @@ class Evaluator:
         if isinstance(recalibrate, Iterator):
             recalibrate = list(recalibrate)
         self._recalibrate = recalibrate
+        self._by_share: dict[float, Measure] = {1.0: (recalibrate, fitness)}
 
-    def loss(self, plan: Plan, digest: str, watch: Stopwatch) -> float:
-        """The fitness of the slimmed model, lower is better; ``digest`` is the plan's."""
+    def loss(self, plan: Plan, digest: str, watch: Stopwatch, share: float = 1.0) -> float:
+        """The fitness of the slimmed model, lower is better; ``digest`` is the plan's.
+
+        A ``share`` of less than 1 is of the images, of the recalibration's and of the fitness's,
+        as far as they can be divided.
+        """
+        recalibration, fitness = self._parts(share)
         with watch.step("slim"):
             small = slim(self._source(), plan)
         with _seeded(f"{self._seed} {digest}"):
             if self._prepare is not None:
                 with watch.step("prepare"):
                     small = self._prepare(small)
-            if self._recalibrate is not None:
+            if recalibration is not None:
                 with watch.step("recalibrate"):
-                    if callable(self._recalibrate):
-                        self._recalibrate(small)
+                    if callable(recalibration):
+                        recalibration(small)
                     else:
-                        recalibrate_statistics(small, self._recalibrate)
+                        recalibrate_statistics(small, recalibration)
             with watch.step("fitness"):
-                return float(self._fitness(small))
+                return float(fitness(small))
+
+    def _parts(self, share: float) -> Measure:
+        if share not in self._by_share:
+            fitness, recalibration = self._fitness, self._recalibrate
+            if isinstance(fitness, Divisible):
+                fitness = fitness.part(share)
+            if isinstance(recalibration, Sequence):
+                recalibration = first_part(recalibration, share)
+            self._by_share[share] = recalibration, fitness
+        return self._by_share[share]
 
     def _source(self) -> nn.Module:
         """What candidates are cut from: rounding first and then cutting gives the same numbers."""

@@ -32,11 +32,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Job:
-    """A plan to evaluate for trial ``number``; ``digest`` is the plan's."""
+    """A plan to evaluate for trial ``number``, on a share of the images.
+
+    ``digest`` is the plan's.
+    """
 
     number: int
     plan: Plan
     digest: str
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -112,5 +116,5 @@ class _Here:
 def evaluate(evaluator: Evaluator, job: Job) -> Evaluation:
     """Do a job."""
     watch = Stopwatch()
-    loss = evaluator.loss(job.plan, job.digest, watch)
+    loss = evaluator.loss(job.plan, job.digest, watch, job.share)
     return Evaluation(job.number, loss, watch.seconds)

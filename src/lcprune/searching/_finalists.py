@@ -29,11 +29,11 @@ def choose_finalists(
 
     ``keep`` is what a trial's plan keeps, bool [groups], and ``family_of`` the family of each
     group, int64 [groups]. Plans are two where their ``difference`` is at least ``SHARE`` of the
-    groups that the best plan removes. Probes and losses that are not finite are left out, so
-    that there may be none at all.
+    groups that the best plan removes. What is not eligible and losses that are not finite are
+    left out, so that there may be none at all.
     """
     ranked = sorted(
-        (trial for trial in trials if trial.within_budget and math.isfinite(trial.loss)),
+        (trial for trial in trials if trial.eligible and math.isfinite(trial.loss)),
         key=lambda trial: (trial.loss, trial.number),
     )
     chosen: list[Trial] = []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from lcprune.cost import BoolArray
 from lcprune.ranking import Widths
 from lcprune.tracing._graph import IntArray
 
 MOST_NARROWED = 3
 MOST_WIDENED = 2
+MOST_SHIFTED = 2
+SHARES = 256
 
 
 class Moves:
@@ -64,6 +67,38 @@ class Moves:
             child = self._widened(child, family, 2 * self._size(family, step, generator))
         # What was narrowed comes last, or it would take back all that it gave.
         return self.filled(child, np.roll(order, -narrowed))
+
+    def shifted(self, levels: IntArray, step: float, generator: np.random.Generator) -> IntArray:
+        """One or two families wider or narrower, all others by one share of theirs, until it fits.
+
+        Of ``levels`` that fit; a family moves by about ``step`` of its levels, at least one.
+        """
+        families = len(levels)
+        if families == 1:  # nobody to make room
+            return levels.copy()
+        order = generator.permutation(families)
+        moved = order[: int(generator.integers(1, min(MOST_SHIFTED, families - 1) + 1))]
+        child = levels.copy()
+        for family in moved:
+            sign = 1 if generator.random() < 0.5 else -1
+            child[family] += sign * self._size(family, step, generator)
+        child = np.clip(child, 0, self.top)
+        rest = np.ones(families, dtype=np.bool_)
+        rest[moved] = False
+        low, high = -SHARES, SHARES
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fit(self._all_by(child, rest, middle / SHARES)):
+                low = middle
+            else:
+                high = middle - 1
+        child = self._all_by(child, rest, low / SHARES)
+        return self.filled(child, np.roll(order, -len(moved))) if self._fit(child) else levels
+
+    def _all_by(self, levels: IntArray, rest: BoolArray, share: float) -> IntArray:
+        """Families of ``rest`` wider by a share of all their levels."""
+        wider = np.rint(levels + share * self.top).astype(np.int64)
+        return np.where(rest, np.clip(wider, 0, self.top), levels)
 
     def filled(self, levels: IntArray, order: IntArray | None = None) -> IntArray:
         """``levels`` [families], widened in turns, in ``order``, until no family can be."""

@@ -17,6 +17,9 @@ from lcprune.searching._trial import SearchProgress, Trial, best_of
 
 _RECENT = 32
 
+_Measured = tuple[str, float]
+"""A plan's digest, and the share of the images: what one loss stands for."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Begun:
@@ -27,15 +30,20 @@ class _Begun:
     digest: str
     planning: Mapping[str, float]
 
+    @property
+    def measured(self) -> _Measured:
+        return self.digest, self.ask.candidate.share
+
 
 class Schedule:
     """Keeps ``capacity`` candidates in flight until ``total`` trials have finished.
 
     Everything that a strategy is asked and told follows from the order in which jobs finish:
     whenever one has, its loss is journalled and told, then that of every candidate in flight with
-    the same plan, and then as many are asked for as there is room. A plan that is known is not
-    evaluated again, nor one that is in flight. So a search that goes on from any moment of
-    another goes the same way, as long as the jobs finish in the same order.
+    the same plan on the same share of the images, and then as many are asked for as there is
+    room. A plan that is known is not evaluated again, nor one that is in flight. So a search that
+    goes on from any moment of another goes the same way, as long as the jobs finish in the same
+    order.
 
     ``strategy`` has been asked and told all that ``book`` holds.
     """
@@ -56,7 +64,7 @@ class Schedule:
         self._capacity = capacity
         self._on_trial = on_trial
         self.history = list(book.record.trials)
-        self._seen = {trial.digest: trial for trial in reversed(self.history)}
+        self._seen = {(trial.digest, trial.share): trial for trial in reversed(self.history)}
         self._left = deque(book.record.in_flight)
         self._begun: dict[int, _Begun] = {}
 
@@ -84,24 +92,24 @@ class Schedule:
             plan = rank(ask.candidate.latent)
             digest = plan.digest
         begun = _Begun(ask, plan, digest, watch.seconds)
-        known = self._seen.get(digest)
+        known = self._seen.get(begun.measured)
         if known is not None:
             self._tell(begun, known.loss, {}, known)
             return
         # One at a time there is nothing to write: the next one asked for is the next one told.
         if self._capacity > 1 and not left:
             self._book.ask(ask)
-        twin = any(other.digest == digest for other in self._begun.values())
+        twin = any(other.measured == begun.measured for other in self._begun.values())
         self._begun[ask.candidate.number] = begun
         if not twin:
-            workers.submit(Job(ask.candidate.number, plan, digest))
+            workers.submit(Job(ask.candidate.number, plan, digest, ask.candidate.share))
 
     def _finish(self, workers: Workers) -> None:
         evaluation = workers.next()
         begun = self._begun.pop(evaluation.number)
         loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf
         trial = self._tell(begun, loss, evaluation.timing, None)
-        twins = [n for n, other in self._begun.items() if other.digest == begun.digest]
+        twins = [n for n, other in self._begun.items() if other.measured == begun.measured]
         for number in sorted(twins):
             self._tell(self._begun.pop(number), loss, {}, trial)
 
@@ -124,7 +132,7 @@ class Schedule:
         self._book.commit(trial)
         self._strategy.tell(candidate, loss)
         self.history.append(trial)
-        self._seen.setdefault(trial.digest, trial)
+        self._seen.setdefault(begun.measured, trial)
         if self._on_trial is not None:
             self._on_trial(trial, self._progress())
         return trial

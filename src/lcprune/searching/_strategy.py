@@ -11,6 +11,8 @@ import numpy as np
 from lcprune.ranking import FloatArray
 
 PROBE = "probe"
+PART = 0.25
+"""The share of the images that probes are measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +20,22 @@ class Candidate:
     """A latent [families, parameters] to try, and where it comes from.
 
     ``origin`` is ``identity``, ``draw``, ``child``, or what else a strategy calls it; ``parent``
-    is the number of the candidate that a child was copied from. A ``PROBE`` is cut where its
-    latent says, not at the budget: it tells something of the network and is never the result.
+    is the number of the candidate that a child was copied from.
+
+    A ``PROBE`` is cut where its latent says, not at the budget, and measured on the first
+    ``PART`` of the images where the fitness can be measured on a part: it tells where to go on,
+    and is never the result.
     """
 
     number: int
     latent: FloatArray
     origin: str
     parent: int | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of the images that it is measured on."""
+        return PART if self.origin == PROBE else 1.0
 
 
 class Strategy(Protocol):

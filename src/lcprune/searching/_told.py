@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from lcprune.ranking import Ranker
 from lcprune.searching._moves import Moves
 from lcprune.searching._strategy import Candidate
@@ -34,9 +32,8 @@ class Told:
         """Take in what was told."""
         # From the latent, since what was told need not have been asked for.
         levels = self._moves.levels(self._ranker.kept(candidate.latent))
-        point = Point(candidate.number, levels, loss)
         if math.isfinite(loss):
-            self._points.setdefault(levels.tobytes(), point)
+            self._points.setdefault(levels.tobytes(), Point(candidate.number, levels, loss))
 
     def knows(self, levels: IntArray) -> bool:
         return levels.tobytes() in self._points
@@ -44,16 +41,3 @@ class Told:
     def best(self, count: int) -> list[Point]:
         """The ``count`` lowest losses, ascending."""
         return sorted(self._points.values(), key=lambda p: (p.loss, p.number))[:count]
-
-    @property
-    def levels(self) -> IntArray:
-        """int64 [points, families]."""
-        return np.stack([point.levels for point in self._points.values()])
-
-    @property
-    def losses(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """[points]."""
-        return np.array([point.loss for point in self._points.values()])
-
-    def __len__(self) -> int:
-        return len(self._points)

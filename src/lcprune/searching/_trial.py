@@ -18,10 +18,10 @@ class Trial:
 
     ``loss`` is the fitness, ``inf`` where that was not finite; ``digest`` and ``cost`` are those
     of its plan. ``timing`` is seconds by step (``ask``, ``plan``, ``slim``, ``prepare``,
-    ``recalibrate``, ``fitness``). ``same_as`` is the trial with the same plan that finished
-    before, whose loss this one has without an evaluation. ``asked_after`` is how many trials had
-    finished when this one was begun; none where those were all that finished before it, as it
-    always is where one is evaluated at a time.
+    ``recalibrate``, ``fitness``). ``same_as`` is the trial with the same plan and the same share
+    of the images that finished before, whose loss this one has without an evaluation.
+    ``asked_after`` is how many trials had finished when this one was begun; none where those were
+    all that finished before it, as it always is where one is evaluated at a time.
     """
 
     number: int
@@ -41,8 +41,13 @@ class Trial:
         return sum(self.timing.values())
 
     @property
-    def within_budget(self) -> bool:
-        """Whether its plan is cut to the budget, as that of a probe is not."""
+    def share(self) -> float:
+        """The share of the images that ``loss`` was measured on."""
+        return self.candidate().share
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it may be the result, as a probe may not."""
         return self.origin != PROBE
 
     def candidate(self) -> Candidate:
@@ -52,8 +57,8 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The trial with the lowest loss, the earliest of several; a probe only among probes."""
-    return min(trials, key=lambda trial: (not trial.within_budget, trial.loss, trial.number))
+    """The eligible trial with the lowest loss, the earliest of several; any where none is."""
+    return min(trials, key=lambda trial: (not trial.eligible, trial.loss, trial.number))
 
 
 @dataclass(frozen=True)
