@@ -33,12 +33,23 @@ def best(told: Run) -> float:
     return min(loss for candidate, loss in told if candidate.origin != PROBE)
 
 
-def test_its_order_is_identity_one_width_probes_allocation_exchanges() -> None:
+def test_its_order_is_identity_one_width_rounds_of_probes_and_an_allocation_moves() -> None:
     origins = [candidate.origin for candidate, _ in run(Auto(RANKER, 100), 40)]
     assert origins[:2] == ["identity", "uniform"]
-    assert origins[2:15] == [PROBE] * 13
-    assert origins[15] == "allocation"
-    assert set(origins[16:]) == {"child"}
+    assert origins[2:26] == 3 * [*[PROBE] * 7, "allocation"]
+    assert set(origins[26:]) == {"child"}
+
+
+def test_a_round_probes_the_best_widths_and_each_family_narrower() -> None:
+    told = run(Auto(RANKER, 100), 26)
+    for start in (2, 10, 18):
+        seen = [(loss, RANKER.kept(c.latent)) for c, loss in told[:start] if c.origin != PROBE]
+        best = min(seen, key=lambda pair: pair[0])[1]
+        probes = [RANKER.probed(candidate.latent) for candidate, _ in told[start : start + 7]]
+        assert probes[0].tolist() == best.tolist()
+        for family, probe in enumerate(probes[1:]):
+            assert np.flatnonzero(probe < best).tolist() == [family]
+            assert (probe <= best).all()
 
 
 @pytest.mark.parametrize("trials", [1, 3, 10, 30])
@@ -57,7 +68,7 @@ def test_no_plan_within_the_budget_is_tried_twice(compensation: str) -> None:
         for candidate, _ in told
         if candidate.origin not in (PROBE, "identity", "uniform", "allocation")
     ]
-    assert len(set(digests)) == len(digests) > 130
+    assert len(set(digests)) == len(digests) == 150 - 26
 
 
 def test_it_needs_a_quarter_of_evolutions_trials() -> None:
@@ -102,16 +113,16 @@ def test_same_seed_same_run_other_seed_another() -> None:
         for seed in (5, 5, 6)
     ]
     assert runs[0] == runs[1]
-    assert runs[0][:16] == runs[2][:16]  # nothing is drawn before the exchanges
-    assert runs[0][16:] != runs[2][16:]
+    assert runs[0][:18] == runs[2][:18]  # nothing is drawn before the moves
+    assert runs[0][18:] != runs[2][18:]
 
 
 def test_candidates_can_be_asked_ahead_of_losses() -> None:
     strategy = Auto(RANKER, 60)
-    ahead = [strategy.ask() for _ in range(25)]
+    ahead = [strategy.ask() for _ in range(30)]
     for candidate in reversed(ahead):
         strategy.tell(candidate, LOSS(candidate))
-    assert strategy.ask().number == 25
+    assert strategy.ask().number == 30
 
 
 @pytest.mark.parametrize("every", [1, 3])

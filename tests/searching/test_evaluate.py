@@ -107,6 +107,39 @@ def test_shared_tensors_and_state_of_its_own(precision: Precision) -> None:
     check(model, plans_of(model, example, 3, 0), example, precision)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_share_is_of_the_images_of_both_recalibration_and_fitness(share: float) -> None:
+    model = randomise(Tied(), 0)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(16, 3, 4, 4, generator=generator)
+    labels = torch.arange(16) % 5
+    (plan,) = plans_of(model, images[:1], 1, 0)
+    batches = list(images.split(6))
+    evaluator = Evaluator(model, CrossEntropy(images, labels, 6), batches, None, 0)
+    count = int(16 * share)
+    expected = slim(model, plan)
+    recalibrate(expected, images[:count].split(6))
+    loss = CrossEntropy(images[:count], labels[:count], 6)(expected)
+    assert evaluator.loss(plan, "", Stopwatch(), share) == loss
+    assert evaluator.loss(plan, "", Stopwatch()) != loss
+
+
+def test_what_can_not_be_divided_is_measured_whole() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), 0)
+    seen: list[str] = []
+
+    def fitness(_: nn.Module) -> float:
+        seen.append("fitness")
+        return 0.0
+
+    def recalibration(_: nn.Module) -> None:
+        seen.append("recalibration")
+
+    evaluator = Evaluator(model, fitness, recalibration, None, 0)
+    evaluator.loss(Plan(kept={}), "", Stopwatch(), 0.25)
+    assert seen == ["recalibration", "fitness"]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_model_itself_stays_in_its_type(dtype: str) -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2)), 0)

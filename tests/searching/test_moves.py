@@ -1,13 +1,17 @@
 """Moves between widths that fit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lcprune.searching._moves import Moves
+from lcprune.tracing._graph import IntArray
 from searching.spaces import chain_ranker
 
+Move = Callable[[Moves, IntArray, float, np.random.Generator], IntArray]
 SIZES = st.lists(st.integers(1, 24), min_size=1, max_size=7)
 
 
@@ -17,9 +21,15 @@ def moves_of(sizes: list[int], macs: float, round_to: int) -> Moves | None:
     return Moves(ranker.widths) if ranker.widths.fit(least) else None
 
 
-@given(SIZES, st.sampled_from([0.3, 0.6]), st.sampled_from([1, 2, 4]), st.integers(0, 99))
+@pytest.mark.parametrize("move", [Moves.exchanged, Moves.shifted])
+@given(
+    sizes=SIZES,
+    macs=st.sampled_from([0.3, 0.6]),
+    round_to=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 99),
+)
 def test_children_fit_and_are_maximal(
-    sizes: list[int], macs: float, round_to: int, seed: int
+    move: Move, sizes: list[int], macs: float, round_to: int, seed: int
 ) -> None:
     moves = moves_of(sizes, macs, round_to)
     if moves is None:
@@ -27,7 +37,7 @@ def test_children_fit_and_are_maximal(
     generator = np.random.default_rng(seed)
     parent = moves.uniform()
     for _ in range(8):
-        child = moves.exchanged(parent, 0.3, generator)
+        child = move(moves, parent, 0.3, generator)
         assert moves._widths.fit(moves.widths(child))
         assert (child >= 0).all()
         assert (child <= moves.top).all()
@@ -65,8 +75,23 @@ def test_a_step_is_about_how_far_a_family_moves(step: float) -> None:
     assert 1 <= (lost > 0).sum(axis=1).min() <= (lost > 0).sum(axis=1).max() == 3
 
 
-def test_with_one_family_there_is_nothing_to_exchange() -> None:
+def test_a_shift_moves_all_others_by_one_share_the_other_way() -> None:
+    moves = moves_of([200] * 6, 0.5, 1)
+    assert moves is not None
+    parent, generator = moves.uniform(), np.random.default_rng(0)
+    for _ in range(50):
+        change = moves.shifted(parent, 0.2, generator) - parent
+        values, counts = np.unique(change // 4, return_counts=True)
+        rest = 4 * values[counts.argmax()]
+        # What still fitted goes on top of it.
+        alike = np.abs(change - rest) <= 16
+        assert 4 <= alike.sum() <= 6
+        assert change.max() >= 0 >= change.min()
+
+
+@pytest.mark.parametrize("move", [Moves.exchanged, Moves.shifted])
+def test_with_one_family_there_is_nothing_to_exchange(move: Move) -> None:
     moves = moves_of([12], 0.5, 1)
     assert moves is not None
     parent = moves.uniform()
-    assert moves.exchanged(parent, 0.3, np.random.default_rng(0)).tolist() == parent.tolist()
+    assert move(moves, parent, 0.3, np.random.default_rng(0)).tolist() == parent.tolist()
