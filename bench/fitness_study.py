@@ -4,8 +4,9 @@
     python bench/fitness_study.py truth  --weights CLEAN --cifar DIR --work DIR [--part 0/2]
     python bench/fitness_study.py values --weights CLEAN --cifar DIR --work DIR
 
-``plans`` runs short evolutions on training images and keeps, for each budget, plans of their best
-quartile and as many of the rest, beside a ranking without compensation and a uniform width.
+``plans`` runs short searches on training images and keeps, for each budget, plans of evolution's
+best quartile and as many of the rest, the end of each other search, a ranking without compensation
+and a uniform width.
 ``truth`` fine-tunes every plan with two seeds: the noise that no fitness can foretell.
 ``values`` measures every candidate fitness on every plan. The 5,000 images that the base never saw
 are split: 1,000 for fitnesses that want unseen images, 4,000 to judge the trained networks.
@@ -15,6 +16,7 @@ Rows that are there are not measured again; each is appended as soon as it is kn
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +76,8 @@ class Study:
         found = []
         for path in sorted(self.options.work.glob("plan-*.json")):
             raw = json.loads(path.read_text(encoding="utf-8"))
+            if self.options.only not in (None, raw["budget"]):
+                continue
             found.append((raw["budget"], raw["origin"], Plan.from_json(json.dumps(raw["plan"]))))
         return found
 
@@ -104,8 +109,9 @@ def choose_plans(study: Study) -> None:
         for compensation in ("none", "uniform"):
             plan = ranked(study, budget, compensation)
             kept[plan.digest] = (compensation, plan)
-        for seed in SEARCH_SEEDS:
-            out = options.work / f"search-{budget.rstrip('%')}-{seed}"
+        ranker = ranker_of(study, budget, "additive")
+        for strategy, seed in itertools.product(options.strategies, SEARCH_SEEDS):
+            out = options.work / f"{strategy}-{budget.rstrip('%')}-{seed}"
             config = resolve(
                 {
                     "model": options.network,
@@ -115,14 +121,15 @@ def choose_plans(study: Study) -> None:
                     "trials": options.trials,
                     **SEARCH_IMAGES,
                     "finetune_epochs": 0,
+                    "strategy": strategy,
                     "seed": seed,
                 }
             )
             prune_job(config, out, resume=out.exists())
-            ranker = ranker_of(study, budget, "additive")
-            for origin, latent in drawn(out, (count - 2) // len(SEARCH_SEEDS)):
-                plan = ranker.plan(torch.tensor(latent, dtype=torch.float64).numpy())
-                kept.setdefault(plan.digest, (f"{origin} of seed {seed}", plan))
+            most = (count - 2) // len(SEARCH_SEEDS) if strategy == "evolution" else 1
+            for origin, latent in drawn(out, most):
+                plan = ranker.plan(np.array(latent, dtype=np.float64))
+                kept.setdefault(plan.digest, (f"{strategy}, seed {seed}: {origin}", plan))
         for digest, (origin, plan) in kept.items():
             path = options.work / f"plan-{budget.rstrip('%')}-{digest[:12]}.json"
             raw = {"budget": budget, "origin": origin, "plan": json.loads(plan.to_json())}
@@ -130,14 +137,16 @@ def choose_plans(study: Study) -> None:
 
 
 def drawn(out: Path, count: int) -> list[tuple[str, Any]]:
-    """Latents of a search: half of its best quartile, evenly spaced by loss, half of the rest."""
-    trials = sorted(read_journal(out / "search.sqlite").trials, key=lambda trial: trial.loss)
+    """Latents of a search: its end, others of its best quartile, and half of the rest."""
+    found = read_journal(out / "search.sqlite").trials
+    trials = sorted((t for t in found if t.eligible), key=lambda trial: trial.loss)
     distinct = list({trial.digest: trial for trial in reversed(trials)}.values())
     distinct.sort(key=lambda trial: trial.loss)
     quarter = max(1, len(distinct) // 4)
     best = spaced(distinct[:quarter], (count + 1) // 2)
     rest = spaced(distinct[quarter:], count // 2)
-    return [("best quartile", t.latent) for t in best] + [("rest", t.latent) for t in rest]
+    origins = ["end"] + ["best quartile"] * (len(best) - 1) + ["rest"] * len(rest)
+    return [(o, t.latent) for o, t in zip(origins, [*best, *rest], strict=True)]
 
 
 def spaced(items: list[Any], count: int) -> list[Any]:
@@ -161,7 +170,7 @@ def ranked(study: Study, budget: str, compensation: str) -> Plan:
 def find_truth(study: Study) -> None:
     """Fine-tune every plan with two seeds; the judge's images say how good it is."""
     part, parts = map(int, study.options.part.split("/"))
-    for seed in (0, 1):
+    for seed in study.options.seeds:
         for i, (budget, origin, plan) in enumerate(study.plans()):
             row = {"kind": "truth", "budget": budget, "plan": plan.digest, "name": "", "seed": seed}
             if i % parts != part or key_of(row) in study.done:
@@ -202,10 +211,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--strategies", nargs="+", default=["evolution", "auto", "random"])
     parser.add_argument("--plans", type=int, nargs=2, default=(24, 12), help="of 50 and of 30 %%")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1), help="of the fine-tuning")
     parser.add_argument("--steps", type=int, default=700, help="that a plan is fine-tuned for")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--part", default="0/1", help="of the plans, for several processes: 0/2")
+    parser.add_argument("--only", help="a budget: 50%% or 30%%")
     parser.add_argument("--names", nargs="+", help="only these candidates")
     options = parser.parse_args()
     study = Study(options)
