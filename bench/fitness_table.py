@@ -5,7 +5,10 @@
 Kendall's tau between a fitness and the loss of the trained networks on the judge's images (the
 mean of the seeds), over all plans of a budget and over the better half of them, and the regret: by
 how many points the plan that the fitness would choose is worse than the best one. The first line
-is what one seed foretells of the other: no fitness can be expected to do better.
+is what one seed foretells of the other: no fitness can be expected to do better. Where not all
+plans have a second seed there is no such line, and the first seed is the truth.
+
+Before it, the plans by where they come from, and what they end with.
 """
 
 from __future__ import annotations
@@ -32,20 +35,22 @@ def table(rows: list[Row], budget: str) -> None:
     for row in rows:
         if row["kind"] == "truth":
             truth[row["plan"]].append(row)
-    plans = sorted(plan for plan, found in truth.items() if len(found) > 1)
-    if len(plans) < 4:
-        print(f"{budget}: {len(plans)} plans with two seeds, expected at least four\n")
-        return
+    twice = all(len(found) > 1 for found in truth.values())
+    if not twice:
+        truth = {plan: found[:1] for plan, found in truth.items()}
+    plans = sorted(truth)
     loss = {plan: mean(row["loss"] for row in truth[plan]) for plan in plans}
     top1 = {plan: mean(row["top1"] for row in truth[plan]) for plan in plans}
-    print(f"{budget} of the MACs, {len(plans)} plans\n")
+    print(f"{budget} of the MACs, {len(plans)} plans, {2 if twice else 1} seeds each\n")
+    origins(truth)
     print("| fitness | seconds | tau | tau, better half | regret, points |")
     print("| --- | --- | --- | --- | --- |")
-    one, other = (
-        {plan: next(r["loss"] for r in truth[plan] if r["seed"] == seed) for plan in plans}
-        for seed in (0, 1)
-    )
-    print(line("the loss with another seed", None, one, other, top1))
+    if twice:
+        one, other = (
+            {plan: next(r["loss"] for r in truth[plan] if r["seed"] == seed) for plan in plans}
+            for seed in (0, 1)
+        )
+        print(line("the loss with another seed", None, one, other, top1))
     values: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row["kind"] == "value":
@@ -59,6 +64,18 @@ def table(rows: list[Row], budget: str) -> None:
             lines.append((-tau, line(name, seconds, fitness, loss, top1)))
     for _, text in sorted(lines):
         print(text)
+    print()
+
+
+def origins(truth: dict[str, list[Row]]) -> None:
+    print("| origin | top-1 after training | loss |")
+    print("| --- | --- | --- |")
+    found = [
+        (mean(row["top1"] for row in rows), mean(row["loss"] for row in rows), rows[0]["origin"])
+        for rows in truth.values()
+    ]
+    for top1, loss, origin in sorted(found, reverse=True):
+        print(f"| {origin} | {top1:.2f} | {loss:.3f} |")
     print()
 
 
