@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,92 +13,32 @@ import torch
 from torch import nn
 
 from graphs import chain
-from lcprune.cost import Budget, CostModel
+from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
 from lcprune.errors import BudgetError, InputError, RunError
-from lcprune.ranking import Ranker, rank
+from lcprune.ranking import rank
 from lcprune.searching import (
-    Auto,
-    Candidate,
     Evolution,
     SearchProgress,
-    SearchResult,
     Trial,
     read_journal,
     search,
 )
-from lcprune.searching._strategy import PART
 from lcprune.slimming import slim, verify
 from lcprune.tracing import trace
 from networks import random_network
 from oracle import randomise
-
-MODEL, GRAPH = chain([24, 20, 28, 32])
-SALIENCY = saliency(MODEL, GRAPH, "l2")
-BUDGET = Budget(macs=0.5)
-PROBE = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-
-
-class Fitness:
-    """How far the outputs are from the original's; in the first evaluation after trial
-    ``stop`` it calls ``end``."""
-
-    def __init__(self, stop: int | None = None, end: Callable[[], None] | None = None) -> None:
-        self.calls = 0
-        self.stop = stop
-        self.end = end
-        self.finished = 0
-        with torch.no_grad():
-            self.target = MODEL.eval()(PROBE)
-
-    def on_trial(self, trial: Trial, progress: SearchProgress) -> None:
-        self.finished = progress.done
-
-    def __call__(self, small: nn.Module) -> float:
-        if self.end is not None and self.stop is not None and self.finished >= self.stop:
-            self.end()
-        self.calls += 1
-        with torch.no_grad():
-            return float((small.eval()(PROBE) - self.target).square().mean())
-
-
-class Parted:
-    """A fitness that says which share of its images it was measured on, and how often."""
-
-    def __init__(self) -> None:
-        self.calls = {1.0: 0, PART: 0}
-        self.shares: list[float] = []
-        self.whole = Fitness()
-
-    def part(self, share: float) -> Callable[[nn.Module], float]:
-        self.shares.append(share)
-        return lambda small: self.measured(small, share) + 1000
-
-    def __call__(self, small: nn.Module) -> float:
-        return self.measured(small, 1.0)
-
-    def measured(self, small: nn.Module, share: float) -> float:
-        self.calls[share] += 1
-        return self.whole(small)
-
-
-def press_ctrl_c() -> None:
-    raise KeyboardInterrupt
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run(**options: Any) -> SearchResult:
-    options = {"fitness": Fitness(), "trials": 90, **options}
-    return search(MODEL, GRAPH, SALIENCY, BUDGET, **options)
-
-
-@cache
-def unbroken(compensation: str = "additive") -> SearchResult:
-    """The run that every interrupted or resumed one must equal."""
-    return run(compensation=compensation)
+from searching.small_search import (
+    BUDGET,
+    GRAPH,
+    MODEL,
+    PROBE,
+    SALIENCY,
+    Fitness,
+    press_ctrl_c,
+    run,
+    unbroken,
+)
 
 
 def test_the_best_plan_is_within_the_budget_and_no_worse_than_the_plain_ranking() -> None:
@@ -152,78 +90,17 @@ def test_an_interrupted_search_ends_like_an_unbroken_one(
     assert read_journal(journal).trials == whole.history
 
 
-@pytest.mark.parametrize("stop", [1, 6, 30])
-def test_an_interrupted_search_with_probes_ends_like_an_unbroken_one(
-    tmp_path: Path, stop: int
-) -> None:
-    journal = tmp_path / "search.sqlite"
-    fitness = Fitness(stop, press_ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        run(strategy="auto", fitness=fitness, on_trial=fitness.on_trial, journal=journal)
-    resumed, whole = run(strategy="auto", journal=journal), run(strategy="auto")
-    assert resumed.resumed >= stop
-    assert resumed.history == whole.history
-    assert resumed.plan == whole.plan
-
-
-class WholeFirst(Auto):
-    """Begins with a probe of the whole network, which no plan is as good as."""
-
-    def ask(self) -> Candidate:
-        candidate = super().ask()
-        if candidate.number:
-            return candidate
-        widths = self._ranker.widths
-        return Candidate(0, widths.latent(widths.full), "probe")
-
-
-def test_a_probe_may_be_above_the_budget_and_is_never_the_result() -> None:
-    ranker = Ranker(GRAPH, SALIENCY, BUDGET)
-    result = run(strategy=WholeFirst(ranker, 60), trials=60)
-    (limit,) = BUDGET.limits(CostModel(GRAPH).evaluate()).values()
-    whole, *others = result.history
-    assert (whole.cost, whole.loss, whole.share) == (CostModel(GRAPH).evaluate(), 0.0, PART)
-    assert all(trial.cost["macs"] <= limit for trial in others)
-    eligible = [trial for trial in others if trial.eligible]
-    assert 40 < len(eligible) < len(others)
-    assert result.loss == min(trial.loss for trial in eligible) > whole.loss
-    assert result.plan.cost["macs"] <= limit
-
-
-def test_a_plan_is_measured_again_where_it_was_measured_on_a_part_only() -> None:
-    fitness = Parted()
-    result = run(strategy="auto", trials=60, fitness=fitness)
-    shares: dict[str, set[float]] = {}
-    for trial in result.history:
-        shares.setdefault(trial.digest, set()).add(trial.share)
-        known = trial.same_as
-        if known is not None:
-            same = next(other for other in result.history if other.number == known)
-            assert (same.digest, same.share) == (trial.digest, trial.share)
-    assert any(len(found) == 2 for found in shares.values())
-    assert fitness.shares == [PART]  # divided once
-    assert fitness.calls[PART] + fitness.calls[1.0] == sum(map(len, shares.values()))
-    assert all(trial.loss > 1000 for trial in result.history if trial.share < 1)
-
-
 @pytest.mark.parametrize("strategy", ["auto", "evolution", "random"])
 def test_where_nothing_is_learned_there_is_one_candidate(strategy: str) -> None:
     result = run(strategy=strategy, compensation="none")
     assert (result.trials, result.best.origin) == (1, "identity")
 
 
-def test_progress_never_tells_of_a_probe_where_there_is_a_plan() -> None:
-    told: list[SearchProgress] = []
-    run(strategy="auto", trials=30, on_trial=lambda _, progress: told.append(progress))
-    assert all(progress.best.eligible for progress in told)
-    assert [p.best.loss for p in told] == sorted((p.best.loss for p in told), reverse=True)
-
-
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from searching import test_search as t
+from searching import small_search as t
 fitness = t.Fitness({stop}, t.kill)
 t.run(journal=Path({journal!r}), fitness=fitness, on_trial=fitness.on_trial)
 """
@@ -267,17 +144,6 @@ def test_more_trials_may_be_asked_for_later(tmp_path: Path, strategy: str) -> No
     assert longer.trials == 100
     assert longer.loss <= short.loss
     assert read_journal(journal).total == 100
-
-
-def test_a_longer_search_goes_on_with_its_own_probes(tmp_path: Path) -> None:
-    journal = tmp_path / "search.sqlite"
-    run(journal=journal, trials=4, strategy="auto")  # too few for probes
-    results = [run(journal=journal, trials=trials, strategy="auto") for trials in (40, 60)]
-    first, second = ([trial.origin for trial in result.history] for result in results)
-    assert first[:4] == ["identity", "uniform", "child", "child"]
-    assert {"probe", "allocation"} < set(first[4:])
-    assert second == first + ["child"] * 20
-    assert results[1].loss <= results[0].loss
 
 
 IDENTITY = {"data": "digits", "split": {"recalibrate": 10, "validate": 20}}

@@ -1,0 +1,105 @@
+"""Candidates that only tell something: measured on a part, not cut to the budget."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from lcprune.cost import CostModel
+from lcprune.ranking import Ranker
+from lcprune.searching import Auto, Candidate, SearchProgress
+from lcprune.searching._strategy import PART
+from searching.small_search import BUDGET, GRAPH, SALIENCY, Fitness, press_ctrl_c, run
+
+
+class Parted:
+    """A fitness that says which share of its images it was measured on, and how often."""
+
+    def __init__(self) -> None:
+        self.calls = {1.0: 0, PART: 0}
+        self.shares: list[float] = []
+        self.whole = Fitness()
+
+    def part(self, share: float) -> Callable[[nn.Module], float]:
+        self.shares.append(share)
+        return lambda small: self.measured(small, share) + 1000
+
+    def __call__(self, small: nn.Module) -> float:
+        return self.measured(small, 1.0)
+
+    def measured(self, small: nn.Module, share: float) -> float:
+        self.calls[share] += 1
+        return self.whole(small)
+
+
+@pytest.mark.parametrize("stop", [1, 6, 30])
+def test_an_interrupted_search_with_probes_ends_like_an_unbroken_one(
+    tmp_path: Path, stop: int
+) -> None:
+    journal = tmp_path / "search.sqlite"
+    fitness = Fitness(stop, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        run(strategy="auto", fitness=fitness, on_trial=fitness.on_trial, journal=journal)
+    resumed, whole = run(strategy="auto", journal=journal), run(strategy="auto")
+    assert resumed.resumed >= stop
+    assert resumed.history == whole.history
+    assert resumed.plan == whole.plan
+
+
+class WholeFirst(Auto):
+    """Begins with a probe of the whole network, which no plan is as good as."""
+
+    def ask(self) -> Candidate:
+        candidate = super().ask()
+        if candidate.number:
+            return candidate
+        widths = self._ranker.widths
+        return Candidate(0, widths.latent(widths.full), "probe")
+
+
+def test_a_probe_may_be_above_the_budget_and_is_never_the_result() -> None:
+    ranker = Ranker(GRAPH, SALIENCY, BUDGET)
+    result = run(strategy=WholeFirst(ranker, 60), trials=60)
+    (limit,) = BUDGET.limits(CostModel(GRAPH).evaluate()).values()
+    whole, *others = result.history
+    assert (whole.cost, whole.loss, whole.share) == (CostModel(GRAPH).evaluate(), 0.0, PART)
+    assert all(trial.cost["macs"] <= limit for trial in others)
+    eligible = [trial for trial in others if trial.eligible]
+    assert 40 < len(eligible) < len(others)
+    assert result.loss == min(trial.loss for trial in eligible) > whole.loss
+    assert result.plan.cost["macs"] <= limit
+
+
+def test_a_plan_is_measured_again_where_it_was_measured_on_a_part_only() -> None:
+    fitness = Parted()
+    result = run(strategy="auto", trials=60, fitness=fitness)
+    shares: dict[str, set[float]] = {}
+    for trial in result.history:
+        shares.setdefault(trial.digest, set()).add(trial.share)
+        known = trial.same_as
+        if known is not None:
+            same = next(other for other in result.history if other.number == known)
+            assert (same.digest, same.share) == (trial.digest, trial.share)
+    assert any(len(found) == 2 for found in shares.values())
+    assert fitness.shares == [PART]  # divided once
+    assert fitness.calls[PART] + fitness.calls[1.0] == sum(map(len, shares.values()))
+    assert all(trial.loss > 1000 for trial in result.history if trial.share < 1)
+
+
+def test_progress_never_tells_of_a_probe_where_there_is_a_plan() -> None:
+    told: list[SearchProgress] = []
+    run(strategy="auto", trials=30, on_trial=lambda _, progress: told.append(progress))
+    assert all(progress.best.eligible for progress in told)
+    assert [p.best.loss for p in told] == sorted((p.best.loss for p in told), reverse=True)
+
+
+def test_a_longer_search_goes_on_with_its_own_probes(tmp_path: Path) -> None:
+    journal = tmp_path / "search.sqlite"
+    run(journal=journal, trials=4, strategy="auto")  # too few for probes
+    results = [run(journal=journal, trials=trials, strategy="auto") for trials in (40, 60)]
+    first, second = ([trial.origin for trial in result.history] for result in results)
+    assert first[:4] == ["identity", "uniform", "child", "child"]
+    assert {"probe", "allocation"} < set(first[4:])
+    assert second == first + ["child"] * 20
+    assert results[1].loss <= results[0].loss
