@@ -48,7 +48,7 @@ class CrossEntropy:
         self._folding = Folding()
 
     def part(self, share: float) -> CrossEntropy:
-        """The same on the first ``share`` of the images, 0 … 1, at least one; nothing is copied."""
+        """The same on the first ``share`` of the images, 0 … 1, at least 16; nothing is copied."""
         if not 0 <= share <= 1:
             raise InputError(f"a share of {share} of the images, expected 0 … 1")
         part = copy.copy(self)

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
+FEWEST = 16
+
 Batch = TypeVar("Batch", bound=Tensor | tuple[Tensor, ...])
 
 
@@ -20,16 +22,18 @@ class Divisible(Protocol):
 
 
 def first_part(batches: Sequence[Batch], share: float) -> list[Batch]:
-    """The first ``share`` of the images in ``batches``, rounded up, at least one; not copied.
+    """The first ``share`` of the images in ``batches``, rounded up, not copied.
 
-    A batch is a tensor (N, …) or a tuple of such. The last one may be cut.
+    At least ``FEWEST``, where there are as many. A batch is a tensor (N, …) or a tuple of such.
+    The last one may be cut, but not to a single image, of which BatchNorm can't always make
+    statistics: that one is left out.
     """
     sizes = [len(batch) if isinstance(batch, Tensor) else len(batch[0]) for batch in batches]
     # Rounded first: 0.1 * 30 is a little above 3 in binary.
-    left = max(1, math.ceil(round(share * sum(sizes), 9)))
+    left = max(FEWEST, math.ceil(round(share * sum(sizes), 9)))
     part: list[Batch] = []
     for batch, size in zip(batches, sizes, strict=True):
-        if left <= 0:
+        if left <= 0 or (left == 1 < size and part):
             break
         part.append(_first(batch, left) if left < size else batch)
         left -= size
