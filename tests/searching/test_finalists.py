@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,34 @@ def test_the_choice_is_greedy(seed: int, count: int) -> None:
     chosen = choose_finalists(trials, lambda t: keeps[t.number], np.array(FAMILIES), count)
     gone = {number: set(np.flatnonzero(~keep).tolist()) for number, keep in enumerate(keeps)}
     check(chosen, trials, gone, FAMILIES, count)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(0, 14))
+def test_the_uniform_width_is_the_last_of_several(seed: int, count: int, place: int) -> None:
+    trials, keeps = crowd(seed)
+
+    def numbers(origin: str) -> list[int]:
+        own = [*trials[:place], replace(trials[place], origin=origin), *trials[place + 1 :]]
+        chosen = choose_finalists(own, lambda t: keeps[t.number], np.array(FAMILIES), count)
+        return [trial.number for trial in chosen]
+
+    plain = numbers("child")
+    gone = [set(np.flatnonzero(~keep).tolist()) for keep in keeps]
+    another = all(are_two(gone[place], gone[n], gone[plain[0]], FAMILIES) for n in plain)
+    if count > 1 and math.isfinite(trials[place].loss) and another:
+        assert numbers("uniform") == [*plain[: count - 1], place]
+    else:
+        assert numbers("uniform") == plain
+
+
+def test_a_search_of_auto_ends_with_the_uniform_width() -> None:
+    result = run(strategy="auto", trials=60, finalists=3)
+    uniform = next(trial for trial in result.history if trial.origin == "uniform")
+    assert result.finalists[-1].digest == uniform.digest
+    assert len(result.finalists) == 3
+    losses = [result.loss_of(plan) for plan in result.finalists]
+    assert losses == sorted(losses)
+    assert run(strategy="auto", trials=60).plan == result.plan
 
 
 def test_those_of_a_search_by_its_plans_alone() -> None:

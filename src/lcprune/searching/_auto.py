@@ -12,11 +12,11 @@ from lcprune.ranking import Ranker
 from lcprune.searching._allocation import allocate, narrower_by_one
 from lcprune.searching._curves import Curves
 from lcprune.searching._moves import Moves
-from lcprune.searching._strategy import PART, PROBE, Candidate, trial_generator
+from lcprune.searching._strategy import PART, PROBE, UNIFORM, Candidate, trial_generator
 from lcprune.searching._told import Told
 from lcprune.tracing._graph import IntArray
 
-_FIRST = ("identity", "uniform")
+_FIRST = ("identity", UNIFORM)
 _BASE = "base"
 _ROUNDS = 3
 _FIRST_STEP, _LAST_STEP = 0.2, 0.08
@@ -77,7 +77,7 @@ class Auto:
         step = self._steps[number] if number < len(self._steps) else "child"
         if step == "identity":
             return Candidate(number, self._ranker.compensation.identity(), step)
-        if step == "uniform":
+        if step == UNIFORM:
             return self._candidate(number, self._moves.widths(self._moves.uniform()), step)
         if step == _BASE:
             self._around = self._best_widths()

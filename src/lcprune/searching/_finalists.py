@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lcprune.cost import BoolArray
+from lcprune.searching._strategy import UNIFORM
 from lcprune.searching._trial import Trial
 from lcprune.tracing._graph import IntArray
 
@@ -27,6 +28,9 @@ def choose_finalists(
 ) -> list[Trial]:
     """The best trial, then the next best whose plan is another than all before, to ``count``.
 
+    The last of several is the uniform width, where that was tried and is another plan: a fitness
+    that is measured before any training may underrate it.
+
     ``keep`` is what a trial's plan keeps, bool [groups], and ``family_of`` the family of each
     group, int64 [groups]. Plans are two where their ``difference`` is at least ``SHARE`` of the
     groups that the best plan removes. What is not eligible and losses that are not finite are
@@ -39,6 +43,11 @@ def choose_finalists(
     chosen: list[Trial] = []
     kept: list[BoolArray] = []
     seen: set[str] = set()
+
+    def is_another(own: BoolArray, others: list[BoolArray]) -> bool:
+        least = SHARE * np.count_nonzero(~others[0]) if others else 0.0
+        return all(difference(own, other, family_of) >= least for other in others)
+
     for trial in ranked:
         if len(chosen) == count:
             break
@@ -46,10 +55,12 @@ def choose_finalists(
             continue
         seen.add(trial.digest)
         own = keep(trial)
-        least = SHARE * np.count_nonzero(~kept[0]) if kept else 0.0
-        if all(difference(own, other, family_of) >= least for other in kept):
+        if is_another(own, kept):
             chosen.append(trial)
             kept.append(own)
+    uniform = next((trial for trial in ranked if trial.origin == UNIFORM), None)
+    if uniform is not None and count > 1 and is_another(keep(uniform), kept):
+        chosen[count - 1 :] = [uniform]
     return chosen
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from lcprune.ranking import FloatArray
 
 PROBE = "probe"
+UNIFORM = "uniform"
 PART = 0.25
 """The share of the images that probes are measured on."""
 

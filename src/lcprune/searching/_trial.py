@@ -78,8 +78,8 @@ class SearchResult:
     ``seconds`` adds up all trials, those from before an interruption included, so that several
     workers make more of them than the clock; ``resumed`` is how many trials came from the
     journal. ``history`` is every trial in the order in which they finished. ``finalists`` are
-    the best plan and, where more were asked for, others that are nearly as good: ascending by
-    loss, each another plan than those before.
+    the best plan and, where more were asked for, others that are nearly as good, and the uniform
+    width, where it was tried: ascending by loss, each another plan than those before.
     """
 
     plan: Plan
