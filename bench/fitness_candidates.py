@@ -68,12 +68,30 @@ def offered(study: Study) -> dict[str, Candidate]:
         "divergence, 1,000 unseen images": divergence_on(unseen[0], taught_unseen),
         "divergence after a ridge refit, 1,000 unseen images": refitted(unseen[0], taught_unseen),
     }
+    found["most narrowed layer (no images)"] = most_narrowed
+    found["unevenness of widths (no images)"] = unevenness
     for count in (128, 250, 500, 2000, 4000):
         name = f"cross-entropy, 2,000 training images, statistics of {count:,}"
         found[name] = loss_on(*seen[2000], recalibrated=count)
     for steps in (20, 50, 200):
         found[f"cross-entropy after {steps} steps, 1,000 unseen images"] = after(steps, *unseen)
     return found
+
+
+def shares_removed(study: Study, plan: Plan) -> list[float]:
+    """Of every tensor dimension that may be cut."""
+    return [
+        1 - len(plan.kept.get(dimension.key, dimension.channels)) / len(dimension.channels)
+        for dimension in study.graph.dimensions
+    ]
+
+
+def most_narrowed(study: Study, plan: Plan) -> float:
+    return max(shares_removed(study, plan))
+
+
+def unevenness(study: Study, plan: Plan) -> float:
+    return float(torch.tensor(shares_removed(study, plan)).std())
 
 
 def all_images(images: ImageSet, data: Data) -> tuple[Tensor, Tensor]:

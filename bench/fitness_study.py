@@ -38,6 +38,7 @@ from lcprune.fitness import Precision, recalibrate
 from lcprune.models import build, load_weights
 from lcprune.ranking import Plan, Ranker
 from lcprune.searching import read_journal
+from lcprune.tracing import ChannelGraph
 from lcprune.training import TrainingConfig, finetune
 
 BUDGETS = ("50%", "30%")
@@ -63,6 +64,10 @@ class Study:
             dtype=options.dtype,
             teacher_precision=Precision(options.dtype, channels_last=True),
         )
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        return lp.trace(self.base, self.training_images(1, 0)[0])
 
     @cached_property
     def done(self) -> set[tuple[str, ...]]:
@@ -156,10 +161,10 @@ def spaced(items: list[Any], count: int) -> list[Any]:
 
 
 def ranker_of(study: Study, budget: str, compensation: str) -> Ranker:
-    example = study.training_images(1, 0)[0]
-    graph = lp.trace(study.base, example)
-    saliency = lp.saliency(study.base, graph, "l2")
-    return Ranker(graph, saliency, lp.Budget.parse([f"macs={budget}"]), compensation=compensation)
+    saliency = lp.saliency(study.base, study.graph, "l2")
+    return Ranker(
+        study.graph, saliency, lp.Budget.parse([f"macs={budget}"]), compensation=compensation
+    )
 
 
 def ranked(study: Study, budget: str, compensation: str) -> Plan:
