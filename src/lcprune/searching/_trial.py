@@ -95,6 +95,6 @@ class SearchResult:
         """The loss that the search found for a plan; ``InputError`` where it tried none such."""
         digest = plan.digest
         for trial in self.history:
-            if trial.digest == digest:
+            if trial.digest == digest and trial.eligible:
                 return trial.loss
         raise InputError("a plan that the search has not tried, expected one of its finalists")
