@@ -71,6 +71,24 @@ def test_a_probe_may_be_above_the_budget_and_is_never_the_result() -> None:
     assert result.plan.cost["macs"] <= limit
 
 
+class ProbeFirst(Auto):
+    """The uniform width again and again, the first time as a probe."""
+
+    def ask(self) -> Candidate:
+        candidate = super().ask()
+        latent = self._ranker.widths.latent(self._moves.widths(self._moves.uniform()))
+        return Candidate(candidate.number, latent, "child" if candidate.number else "probe")
+
+
+def test_the_loss_of_a_plan_is_that_on_all_images() -> None:
+    result = run(
+        strategy=ProbeFirst(Ranker(GRAPH, SALIENCY, BUDGET), 3), trials=3, fitness=Parted()
+    )
+    assert [trial.digest for trial in result.history] == 3 * [result.plan.digest]
+    assert result.loss_of(result.plan) == result.loss == result.history[1].loss
+    assert result.history[0].loss == result.loss + 1000
+
+
 def test_a_plan_is_measured_again_where_it_was_measured_on_a_part_only() -> None:
     fitness = Parted()
     result = run(strategy="auto", trials=60, fitness=fitness)
