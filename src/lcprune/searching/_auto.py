@@ -27,8 +27,8 @@ class Auto:
     """Asks what each family can spare, allocates accordingly, and goes on from there.
 
     1. The identity; one width for all.
-    2. Three rounds, or fewer where their probes would be more than ``probed`` of all trials:
-       probes of the best widths so far and of each family alone a fifth narrower, then the
+    2. Three rounds, or fewer where their probes would be more than ``probed`` of all trials. Each
+       probes the best widths so far and every family alone a fifth narrower, then asks for the
        allocation at which the next channels of all families cost the same loss for each MAC.
     3. Moves from one of the ``elite`` best plans that keep the cost: exchanges between a few
        families, or one or two moved and all others by the same share the other way. The step
