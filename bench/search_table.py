@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--network", default="cifar_resnet20")
+    parser.add_argument("--base", default="clean-10-epochs")
     parser.add_argument("--budget", type=float, default=0.5)
     options = parser.parse_args()
     groups: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = defaultdict(dict)
@@ -35,7 +36,7 @@ def main() -> None:
         groups[key].setdefault(row["method"], {})[row["seed"]] = row
     for key, methods in groups.items():
         table(key, methods)
-        if options.plot and key[0] == options.network and key[2] == options.budget:
+        if options.plot and key[:3] == (options.network, options.base, options.budget):
             plot(key, methods, options.plot)
 
 
