@@ -12,7 +12,8 @@ units of ranks within a family; ``widths``, auto without its probes; or ``cmaes`
 methods of a seed see the same images: ``--recalibrate-images`` and ``--fitness-images`` of those
 that the base was trained on (with ``--hold-out 10`` the fitness sees others). A row each in
 ``results/search.jsonl``: for every trial the seconds so far (planning and surgery included) and
-the best loss so far, and ``held_loss``, the best plan's loss on as many other images. Rows that
+the best loss so far, and ``held_loss``, the best plan's loss on as many other images; with
+``--plans DIR`` the best plan too, for ``trained.py``. Rows that
 are there are not measured again; seeds are the outer loop, methods the inner one, so that what the
 machine does otherwise falls on all methods alike.
 """
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--recalibrate-images", type=int, default=500)
     parser.add_argument("--fitness-images", type=int, default=1000)
     parser.add_argument("--hold-out", type=int, default=0)
+    parser.add_argument("--plans", type=Path, help="a directory for the best plan of each search")
     parser.add_argument("--show", action="store_true", help="print, without a row")
     options = parser.parse_args()
     bench = Bench(options)
@@ -141,6 +143,10 @@ class Bench:
             strategy=strategy,
             seed=seed,
         )
+        if options.plans:
+            options.plans.mkdir(parents=True, exist_ok=True)
+            path = options.plans / f"{method}-{budget:.0%}-{seed}.json"
+            path.write_text(result.plan.to_json(), encoding="utf-8")
         small = precision.apply(slim(self.model, result.plan))
         recalibrate(small, batches)
         within = [t.loss if t.eligible else float("inf") for t in result.history]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.searching._allocation import allocate, narrower_by_one
+from lcprune.searching._allocation import allocate, halfway, narrower_by_one
 from lcprune.searching._curves import Curves
 from searching.spaces import chain_ranker
 
@@ -22,7 +22,7 @@ def square(factor: float, width: float, full: float) -> float:
 @given(st.floats(1e-2, 1e2), st.integers(1, 11))
 def test_a_probe_gives_its_square_law_back(factor: float, width: int) -> None:
     measured = square(factor, width, 16) - square(factor, 12, 16)
-    curves = Curves(FULL, AROUND, [(0, width, measured)])
+    curves = Curves.around(AROUND, [(0, width, measured)], FULL)
     widths = np.tile(FULL, (16, 1))
     widths[:, 0] = np.arange(1, 17)
     expected = [square(factor, w, 16) for w in range(1, 17)]
@@ -30,23 +30,39 @@ def test_a_probe_gives_its_square_law_back(factor: float, width: int) -> None:
 
 
 def test_families_without_probes_are_like_the_median() -> None:
-    curves = Curves(FULL, FULL, [(0, 8, 1.0)])
+    curves = Curves.around(FULL, [(0, 8, 1.0)], FULL)
     assert curves.excess(FULL // 2).tolist() == pytest.approx([1.0, 1.0, 1.0])
     assert curves.excess(FULL).tolist() == [0, 0, 0]
-    assert (Curves(FULL, FULL).excess(FULL // 2) > 0).all()
+    assert (Curves.around(FULL, [], FULL).excess(FULL // 2) > 0).all()
 
 
 @pytest.mark.parametrize("excess", [0.0, -0.5, np.inf, np.nan])
 def test_probes_that_lose_nothing_still_give_rising_curves(excess: float) -> None:
     probes = [(family, int(AROUND[family]) - 2, excess) for family in range(3)]
-    for curves in (Curves(FULL, AROUND, probes), Curves(FULL, AROUND, [*probes[:2], (2, 6, 1.0)])):
+    for told in (probes, [*probes[:2], (2, 6, 1.0)]):
+        curves = Curves.around(AROUND, told, FULL)
         at = curves.excess(np.array([[12, 24, 6], [8, 16, 4]]))
         assert np.isfinite(at).all()
         assert (at[1] > at[0]).all()
 
 
+def test_rounds_are_averaged_whatever_their_scale() -> None:
+    rounds = [Curves(FULL, np.array(factors)) for factors in ([6.0, 1.0, 1.0], [0.1, 0.2, 0.1])]
+    expected = (np.array([6, 1, 1]) / 8 + np.array([1, 2, 1]) / 4) / 2
+    assert Curves.mean(rounds).factors.tolist() == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_halfway_is_as_far_from_the_target_as_from_the_whole(round_to: int) -> None:
+    space = chain_ranker([16, 64, 8], 0.3, round_to=round_to).widths
+    target = np.array([4, 16, 8])
+    between = halfway(space, target)
+    assert between.tolist() == [8, 32, 8]
+    assert all(width in rungs for width, rungs in zip(between, space.rungs, strict=True))
+
+
 def test_a_probe_of_what_could_not_be_narrowed_says_nothing() -> None:
-    curves = Curves(FULL, AROUND, [(0, 12, 0.0), (1, 16, 1.0)])
+    curves = Curves.around(AROUND, [(0, 12, 0.0), (1, 16, 1.0)], FULL)
     assert curves.excess(FULL // 2)[0] == curves.excess(FULL // 2)[1]
 
 
@@ -86,7 +102,7 @@ def test_allocations_come_near_the_best_of_all(seed: int) -> None:
             (i, int(probe[i]), float(excess(probe) - excess(best)))
             for i, probe in enumerate(probes)
         ]
-        found = allocate(space, best, Curves(space.full, best, measured))
+        found = allocate(space, best, Curves.around(best, measured, space.full))
         assert space.fit(found)
         best = min(best, found, key=excess)
     assert excess(best) < np.quantile(fitting, 0.1)
@@ -99,13 +115,15 @@ def test_an_allocation_stays_near_what_was_probed(seed: int) -> None:
     assert space.fit(around)
     generator = np.random.default_rng(seed)
     probes = [(i, int(around[i]) - 4, float(generator.exponential())) for i in range(4)]
-    found = allocate(space, around, Curves(space.full, around, probes))
-    assert space.fit(found)
-    assert (np.floor(0.6 * around) <= found).all()
-    assert (found <= 1.5 * around).all()
+    curves = Curves.around(around, probes, space.full)
+    for reach in (1, 0.5, 0.25):
+        found = allocate(space, around, curves, reach)
+        assert space.fit(found)
+        assert (np.floor(0.6**reach * around) <= found).all()
+        assert (found <= 1.5**reach * around).all()
 
 
 def test_an_allocation_stops_at_the_floors() -> None:
     space = chain_ranker([10, 10], 0.012, min_keep=0.1).widths
     floors = np.array([1, 1])
-    assert allocate(space, floors, Curves(space.full, floors)).tolist() == [1, 1]
+    assert allocate(space, floors, Curves.around(floors, [], space.full)).tolist() == [1, 1]

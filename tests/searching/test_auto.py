@@ -40,16 +40,36 @@ def test_its_order_is_identity_one_width_rounds_of_probes_and_an_allocation_move
     assert set(origins[26:]) == {"child"}
 
 
-def test_a_round_probes_the_best_widths_and_each_family_narrower() -> None:
+def test_a_round_probes_some_widths_and_each_family_narrower() -> None:
     told = run(Auto(RANKER, 100), 26)
+    full = RANKER.widths.full
     for start in (2, 10, 18):
         seen = [(loss, RANKER.kept(c.latent)) for c, loss in told[:start] if c.origin != PROBE]
         best = min(seen, key=lambda pair: pair[0])[1]
-        probes = [RANKER.probed(candidate.latent) for candidate, _ in told[start : start + 7]]
-        assert probes[0].tolist() == best.tolist()
-        for family, probe in enumerate(probes[1:]):
-            assert np.flatnonzero(probe < best).tolist() == [family]
-            assert (probe <= best).all()
+        base, *probes = [RANKER.probed(c.latent) for c, _ in told[start : start + 7]]
+        if start == 2:  # halfway from the best widths to the whole network
+            assert np.abs(base / best - full / base).max() < 2 / best.min()
+        else:
+            assert base.tolist() == best.tolist()
+        for family, probe in enumerate(probes):
+            assert np.flatnonzero(probe < base).tolist() == [family]
+            assert (probe <= base).all()
+
+
+def test_an_allocation_that_failed_is_followed_by_one_nearer_by() -> None:
+    """Where no allocation helps, each of the next ones goes half as far from the best widths."""
+
+    def loss(candidate: Candidate) -> float:
+        """Says that the first family matters most, and takes it back at each allocation."""
+        if candidate.origin != PROBE:
+            return 0.0 if candidate.origin == "uniform" else 1.0
+        return float(1 - RANKER.probed(candidate.latent)[0] / RANKER.widths.full[0])
+
+    told = run(Auto(RANKER, 100), 26, loss)
+    uniform = RANKER.kept(told[1][0].latent)
+    found = [RANKER.kept(c.latent) for c, _ in told if c.origin == "allocation"]
+    moved = [float(np.abs(np.log(widths / uniform)).sum()) for widths in found]
+    assert moved[0] > moved[1] > moved[2] > 0
 
 
 @pytest.mark.parametrize("trials", [1, 3, 10, 30])

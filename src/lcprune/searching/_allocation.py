@@ -1,4 +1,4 @@
-"""Widths from what each family was found to spare."""
+"""Widths to probe, and widths from what each family was found to spare."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ _PROBED = 0.8
 _NARROWEST, _WIDEST = 0.6, 1.5
 
 
+def halfway(widths: Widths, target: IntArray) -> IntArray:
+    """Between ``target`` [families] and all groups: the same factor below these as above it."""
+    wide = np.sqrt(target * widths.full.astype(np.float64))
+    return np.array(
+        [
+            rungs[np.abs(rungs - width).argmin()]
+            for rungs, width in zip(widths.rungs, wide, strict=True)
+        ],
+        dtype=np.int64,
+    )
+
+
 def narrower_by_one(widths: Widths, around: IntArray, family: int) -> IntArray:
     """``around`` [families] with one family narrower by a fifth, by one step at least."""
     rungs = widths.rungs[family]
@@ -23,21 +35,22 @@ def narrower_by_one(widths: Widths, around: IntArray, family: int) -> IntArray:
     return probe
 
 
-def allocate(widths: Widths, around: IntArray, curves: Curves) -> IntArray:
+def allocate(widths: Widths, near: IntArray, curves: Curves, reach: float = 1.0) -> IntArray:
     """The widths at which the next channels of all families cost the same loss for each MAC.
 
-    No family ends narrower than three fifths of its width in ``around`` [families], or wider than
-    one and a half times that: farther away the probes say little. From the widest on, the family
+    No family ends narrower than three fifths of its width in ``near`` [families], or wider than
+    one and a half times that: farther away the curves say little. A ``reach`` below 1 is that
+    power of both. From the widest on, the family
     whose next channels are predicted to cost least loss for what they save of the bounds that
     don't hold yet is narrowed, by a thirty-second of its channels at a time, until all hold.
     """
-    families = np.arange(len(around))
+    families = np.arange(len(near))
     steps = [max(1, len(rungs) // _STEPS) for rungs in widths.rungs]
     levels, lowest = (
         np.array(
             [
-                max(np.searchsorted(rungs, share * width, side="right") - 1, 0)
-                for rungs, width in zip(widths.rungs, around, strict=True)
+                max(np.searchsorted(rungs, share**reach * width, side="right") - 1, 0)
+                for rungs, width in zip(widths.rungs, near, strict=True)
             ],
             dtype=np.int64,
         )
