@@ -1,11 +1,12 @@
 """The table of ``search.py``'s rows, and with ``--plot FILE.svg`` the picture of one budget.
 
     python bench/search_table.py
+    python bench/search_table.py --methods auto evolution
     python bench/search_table.py --plot docs/strategies.svg --budget 0.5
 
-Losses are medians over the seeds that all methods have. ``evolution's end`` is the share of
-evolution's seconds after which a method is below what evolution ends with, on the same seed: the
-median, ``–`` where it never is.
+Losses are medians over the seeds that all methods have. ``in its seconds`` is a method's loss after
+all of evolution's seconds, and ``its end`` the share of evolution's seconds after which a method is
+as low as evolution ends, both on the same seed and as medians; ``–`` where it never is.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_resnet20")
     parser.add_argument("--base", default="clean-10-epochs")
     parser.add_argument("--budget", type=float, default=0.5)
+    parser.add_argument("--methods", nargs="+", help="only these")
     options = parser.parse_args()
     groups: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = defaultdict(dict)
     for row in record.rows("search"):
         key = (row["network"], row["base"], row["budget"], row["trials"], tuple(row["images"]))
+        if options.methods and row["method"] not in options.methods:
+            continue
         groups[key].setdefault(row["method"], {})[row["seed"]] = row
     for key, methods in groups.items():
         table(key, methods)
@@ -48,13 +52,21 @@ def table(key: tuple[Any, ...], methods: dict[str, dict[int, Row]]) -> None:
     )
     print(f"images, {len(seeds)} seeds that all methods have\n")
     marks = [mark for mark in MARKS if mark <= trials]
-    heads = [*(f"after {mark}" for mark in marks), "on other images", "seconds", "evolution's end"]
+    heads = [
+        *(f"after {mark}" for mark in marks),
+        "on other images",
+        "seconds",
+        "in its seconds",
+        "its end",
+    ]
     print(f"| method | {' | '.join(heads)} |")
     print(f"|---{'|---' * len(heads)}|")
     for method, rows in sorted(methods.items(), key=lambda item: last(item[1], seeds)):
         cells = [f"{median(rows[s]['best'][mark - 1] for s in seeds):.3f}" for mark in marks]
         cells.append(f"{median(rows[s]['held_loss'] for s in seeds):.3f}")
         cells.append(f"{median(rows[s]['seconds'][-1] for s in seeds):.0f}")
+        equal = median([within(rows[s], methods["evolution"][s]) for s in seeds] or [math.nan])
+        cells.append(f"{equal:.3f}")
         shares = [reached(rows[s], methods["evolution"][s]) for s in seeds]
         share = median(shares) if shares else math.inf
         cells.append(f"{share:.2f}" if math.isfinite(share) else "–")
@@ -64,6 +76,12 @@ def table(key: tuple[Any, ...], methods: dict[str, dict[int, Row]]) -> None:
 
 def last(rows: dict[int, Row], seeds: list[int]) -> float:
     return median(rows[seed]["best"][-1] for seed in seeds) if seeds else math.inf
+
+
+def within(row: Row, evolution: Row) -> float:
+    """The best loss after all of evolution's seconds."""
+    pairs = zip(row["seconds"], row["best"], strict=True)
+    return min((loss for s, loss in pairs if s <= evolution["seconds"][-1]), default=math.inf)
 
 
 def reached(row: Row, evolution: Row) -> float:
