@@ -40,9 +40,9 @@ def allocate(widths: Widths, near: IntArray, curves: Curves, reach: float = 1.0)
 
     No family ends narrower than three fifths of its width in ``near`` [families], or wider than
     one and a half times that: farther away the curves say little. A ``reach`` below 1 is that
-    power of both. From the widest on, the family
-    whose next channels are predicted to cost least loss for what they save of the bounds that
-    don't hold yet is narrowed, by a thirty-second of its channels at a time, until all hold.
+    power of both. From the widest on, the family whose next channels are predicted to cost least
+    loss for what they save of the bounds that don't hold yet is narrowed, by a thirty-second of
+    its channels at a time, until all hold.
     """
     families = np.arange(len(near))
     steps = [max(1, len(rungs) // _STEPS) for rungs in widths.rungs]

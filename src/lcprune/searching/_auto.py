@@ -118,7 +118,7 @@ class Auto:
         return self._moves.widths(best[0].levels if best else self._moves.uniform())
 
     def _allocated(self) -> IntArray:
-        """What all probes so far say, near the best widths; half as near where that failed."""
+        """What all probes so far say, near the best widths; half as far where that failed."""
         widths, near = self._ranker.widths, self._best_widths()
         rounds = [self._curves(*base) for base in self._bases.values()]
         curves = Curves.mean(rounds) if rounds else Curves.around(near, (), widths.full)
