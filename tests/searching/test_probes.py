@@ -64,7 +64,11 @@ def test_a_probe_may_be_above_the_budget_and_is_never_the_result() -> None:
     (limit,) = BUDGET.limits(CostModel(GRAPH).evaluate()).values()
     whole, *others = result.history
     assert (whole.cost, whole.loss, whole.share) == (CostModel(GRAPH).evaluate(), 0.0, PART)
-    assert all(trial.cost["macs"] <= limit for trial in others if trial.eligible)
+    assert {trial.share for trial in others if trial.origin == "probe"} == {PART}
+    assert all(trial.cost["macs"] <= limit for trial in others if trial.origin != "probe")
+    # Only the first round probes above the budget, halfway to the whole network.
+    (first, *_) = [trial.number for trial in others if trial.origin == "allocation"]
+    assert all(trial.cost["macs"] <= limit for trial in others if trial.number > first)
     eligible = [trial for trial in others if trial.eligible]
     assert 40 < len(eligible) < len(others)
     assert result.loss == min(trial.loss for trial in eligible) > whole.loss
