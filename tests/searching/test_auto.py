@@ -72,6 +72,37 @@ def test_an_allocation_that_failed_is_followed_by_one_nearer_by() -> None:
     assert moved[0] > moved[1] > moved[2] > 0
 
 
+def allocations(loss: Callable[[Candidate], float]) -> list[list[int]]:
+    told = run(Auto(RANKER, 100), 26, loss)
+    return [RANKER.kept(c.latent).tolist() for c, _ in told if c.origin == "allocation"]
+
+
+def test_an_allocation_goes_by_differences_within_a_round() -> None:
+    def probes_higher(candidate: Candidate) -> float:
+        return LOSS(candidate) + (10 if candidate.origin == PROBE else 0)
+
+    assert allocations(probes_higher) == allocations(LOSS)
+
+
+def test_what_earlier_rounds_said_of_a_family_still_counts() -> None:
+    def loss(of_the_first: float) -> Callable[[Candidate], float]:
+        """Every family costs 1, but the first family in the first round."""
+
+        def by_number(candidate: Candidate) -> float:
+            if candidate.origin != PROBE:
+                return 0.0 if candidate.origin == "uniform" else 1.0
+            if candidate.number == 3:
+                return of_the_first
+            return 0.0 if candidate.number in (2, 10, 18) else 1.0
+
+        return by_number
+
+    # The third, after two that failed, reaches too near for a family of 12 to be wider.
+    (first, second, _), (dear_first, dear_second, _) = map(allocations, (loss(1.0), loss(50.0)))
+    assert dear_first[0] > first[0]
+    assert dear_second[0] > second[0]
+
+
 @pytest.mark.parametrize("trials", [1, 3, 10, 30])
 def test_few_trials_have_few_probes(trials: int) -> None:
     told = run(Auto(RANKER, trials), trials)
