@@ -32,10 +32,10 @@ from torch import Tensor, nn
 import fitness_candidates as candidates
 import lcprune as lp
 import record
+from base_network import load_base
 from lcprune.cli import prune_job, resolve
-from lcprune.data import ImageSet, hold_out, load_data, training_batches
+from lcprune.data import ImageSet, training_batches
 from lcprune.fitness import Precision, recalibrate
-from lcprune.models import build, load_weights
 from lcprune.ranking import Plan, Ranker
 from lcprune.searching import read_journal
 from lcprune.tracing import ChannelGraph
@@ -52,13 +52,11 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.data, held = hold_out(load_data(f"cifar10:{options.cifar}"), 10)
+        loaded = load_base(options.network, options.weights, options.cifar)
+        self.base, self.data, held = loaded.model, loaded.data, loaded.held
         order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
         self.unseen: ImageSet = held.subset(order[:1000])
         self.judge: ImageSet = held.subset(order[1000:])
-        self.base = build(options.network, classes=10, input_shape=self.data.input_shape)
-        load_weights(self.base, str(options.weights), options.network)
-        self.base.eval()
         self.training = TrainingConfig(
             epochs=1,
             dtype=options.dtype,

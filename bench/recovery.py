@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,11 +24,11 @@ from torch import Tensor, nn
 
 import lcprune as lp
 import record
+from base_network import load_base
 from lcprune.artifact import read_plan
 from lcprune.cli import prune_job, resolve
-from lcprune.data import Data, ImageSet, hold_out, load_data, training_batches
+from lcprune.data import Data, ImageSet, training_batches
 from lcprune.fitness import Precision, recalibrate
-from lcprune.models import build, load_weights
 from lcprune.training import TrainingConfig, evaluate_top1, find_learning_rate, finetune
 
 BASE = TrainingConfig()
@@ -61,18 +60,15 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
-    data, held = hold_out(load_data(f"cifar10:{options.cifar}"), 10)
-    base = build(options.network, classes=10, input_shape=data.input_shape)
-    load_weights(base, str(options.weights), options.network)
-    base.eval()
-    weights = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:8]
+    loaded = load_base(options.network, options.weights, options.cifar)
+    base, data, held = loaded.model, loaded.data, loaded.held
     done = {tuple(row[key] for key in KEYS) for row in record.rows("recovery")}
     rates: dict[str, float] = {}
     for seed in options.seeds:
         for budget in options.budgets:
             small = None
             for variant in options.variants:
-                key = (options.network, weights, budget, options.epochs, seed, variant)
+                key = (options.network, loaded.digest, budget, options.epochs, seed, variant)
                 if key in done:
                     continue
                 small = small or cut(base, data, plan_directory(options, budget))

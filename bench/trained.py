@@ -15,7 +15,6 @@ outer loop.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import time
 from pathlib import Path
@@ -24,9 +23,9 @@ import torch
 
 import lcprune as lp
 import record
-from lcprune.data import hold_out, load_data, training_batches
+from base_network import load_base
+from lcprune.data import training_batches
 from lcprune.fitness import Precision, recalibrate
-from lcprune.models import build, load_weights
 from lcprune.ranking import Plan, Ranker
 from lcprune.training import TrainingConfig, evaluate_top1, finetune
 
@@ -45,25 +44,26 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
-    data, _ = hold_out(load_data(f"cifar10:{options.cifar}"), 10)
-    base = build(options.network, classes=10, input_shape=data.input_shape)
-    load_weights(base, str(options.weights), options.network)
-    base.eval()
-    weights = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:8]
+    searched = [method for method in options.methods if method not in CONTROLS]
+    for each in itertools.product(searched, options.budgets, options.seeds):
+        if not plan_file(options.plans, *each).is_file():
+            parser.error(f"{plan_file(options.plans, *each)}: no such plan (search.py --plans)")
+    loaded = load_base(options.network, options.weights, options.cifar)
+    base, data = loaded.model, loaded.data
     chosen = torch.arange(0, len(data.train), len(data.train) // 1000)
     images = data.normalise(data.train.subset(chosen).in_memory().pixels)
     graph = lp.trace(base, images[:1])
     saliency = lp.saliency(base, graph, "l2")
     done = {tuple(row[key] for key in KEYS) for row in record.rows("trained")}
     for seed, budget, method in itertools.product(options.seeds, options.budgets, options.methods):
-        key = (options.network, weights, budget, options.epochs, seed, method)
+        key = (options.network, loaded.digest, budget, options.epochs, seed, method)
         if key in done:
             continue
         if method in CONTROLS:
             ranker = Ranker(graph, saliency, lp.Budget(macs=budget), compensation=method)
             plan = ranker.plan(ranker.compensation.identity())
         else:
-            path = options.plans / f"{method}-{budget:.0%}-{seed}.json"
+            path = plan_file(options.plans, method, budget, seed)
             plan = Plan.from_json(path.read_text(encoding="utf-8"))
         model = lp.slim(base, plan)
         recalibrate(model, list(images.split(250)))
@@ -86,6 +86,11 @@ def main() -> None:
         }
         record.append("trained", row)
         print(budget, seed, method, before, row["top1"], row["seconds"], flush=True)
+
+
+def plan_file(plans: Path, method: str, budget: float, seed: int) -> Path:
+    """Where ``search.py`` puts the best plan of a search."""
+    return plans / f"{method}-{budget:.0%}-{seed}.json"
 
 
 if __name__ == "__main__":
