@@ -35,21 +35,20 @@ def narrower_by_one(widths: Widths, around: IntArray, family: int) -> IntArray:
     return probe
 
 
-def allocate(widths: Widths, near: IntArray, curves: Curves, reach: float = 1.0) -> IntArray:
+def allocate(widths: Widths, near: IntArray, curves: Curves) -> IntArray:
     """The widths at which the next channels of all families cost the same loss for each MAC.
 
     No family ends narrower than three fifths of its width in ``near`` [families], or wider than
-    one and a half times that: farther away the curves say little. A ``reach`` below 1 is that
-    power of both. From the widest on, the family whose next channels are predicted to cost least
-    loss for what they save of the bounds that don't hold yet is narrowed, by a thirty-second of
-    its channels at a time, until all hold.
+    one and a half times that: farther away the curves say little. From the widest on, the
+    family whose next channels are predicted to cost least loss for what they save of the bounds
+    that don't hold yet is narrowed, by a thirty-second of its channels at a time, until all hold.
     """
     families = np.arange(len(near))
     steps = [max(1, len(rungs) // _STEPS) for rungs in widths.rungs]
     levels, lowest = (
         np.array(
             [
-                max(np.searchsorted(rungs, share**reach * width, side="right") - 1, 0)
+                max(np.searchsorted(rungs, share * width, side="right") - 1, 0)
                 for rungs, width in zip(widths.rungs, near, strict=True)
             ],
             dtype=np.int64,

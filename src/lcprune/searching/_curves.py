@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,15 +49,6 @@ class Curves:
         for family, factor in found.items():
             factors[family] = max(factor, _LEAST * middle)
         return cls(full, factors)
-
-    @classmethod
-    def mean(cls, rounds: Sequence[Curves]) -> Curves:
-        """The mean of what at least one round of probes said, each scaled to a sum of 1.
-
-        One round is few images and one place; what all of them say is what lasts.
-        """
-        scaled = [curves.factors / curves.factors.sum() for curves in rounds]
-        return cls(rounds[0].full, np.mean(scaled, axis=0))
 
     def excess(self, widths: IntArray) -> FloatArray:
         """What each family adds, float64 like ``widths`` [..., families]."""

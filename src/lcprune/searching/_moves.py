@@ -5,19 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from lcprune.cost import BoolArray
-from lcprune.ranking import Widths
+from lcprune.ranking import FloatArray, Widths
 from lcprune.tracing._graph import IntArray
 
-MOST_NARROWED = 3
-MOST_WIDENED = 2
-MOST_SHIFTED = 2
+MOST_MOVED = 6
+STEPS = (0.05, 0.5)
 SHARES = 256
 
 
 class Moves:
     """Exchanges of cost between families, in levels: positions in ``Widths.rungs``.
 
-    Levels are int64 [families]; ``top`` is the highest of each, all groups of the family.
+    Levels are int64 [..., families]; ``top`` is the highest of each, all groups of the family.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -26,9 +25,9 @@ class Moves:
         self.top: IntArray = np.array([len(rungs) - 1 for rungs in widths.rungs], dtype=np.int64)
 
     def widths(self, levels: IntArray) -> IntArray:
-        """The widths of levels."""
-        chosen = zip(self._rungs, levels.tolist(), strict=True)
-        return np.array([rungs[level] for rungs, level in chosen], dtype=np.int64)
+        """The widths of levels [..., families]."""
+        chosen = zip(self._rungs, np.moveaxis(levels, -1, 0), strict=True)
+        return np.stack([rungs[level] for rungs, level in chosen], axis=-1)
 
     def levels(self, widths: IntArray) -> IntArray:
         """The highest levels that are no wider than ``widths`` [families]; at least 0."""
@@ -51,54 +50,36 @@ class Moves:
         share = low / max(int(self.top.max()), 1)
         return self.filled(np.floor(share * self.top).astype(np.int64))
 
-    def exchanged(self, levels: IntArray, step: float, generator: np.random.Generator) -> IntArray:
-        """One to three families narrower, one or two wider, then whatever still fits.
+    def around(self, starts: IntArray, generator: np.random.Generator) -> IntArray:
+        """Levels near ``starts`` [n, families] that fit, at most one for each.
 
-        Of ``levels`` that fit; a family moves by about ``step`` of its levels, at least one.
+        One to six families move, wider or narrower, each by a normal step whose scale is 5 to
+        50 % of its levels; all others move by one share of theirs, as wide as fits. Some of the
+        widths are left: what is asked for has to be ``filled``.
         """
-        child, families = levels.copy(), len(levels)
-        if families == 1:  # nobody to exchange with
-            return child
-        order = generator.permutation(families)
-        narrowed = int(generator.integers(1, min(MOST_NARROWED, families - 1) + 1))
-        for family in order[:narrowed]:
-            child[family] = max(0, child[family] - self._size(family, step, generator))
-        for family in order[narrowed : narrowed + MOST_WIDENED]:
-            child = self._widened(child, family, 2 * self._size(family, step, generator))
-        # What was narrowed comes last, or it would take back all that it gave.
-        return self.filled(child, np.roll(order, -narrowed))
-
-    def shifted(self, levels: IntArray, step: float, generator: np.random.Generator) -> IntArray:
-        """One or two families wider or narrower, all others by one share of theirs, until it fits.
-
-        Of ``levels`` that fit; a family moves by about ``step`` of its levels, at least one.
-        """
-        families = len(levels)
+        count, families = starts.shape
         if families == 1:  # nobody to make room
-            return levels.copy()
-        order = generator.permutation(families)
-        moved = order[: int(generator.integers(1, min(MOST_SHIFTED, families - 1) + 1))]
-        child = levels.copy()
-        for family in moved:
-            sign = 1 if generator.random() < 0.5 else -1
-            child[family] += sign * self._size(family, step, generator)
-        child = np.clip(child, 0, self.top)
-        rest = np.ones(families, dtype=np.bool_)
-        rest[moved] = False
-        low, high = -SHARES, SHARES
-        while low < high:
+            return starts
+        most = min(MOST_MOVED, families - 1)
+        order = generator.random(starts.shape).argsort(axis=1)
+        moved = order < generator.integers(1, most + 1, size=(count, 1))
+        low_step, high_step = STEPS
+        scale = low_step * (high_step / low_step) ** generator.random((count, 1))
+        step = np.rint(scale * self.top * generator.standard_normal(starts.shape))
+        step = np.where(step == 0, generator.choice([-1, 1], size=starts.shape), step)
+        moves = np.clip(starts + np.where(moved, step, 0), 0, self.top).astype(np.int64)
+        low, high = np.full((count, 1), -SHARES), np.full((count, 1), SHARES)
+        while (low < high).any():
             middle = (low + high + 1) // 2
-            if self._fit(self._all_by(child, rest, middle / SHARES)):
-                low = middle
-            else:
-                high = middle - 1
-        child = self._all_by(child, rest, low / SHARES)
-        return self.filled(child, np.roll(order, -len(moved))) if self._fit(child) else levels
+            fit = self._fit(self._others_by(moves, moved, middle / SHARES))[:, None]
+            low, high = np.where(fit, middle, low), np.where(fit, high, middle - 1)
+        children = self._others_by(moves, moved, low / SHARES)
+        return children[self._fit(children)]
 
-    def _all_by(self, levels: IntArray, rest: BoolArray, share: float) -> IntArray:
-        """Families of ``rest`` wider by a share of all their levels."""
-        wider = np.rint(levels + share * self.top).astype(np.int64)
-        return np.where(rest, np.clip(wider, 0, self.top), levels)
+    def _others_by(self, levels: IntArray, moved: BoolArray, shares: FloatArray) -> IntArray:
+        """All but the ``moved`` families wider by a share of all their levels."""
+        wider = np.rint(levels + shares * self.top).astype(np.int64)
+        return np.where(moved, levels, np.clip(wider, 0, self.top))
 
     def filled(self, levels: IntArray, order: IntArray | None = None) -> IntArray:
         """``levels`` [families], widened in turns, in ``order``, until no family can be."""
@@ -111,7 +92,7 @@ class Moves:
                 levels = self._widened(levels, family, max(1, int(self.top[family]) // 16))
 
     def _can_widen(self, levels: IntArray, family: int) -> bool:
-        return bool(levels[family] < self.top[family]) and self._fit(_with(levels, family, 1))
+        return bool(levels[family] < self.top[family] and self._fit(_with(levels, family, 1)))
 
     def _widened(self, levels: IntArray, family: int, most: int) -> IntArray:
         """One family as much wider as fits, by at most ``most`` levels."""
@@ -124,12 +105,8 @@ class Moves:
                 high = middle - 1
         return _with(levels, family, low)
 
-    def _fit(self, levels: IntArray) -> bool:
-        return bool(self._widths.fit(self.widths(levels)))
-
-    def _size(self, family: int, step: float, generator: np.random.Generator) -> int:
-        reach = abs(generator.standard_normal())
-        return max(1, round(step * int(self.top[family]) * reach))
+    def _fit(self, levels: IntArray) -> BoolArray:
+        return self._widths.fit(self.widths(levels))
 
 
 def _with(levels: IntArray, family: int, more: int) -> IntArray:

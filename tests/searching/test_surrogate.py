@@ -1,0 +1,107 @@
+"""What losses of some widths say of others."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lcprune.ranking import FloatArray
+from lcprune.searching._surrogate import Surrogate, _informative
+from lcprune.tracing._graph import IntArray
+from searching.spaces import Convex, chain_ranker
+
+SIZES = [16, 24, 32, 64, 20, 40]
+RANKER = chain_ranker(SIZES)
+FULL = RANKER.widths.full
+
+
+def improvements(tried: IntArray, losses: FloatArray, asked: IntArray) -> FloatArray:
+    """What a new surrogate expects after plans alone."""
+    return Surrogate(FULL).improvements(tried, losses, np.zeros(len(tried), dtype=np.bool_), asked)
+
+
+def drawn(count: int, seed: int) -> tuple[IntArray, FloatArray]:
+    """Widths between a quarter and all, and their losses."""
+    generator = np.random.default_rng(seed)
+    widths = np.rint(FULL * generator.uniform(0.25, 1, (count, len(FULL)))).astype(np.int64)
+    return widths, np.array([Convex(RANKER, 3).of_widths(each) for each in widths])
+
+
+def test_it_orders_widths_that_were_not_tried() -> None:
+    tried, losses = drawn(60, seed=0)
+    asked, true = drawn(200, seed=1)
+    gains = improvements(tried, losses, asked)
+    assert stats.kendalltau(gains, -true).statistic > 0.5
+    assert true[gains.argmax()] < np.quantile(true, 0.05)
+
+
+def test_near_the_best_promises_more_than_near_the_worst_and_far_from_all() -> None:
+    tried = np.array([FULL // 2, FULL // 2 - 2, FULL // 2 + 3, FULL // 3])
+    asked = np.array([FULL // 2 + 1, FULL // 3 + 1, [1, 24, 1, 64, 1, 40]])
+    gains = improvements(tried, np.array([0.5, 0.7, 0.8, 2.0]), asked)
+    assert gains[0] > gains[1:].max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.sampled_from([1e-3, 1.0, 1e4]), shift=st.sampled_from([-1e3, 0.0, 7.0]))
+def test_neither_the_unit_nor_the_sign_of_a_loss_matters(scale: float, shift: float) -> None:
+    tried, losses = drawn(30, seed=0)
+    asked, _ = drawn(50, seed=1)
+    expected = improvements(tried, losses, asked)
+    found = improvements(tried, scale * losses + shift, asked)
+    assert found.argmax() == expected.argmax()
+    assert found == pytest.approx(expected, rel=1e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("losses", [[1.0, 1.0], [1.0, 1e300, 1.0], [0.0, 1.0, 2.0, 3.0]])
+def test_few_equal_or_huge_losses(losses: list[float]) -> None:
+    tried, _ = drawn(len(losses), seed=0)
+    asked, _ = drawn(5, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gains = improvements(tried, np.array(losses), asked)
+    assert np.isfinite(gains).all()
+    assert (gains >= 0).all()
+
+
+def test_probes_say_which_family_matters_and_are_not_the_loss_to_beat() -> None:
+    """Where plans alone say nothing of two families, and probes are far lower than plans."""
+    wide = FULL - 1
+    probes = np.stack([wide, *(wide - (wide // 4) * (np.arange(6) == i) for i in range(6))])
+    told = np.array([0.1, *[0.1] * 5, 0.4])  # the last family matters
+    plans = np.stack([FULL // 2, FULL // 2 + 1])
+    without = improvements(plans, np.array([1.0, 1.1]), asked := plans + np.diag([4] * 6)[[5, 0]])
+    gains = Surrogate(FULL).improvements(
+        np.concatenate([probes, plans]),
+        np.array([*told, 1.0, 1.1]),
+        np.array([True] * 7 + [False] * 2),
+        asked,
+    )
+    assert (gains > 0).all()
+    assert gains[0] / gains[1] > without[0] / without[1]
+
+
+@settings(max_examples=10, deadline=None)
+@given(first=st.integers(4, 60), seed=st.integers(0, 99))
+def test_one_that_was_asked_before_says_the_same_as_a_new_one(first: int, seed: int) -> None:
+    tried, losses = drawn(60, seed)
+    asked, _ = drawn(20, seed + 1)
+    old = Surrogate(FULL)
+    for count in range(first, 61):
+        known = tried[:count], losses[:count], np.arange(count) % 5 == 1
+        found = old.improvements(*known, asked)
+    assert found.tolist() == Surrogate(FULL).improvements(*known, asked).tolist()
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 5.0]), min_size=1, max_size=1100))
+def test_of_many_points_the_best_and_the_latest_others_are_taken(losses: list[float]) -> None:
+    taken = _informative(np.array(losses)).tolist()
+    assert len(set(taken)) == len(taken) == min(len(losses), 512)
+    if len(losses) > 512:
+        left = sorted(set(range(len(losses))) - set(taken))
+        best, latest = taken[:256], taken[256:]
+        assert max(losses[i] for i in best) <= min(losses[i] for i in [*latest, *left])
+        assert max(left, default=-1) < min(latest)
