@@ -45,7 +45,10 @@ class Surrogate:
     def improvements(
         self, tried: IntArray, losses: FloatArray, probes: BoolArray, asked: IntArray
     ) -> FloatArray:
-        """How far each of ``asked`` [m, families] is expected to be below the lowest loss.
+        """How far each of ``asked`` [m, families] is expected to be below the best of the plans.
+
+        Below the lowest loss that the process expects of one, since the lowest that was told is
+        low by luck too.
 
         ``tried`` [n, families] and their finite ``losses`` [n] are in the order in which they
         were told, at least two, and not all of them ``probes`` [n]; a later call has those of an
@@ -54,13 +57,11 @@ class Surrogate:
         from sklearn.gaussian_process import GaussianProcessRegressor  # takes a second
 
         chosen = _informative(losses)
-        scaled = _scaled(losses[chosen])
         process = GaussianProcessRegressor(self._kernel(tried, losses, probes), optimizer=None)
-        process.fit(self._features(tried[chosen], probes[chosen]), scaled)
-        plans = np.zeros(len(asked), dtype=np.bool_)
-        mean, deviation = process.predict(self._features(asked, plans), return_std=True)
+        process.fit(self._features(tried[chosen], probes[chosen]), _scaled(losses[chosen]))
+        mean, deviation = process.predict(self._features(asked), return_std=True)
         deviation = np.maximum(deviation, 1e-12)
-        below = scaled[~probes[chosen]].min() - mean
+        below = process.predict(self._features(tried[~probes])).min() - mean
         sure = stats.norm.cdf(below / deviation)
         gains: FloatArray = below * sure + deviation * stats.norm.pdf(below / deviation)
         return gains
@@ -82,10 +83,10 @@ class Surrogate:
             self._kernels = {count: process.kernel_}
         return self._kernels[count]
 
-    def _features(self, widths: IntArray, probes: BoolArray) -> FloatArray:
+    def _features(self, widths: IntArray, probes: BoolArray | float = 0.0) -> FloatArray:
         """[n, families + 1], all of them lengths."""
         shares = np.log(widths / self._full + 0.02)
-        return np.column_stack([shares, _APART * probes])
+        return np.column_stack([shares, np.broadcast_to(_APART * probes, len(shares))])
 
 
 def _informative(losses: FloatArray) -> IntArray:
