@@ -98,7 +98,8 @@ class Auto:
         number = candidate.number
         self._next = max(self._next, number + 1)
         point = self._told.add(candidate, loss)
-        if number < len(self._steps) and self._steps[number] == _HALFWAY:
+        # Not so where it was asked for with fewer trials, too few for probes.
+        if point.probe and number < len(self._steps) and self._steps[number] == _HALFWAY:
             self._base = point
 
     def _elites(self) -> IntArray:
