@@ -59,7 +59,9 @@ class Surrogate:
         chosen = _informative(losses)
         process = GaussianProcessRegressor(self._kernel(tried, losses, probes), optimizer=None)
         process.fit(self._features(tried[chosen], probes[chosen]), _scaled(losses[chosen]))
-        mean, deviation = process.predict(self._features(asked), return_std=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a variance that rounding made negative
+            mean, deviation = process.predict(self._features(asked), return_std=True)
         deviation = np.maximum(deviation, 1e-12)
         below = process.predict(self._features(tried[~probes])).min() - mean
         sure = stats.norm.cdf(below / deviation)
