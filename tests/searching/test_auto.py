@@ -12,6 +12,7 @@ from lcprune.errors import InputError
 from lcprune.ranking import Ranker
 from lcprune.searching import Auto, Candidate, Evolution, RandomSearch, Strategy
 from lcprune.searching._strategy import PROBE
+from lcprune.searching._surrogate import Surrogate
 from searching.spaces import Convex, chain_ranker
 
 RANKER = chain_ranker([12, 16, 8, 20, 12, 16])
@@ -60,6 +61,49 @@ def test_an_allocation_goes_by_differences_within_a_round() -> None:
         return LOSS(candidate) + (10 if candidate.origin == PROBE else 0)
 
     assert allocations(probes_higher) == allocations(LOSS)
+
+
+def test_a_probe_of_two_families_says_nothing_of_either() -> None:
+    told = run(Auto(RANKER, 100), 9)
+    widths = RANKER.widths
+    both = RANKER.probed(told[7][0].latent)
+    both[5] = widths.rungs[5][0]
+    found = []
+    for loss in (np.inf, 1e3):
+        strategy = Auto(RANKER, 100)
+        for candidate, loss_told in told[:8]:
+            strategy.tell(candidate, loss_told)
+        strategy.tell(Candidate(8, widths.latent(both), PROBE), loss)
+        found.append(RANKER.kept(strategy.ask().latent).tolist())
+    assert found[0] == found[1]
+
+
+def test_moves_are_to_beat_plans_not_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def improvements(_: Surrogate, *known: np.ndarray) -> np.ndarray:
+        asked.append(known)
+        return np.zeros(len(known[-1]))
+
+    monkeypatch.setattr(Surrogate, "improvements", improvements)
+    told = run(Auto(RANKER, 100), 11)
+    tried, losses, probes, proposals = asked[0]
+    assert probes.tolist() == [candidate.origin == PROBE for candidate, _ in told[:10]]
+    assert losses.tolist() == [loss for _, loss in told[:10]]
+    assert RANKER.widths.fit(tried[~probes]).all()
+    assert RANKER.widths.fit(proposals).all()
+
+
+def test_what_probes_said_counts_in_the_moves_too() -> None:
+    told = run(Auto(RANKER, 100), 20)
+    children = []
+    for last in (1.0, 4.0):
+        strategy = Auto(RANKER, 100)
+        for candidate, loss in told:
+            changed = candidate.origin == PROBE and candidate.number == 8
+            strategy.tell(candidate, last * loss if changed else loss)
+        children.append(strategy.ask().latent.tolist())
+    assert children[0] != children[1]
 
 
 @pytest.mark.parametrize("trials", [1, 3, 10, 30])

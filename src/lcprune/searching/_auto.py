@@ -119,7 +119,7 @@ class Auto:
             probes = [
                 (int(family), int(self._moves.widths(point.levels)[family]), point.loss - base_loss)
                 for point in self._told.points
-                if point.probe
+                if point.probe and np.count_nonzero(point.levels != self._base.levels) == 1
                 for family in np.flatnonzero(point.levels != self._base.levels)
             ]
             curves = Curves.around(base, probes, widths.full)
