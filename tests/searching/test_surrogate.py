@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lcprune.ranking import FloatArray
-from lcprune.searching._surrogate import Surrogate, _informative
+from lcprune.searching._surrogate import Surrogate, _informative, _scaled
 from lcprune.tracing._graph import IntArray
 from searching.spaces import Convex, chain_ranker
 
@@ -114,3 +114,10 @@ def test_more_low_probes_than_are_taken_leave_plans_to_beat() -> None:
     losses[:2] += 10
     gains = Surrogate(FULL).improvements(tried, losses, probes, drawn(5, seed=1)[0])
     assert (gains > 0).all()
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=20, max_size=60, unique=True))
+def test_where_nothing_is_known_a_loss_is_expected_that_few_exceed(losses: list[int]) -> None:
+    """The process expects 0 there."""
+    scaled = _scaled(np.array(losses, dtype=np.float64))
+    assert 1 <= (scaled > 0).sum() <= 0.1 * len(losses) + 1
