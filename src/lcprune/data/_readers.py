@@ -137,14 +137,14 @@ def _uninterrupted() -> Iterator[None]:
     """Processes that are started within never see an interrupt, this one sees it afterwards."""
     came: list[int] = []
     kept: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        # A signal that this thread blocks is given to another one, and handled in this one.
-        for number in _ENDING:
-            if callable(signal.getsignal(number)):
-                kept[number] = signal.signal(number, lambda number, _: came.append(number))
     mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
     before = mask(signal.SIG_BLOCK, []) if mask else None
     try:
+        if threading.current_thread() is threading.main_thread():
+            # A signal that this thread blocks is given to another one, and handled in this one.
+            for number in _ENDING:
+                if callable(signal.getsignal(number)):
+                    kept[number] = signal.signal(number, lambda number, _: came.append(number))
         if mask:
             from multiprocessing import resource_tracker
 
@@ -152,12 +152,16 @@ def _uninterrupted() -> Iterator[None]:
             mask(signal.SIG_BLOCK, [signal.SIGINT])
         yield
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        # Once its handler is back, an interrupt that the other thread was slow to take is raised
+        # here, so what must not be left undone comes before.
         if mask:
             mask(signal.SIG_SETMASK, before)
-        for number in came:
-            signal.raise_signal(number)
+        try:
+            for number in reversed(kept):
+                signal.signal(number, kept[number])
+        finally:
+            for number in came:
+                signal.raise_signal(number)
 
 
 _ENDING = [
