@@ -16,6 +16,8 @@ from lcprune.errors import ModelError
 from oracle import check, randomise
 from tracing.rule_case import chain, conv, images
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+
 
 class Doubled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
