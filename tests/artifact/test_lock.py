@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import PARTIAL, RunRecord, begin_run, locked
+from lcprune.artifact import PARTIAL, RunRecord, RunState, begin_run, check_run, locked
 from lcprune.artifact._lock import HOLDER
 from lcprune.errors import RunError
 
@@ -49,6 +49,21 @@ def test_the_second_is_told_of_the_first(tmp_path: Path) -> None:
         # The second did not take away what the first says.
         assert refusal(tmp_path) == told
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"force": True}])
+def test_a_run_is_refused_before_anything_is_loaded_for_it(
+    tmp_path: Path, how: dict[str, bool]
+) -> None:
+    assert check_run(tmp_path / "not there", **how) is RunState.EMPTY
+    with locked(tmp_path):
+        told = refusal(tmp_path)
+        with pytest.raises(RunError) as caught:
+            check_run(tmp_path, **how)
+    assert str(caught.value) == told
+    assert check_run(tmp_path, **how) is RunState.EMPTY
+    with locked(tmp_path):  # whoever only looked has gone
+        pass
 
 
 def test_what_a_killed_process_left_never_keeps_out(tmp_path: Path) -> None:

@@ -46,8 +46,7 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(directory)
-            raise RunError(f"another process is at work in {directory}{holder}") from None
+            raise _at_work(directory) from None
         except OSError:  # a file system without locks
             yield
             return
@@ -62,6 +61,26 @@ def locked(directory: Path) -> Iterator[None]:
                 (directory / HOLDER).unlink(missing_ok=True)
     finally:
         _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def check_unlocked(directory: Path) -> None:
+    """``RunError`` where a process is at work in ``directory`` at this moment."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # nothing there, or nothing that could be locked
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _at_work(directory) from None
+    except OSError:  # a file system without locks
+        return
+    finally:
         os.close(descriptor)
 
 
@@ -81,6 +100,10 @@ def _introduce(directory: Path) -> None:
     }
     with suppress(OSError):
         (directory / HOLDER).write_text(json.dumps(who), encoding="utf-8")
+
+
+def _at_work(directory: Path) -> RunError:
+    return RunError(f"another process is at work in {directory}{_holder(directory)}")
 
 
 def _holder(directory: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lcprune._files import PARTIAL, make_directory, write_text
 from lcprune.artifact import _layout as layout
 from lcprune.artifact._finish import check_results
-from lcprune.artifact._lock import remove_leftovers
+from lcprune.artifact._lock import check_unlocked, remove_leftovers
 from lcprune.artifact._record import KIND, RunRecord, read_run
 from lcprune.errors import RunError
 
@@ -63,11 +63,13 @@ def resume_line(directory: Path, command: str) -> str:
 def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> RunState:
     """The state of ``directory``, where a run may begin or go on there; else ``RunError``.
 
-    Writes nothing. A directory that holds anything but a run is refused even with ``force``.
-    A finished run that is asked to go on must have its results as it wrote them.
+    Writes nothing. A directory in which another process is at work is refused, and one that
+    holds anything but a run even with ``force``. A finished run that is asked to go on must have
+    its results as it wrote them.
     """
     if resume and force:
         raise RunError("--resume goes on with a run and --force starts it again: choose one")
+    check_unlocked(directory)
     state = _replaceable(directory) if force else run_state(directory)
     if state is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
