@@ -23,11 +23,14 @@ class Moves:
         self._widths = widths
         self._rungs = widths.rungs
         self.top: IntArray = np.array([len(rungs) - 1 for rungs in widths.rungs], dtype=np.int64)
+        # One array for all: the families' rungs one after the other.
+        self._joined = np.concatenate(widths.rungs)
+        self._starts = np.cumsum([0, *(self.top[:-1] + 1)])
 
     def widths(self, levels: IntArray) -> IntArray:
         """The widths of levels [..., families]."""
-        chosen = zip(self._rungs, np.moveaxis(levels, -1, 0), strict=True)
-        return np.stack([rungs[level] for rungs, level in chosen], axis=-1)
+        widths: IntArray = self._joined[self._starts + levels]
+        return widths
 
     def levels(self, widths: IntArray) -> IntArray:
         """The highest levels that are no wider than ``widths`` [families]; at least 0."""
@@ -85,25 +88,24 @@ class Moves:
         """``levels`` [families], widened in turns, in ``order``, until no family can be."""
         order = np.arange(len(levels)) if order is None else order
         while True:
-            wider = [family for family in order if self._can_widen(levels, family)]
-            if not wider:
+            wider = self._can_widen(levels)
+            if not wider.any():
                 return levels
-            for family in wider:
+            for family in order[wider[order]]:
                 levels = self._widened(levels, family, max(1, int(self.top[family]) // 16))
 
-    def _can_widen(self, levels: IntArray, family: int) -> bool:
-        return bool(levels[family] < self.top[family] and self._fit(_with(levels, family, 1)))
+    def _can_widen(self, levels: IntArray) -> BoolArray:
+        """Of each family, whether it alone can be one level wider."""
+        each = np.minimum(levels + np.eye(len(levels), dtype=np.int64), self.top)
+        can: BoolArray = (levels < self.top) & self._fit(each)
+        return can
 
     def _widened(self, levels: IntArray, family: int, most: int) -> IntArray:
         """One family as much wider as fits, by at most ``most`` levels."""
-        low, high = 0, min(most, int(self.top[family] - levels[family]))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._fit(_with(levels, family, middle)):
-                low = middle
-            else:
-                high = middle - 1
-        return _with(levels, family, low)
+        most = min(most, int(self.top[family] - levels[family]))
+        wider = np.repeat(levels[None], most, axis=0)
+        wider[:, family] += np.arange(1, most + 1)
+        return _with(levels, family, int(np.count_nonzero(self._fit(wider))))
 
     def _fit(self, levels: IntArray) -> BoolArray:
         return self._widths.fit(self.widths(levels))
