@@ -152,7 +152,7 @@ def _uninterrupted() -> Iterator[None]:
             mask(signal.SIG_BLOCK, [signal.SIGINT])
         yield
     finally:
-        # Once its handler is back, an interrupt that the other thread was slow to take is raised
+        # Once its handler is back, an interrupt that another thread was slow to take is raised
         # here, so what must not be left undone comes before.
         if mask:
             mask(signal.SIG_SETMASK, before)
