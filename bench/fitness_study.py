@@ -36,9 +36,9 @@ from base_network import load_base
 from lcprune.cli import prune_job, resolve
 from lcprune.data import ImageSet, training_batches
 from lcprune.fitness import Precision, recalibrate
+from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan, Ranker
 from lcprune.searching import read_journal
-from lcprune.tracing import ChannelGraph
 from lcprune.training import TrainingConfig, finetune
 
 BUDGETS = ("50%", "30%")

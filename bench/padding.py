@@ -23,8 +23,8 @@ from torch import nn
 
 import lcprune as lp
 import record
-from lcprune.cost import BoolArray
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
+from lcprune.graph import BoolArray
 from lcprune.models import build
 from lcprune.ranking import PlanBuilder, Ranker
 

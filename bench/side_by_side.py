@@ -33,9 +33,10 @@ import workers
 import zoo
 import zoo_models
 from lcprune.errors import LcpruneError, VerificationError
+from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan
 from lcprune.slimming._verify import masked_outputs, relative_difference
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from lcprune.tracing._run import outputs
 
 RATIO = 0.5

@@ -31,10 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from lcprune.cost import CostModel
 from lcprune.errors import LcpruneError
+from lcprune.graph import ChannelGraph
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming import repair, slim
 from lcprune.slimming._verify import masked_outputs, plain_outputs, relative_difference
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from oracle import random_keep, randomise
 
 PLANS = 3

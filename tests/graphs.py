@@ -9,15 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from torch import nn
 
-from lcprune.tracing._graph import (
-    FIXED,
-    Attribute,
-    ChannelGraph,
-    Dimension,
-    Family,
-    IntArray,
-    Op,
-)
+from lcprune.graph import FIXED, Attribute, ChannelGraph, Dimension, Family, IntArray, Op
 
 
 def make_graph(
@@ -147,3 +139,15 @@ def chain(widths: Sequence[int], seed: int = 0) -> tuple[nn.Sequential, ChannelG
         dimensions=dimensions,
     )
     return model, graph
+
+
+def places(graph: ChannelGraph) -> list[set[tuple[str, int, int]]]:
+    """(tensor, dimension, index) of everything in each group, the prunable ones first."""
+    found: list[set[tuple[str, int, int]]] = [
+        set() for _ in range(graph.prunable + len(graph.pinned_reasons))
+    ]
+    for dimension in graph.dimensions:
+        for index, group in enumerate(dimension.channels.tolist()):
+            if group != FIXED:
+                found[group].add((dimension.tensor, dimension.dim, index))
+    return found

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from lcprune.graph import FIXED, ChannelGraph
 from lcprune.ranking._plan import AttributeEdit, Plan
 from lcprune.slimming import difference, slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
-from lcprune.tracing import FIXED, ChannelGraph, trace
+from lcprune.tracing import trace
 from lcprune.tracing._run import ExampleInput, as_arguments, private_copy
 
 

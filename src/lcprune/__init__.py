@@ -28,10 +28,11 @@ from lcprune.errors import (
     WeightsError,
 )
 from lcprune.fitness import recalibrate
+from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan, rank
 from lcprune.searching import SearchResult, Trial, search
 from lcprune.slimming import repair, slim, verify
-from lcprune.tracing import ChannelGraph, ChannelPad, bake, trace
+from lcprune.tracing import ChannelPad, bake, trace
 from lcprune.training import TrainingConfig, finetune
 
 __all__ = [

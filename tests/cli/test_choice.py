@@ -12,8 +12,9 @@ import torch
 from lcprune.artifact import RUN, SUMMARY, read_plan, read_summary
 from lcprune.cli import main
 from lcprune.cli._layer import layer_trees
+from lcprune.graph import ChannelGraph
 from lcprune.models import build
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 
 from .conftest import Prune
 

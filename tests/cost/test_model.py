@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from graphs import chain, graphs, make_graph
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph, Op
+from lcprune.graph import ChannelGraph, Op
 
 
 def by_counting(graph: ChannelGraph, keep: list[bool]) -> dict[str, int]:

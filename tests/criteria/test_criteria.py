@@ -9,7 +9,7 @@ from torch.nn import functional
 from graphs import chain, make_graph
 from lcprune.criteria import CRITERIA, saliency
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph, Dimension
+from lcprune.graph import ChannelGraph, Dimension
 
 MODEL, GRAPH = chain([6, 5])
 with torch.no_grad():

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from graphs import graphs, make_graph
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
+from lcprune.graph import ChannelGraph, Op
 from lcprune.ranking import Cut
-from lcprune.tracing._graph import ChannelGraph, Op
 
 MIN_KEEP = st.sampled_from([0.0, 0.1, 0.5, 0.75])
 

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs import chain, graphs, make_graph
+from graphs import chain, graphs, make_graph, places
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
-from lcprune.ranking import AttributeEdit, Plan, plan_from_keep
-from lcprune.tracing._graph import ChannelGraph
+from lcprune.graph import ChannelGraph
+from lcprune.ranking import AttributeEdit, Plan, PlanBuilder
 
 
 @given(graphs(), st.data())
@@ -16,12 +16,12 @@ def test_a_plan_holds_what_the_mask_says(graph: ChannelGraph, data: st.DataObjec
     keep = np.array(data.draw(bits), dtype=bool)
     for family in graph.families:
         keep[family.groups[0]] = True
-    plan = plan_from_keep(graph, keep)
+    plan = PlanBuilder(graph).plan(keep)
     gone: dict[tuple[str, int], set[int]] = {}
-    for group in graph.groups[: graph.prunable]:
-        if not keep[group.id]:
-            for part in group.slices:
-                gone.setdefault((part.tensor, part.dim), set()).update(part.indices)
+    for group, held in enumerate(places(graph)[: graph.prunable]):
+        if not keep[group]:
+            for tensor, dim, index in held:
+                gone.setdefault((tensor, dim), set()).add(index)
     assert set(plan.kept) == set(gone)
     for key, indices in plan.kept.items():
         size = len(graph.dimension(*key).channels)
@@ -35,8 +35,8 @@ def test_a_plan_holds_what_the_mask_says(graph: ChannelGraph, data: st.DataObjec
 def test_attributes_follow_and_the_rest_stays() -> None:
     _, graph = chain([4, 3])
     keep = np.array([True, False, True, True, True, True, True])
-    plan = plan_from_keep(
-        graph, keep, criterion="l2", compensation="additive", latent={"f0": (0.5,)}
+    plan = PlanBuilder(graph).plan(
+        keep, criterion="l2", compensation="additive", latent={"f0": (0.5,)}
     )
     assert plan.attributes == (
         AttributeEdit("0", "out_channels", None, 3),
@@ -57,11 +57,11 @@ def test_attributes_follow_and_the_rest_stays() -> None:
 
 def test_keeping_all_changes_nothing() -> None:
     _, graph = chain([4])
-    plan = plan_from_keep(graph, np.ones(4, dtype=bool))
+    plan = PlanBuilder(graph).plan(np.ones(4, dtype=bool))
     assert (plan.kept, plan.attributes) == ({}, ())
 
 
 def test_a_mask_that_empties_a_tensor_is_refused() -> None:
     graph = make_graph([2], [[0, 1]])
     with pytest.raises(InputError, match=r"no channel of t0\.weight"):
-        plan_from_keep(graph, np.zeros(2, dtype=bool))
+        PlanBuilder(graph).plan(np.zeros(2, dtype=bool))

@@ -7,7 +7,7 @@ import torch
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import saliency
 from lcprune.models import build
-from lcprune.ranking import Ranker, plan_from_keep, rank
+from lcprune.ranking import PlanBuilder, Ranker, rank
 from lcprune.slimming import slim, verify
 from lcprune.tracing import trace
 from networks import random_network
@@ -18,7 +18,7 @@ from oracle import plan_of, random_keep, randomise
 def test_a_plan_is_put_together_as_the_graph_says(seed: int) -> None:
     graph = trace(*random_network(seed))
     keep = random_keep(graph, np.random.default_rng(seed))
-    plan, expected = plan_from_keep(graph, keep), plan_of(graph, keep)
+    plan, expected = PlanBuilder(graph).plan(keep), plan_of(graph, keep)
     assert plan.kept == expected.kept
     assert set(plan.attributes) == set(expected.attributes)
 

@@ -9,9 +9,9 @@ from graphs import chain, graphs
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
+from lcprune.graph import ChannelGraph, IntArray
 from lcprune.ranking import Ranker
 from lcprune.ranking._widths import Widths
-from lcprune.tracing._graph import ChannelGraph, IntArray
 
 COMPENSATIONS = ["additive", "additive:family-rank", "affine", "affine:log"]
 

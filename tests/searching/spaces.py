@@ -9,7 +9,8 @@ import numpy as np
 from graphs import chain
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
-from lcprune.ranking import FloatArray, Ranker
+from lcprune.graph import FloatArray
+from lcprune.ranking import Ranker
 from lcprune.searching import Candidate
 from lcprune.searching._strategy import PROBE
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from graphs import chain
-from lcprune.cost import BoolArray, Budget
+from lcprune.cost import Budget
 from lcprune.criteria import saliency
 from lcprune.errors import InputError
-from lcprune.ranking import FloatArray, Plan, rank
+from lcprune.graph import BoolArray, FloatArray
+from lcprune.ranking import Plan, rank
 from lcprune.searching import Candidate, SearchResult, Trial, search
 from lcprune.searching._finalists import choose_finalists
 from lcprune.searching._strategy import PROBE

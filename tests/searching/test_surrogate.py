@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lcprune.ranking import FloatArray
+from lcprune.graph import FloatArray, IntArray
 from lcprune.searching._surrogate import Surrogate, _informative, _scaled
-from lcprune.tracing._graph import IntArray
 from searching.spaces import Convex, chain_ranker
 
 SIZES = [16, 24, 32, 64, 20, 40]

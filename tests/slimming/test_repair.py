@@ -15,12 +15,13 @@ from torch import Tensor, nn
 import fooling
 import lcprune as lp
 from lcprune.errors import InputError, ModelError, VerificationError
+from lcprune.graph import ChannelGraph
 from lcprune.ranking._plan import Plan
 from lcprune.slimming import _checker as checker_module
 from lcprune.slimming import difference, repair, slim, verify
 from lcprune.slimming._checker import LONGEST, Checker, Fault
 from lcprune.slimming._coupling import CHECKS
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from networks import random_network
 from oracle import check, plan_of, random_keep, randomise
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lcprune.errors import InputError
+from lcprune.graph import ChannelGraph
 from lcprune.models import build
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from oracle import check
 
 EXAMPLE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_map
 
 from counting import counted
 from lcprune.cost import CostModel
+from lcprune.graph import ChannelGraph
 from lcprune.slimming import slim
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from oracle import check, plan_of, random_keep, randomise
 from tracing import (
     rules_convolution,

@@ -14,8 +14,9 @@ import strange_channels
 from counting import counted
 from lcprune.cost import CostModel
 from lcprune.errors import VerificationError
+from lcprune.graph import ChannelGraph
 from lcprune.slimming import slim, verify
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from oracle import check, plan_of, random_keep, randomise
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

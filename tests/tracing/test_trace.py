@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import ModelError
+from lcprune.graph import ChannelGraph
 from lcprune.models import build
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from networks import Functional, Gate, PlainPadResidual, Residual, Reused
 from oracle import check, randomise
 

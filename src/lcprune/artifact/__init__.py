@@ -1,7 +1,7 @@
 """A slimmed network and the run that made it, as files."""
 
 from lcprune._files import PARTIAL, replacing, sha256_of, write_text
-from lcprune.artifact._description import Description, read_artifact
+from lcprune.artifact._description import Description
 from lcprune.artifact._layout import (
     ARTIFACT,
     BASE,
@@ -66,7 +66,6 @@ __all__ = [
     "check_run",
     "load",
     "locked",
-    "read_artifact",
     "read_plan",
     "read_run",
     "read_summary",

@@ -43,14 +43,6 @@ class Description:
         return checked_json(asdict(self))
 
 
-def read_artifact(directory: Path) -> Description:
-    """The description in a directory, and every file's hash checked; ``InputError`` if amiss."""
-    description = read_description(directory)
-    for name in description.sha256:
-        read_file(directory, name, description)
-    return description
-
-
 def read_description(directory: Path) -> Description:
     """What ``artifact.json`` says, each field checked; ``InputError`` where it can't be used."""
     path = directory / ARTIFACT

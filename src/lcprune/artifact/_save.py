@@ -15,7 +15,7 @@ from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
 from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
 from lcprune.errors import InputError, RunError
 from lcprune.ranking import Plan
-from lcprune.tracing._run import forward, private_copy
+from lcprune.tracing import forward, private_copy
 
 
 def save(

@@ -14,9 +14,10 @@ from lcprune.cli._layer import layer_trees
 from lcprune.cli._table import quantity
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
+from lcprune.graph import ChannelGraph
 from lcprune.models import build
 from lcprune.slimming import repair
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 
 _SHAPES = {"digits_resnet": (1, 1, 8, 8), "cifar_": (1, 3, 32, 32)}
 _IMAGENET = (1, 3, 224, 224)

@@ -10,8 +10,8 @@ from rich.tree import Tree
 from torch import nn
 
 from lcprune.errors import InputError
-from lcprune.tracing import ChannelGraph, Dimension
-from lcprune.tracing._choice import is_within, outermost_named
+from lcprune.graph import ChannelGraph, Dimension
+from lcprune.tracing import is_within, outermost_named
 
 
 def layer_trees(model: nn.Module, graph: ChannelGraph, pattern: str) -> Iterator[Tree]:

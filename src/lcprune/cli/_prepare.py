@@ -23,11 +23,12 @@ from lcprune.data import (
     search_split,
 )
 from lcprune.errors import InputError, ModelError
+from lcprune.graph import ChannelGraph
 from lcprune.models import build, load_weights
 from lcprune.ranking import rank
 from lcprune.searching import STRATEGIES
 from lcprune.slimming import repair
-from lcprune.tracing import ChannelGraph, trace
+from lcprune.tracing import trace
 from lcprune.training import check_logits as one_logit_per_class
 from lcprune.training import process_count
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from lcprune.tracing._graph import IntArray
+from lcprune.graph import IntArray
 
 
 class CountMatrix:

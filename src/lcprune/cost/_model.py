@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from lcprune.cost._counts import CountMatrix
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph, IntArray, Op
-
-BoolArray = npt.NDArray[np.bool_]
+from lcprune.graph import BoolArray, ChannelGraph, IntArray, Op
 
 
 class CostModel:

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from lcprune.criteria._coupling import coupled, rows
-from lcprune.criteria._request import FloatArray, Request
+from lcprune.criteria._request import Request
+from lcprune.graph import FloatArray
 
 
 def bn_scale(request: Request) -> FloatArray:

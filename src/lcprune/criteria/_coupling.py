@@ -8,9 +8,9 @@ from typing import NoReturn
 import numpy as np
 from torch import Tensor
 
-from lcprune.criteria._request import FloatArray, Request
+from lcprune.criteria._request import Request
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph, IntArray
+from lcprune.graph import ChannelGraph, FloatArray, IntArray
 
 REDUCTIONS = ("sum", "mean", "max")
 """How the filters of a group make one score."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lcprune.criteria._coupling import over_filters
-from lcprune.criteria._request import FloatArray, Request
+from lcprune.criteria._request import Request
+from lcprune.graph import FloatArray
 
 
 def l2(request: Request) -> FloatArray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lcprune.criteria._coupling import over_filters
-from lcprune.criteria._request import FloatArray, Request
+from lcprune.criteria._request import Request
+from lcprune.graph import FloatArray
 
 
 def l2_squared(request: Request) -> FloatArray:

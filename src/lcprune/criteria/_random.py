@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lcprune.criteria._request import FloatArray, Request
+from lcprune.criteria._request import Request
+from lcprune.graph import FloatArray
 
 
 def random(request: Request) -> FloatArray:

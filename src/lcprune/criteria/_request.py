@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph
+from lcprune.graph import ChannelGraph, FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Loss = Callable[[Any, Any], Tensor]
 """Outputs and targets of a batch to a scalar."""
 

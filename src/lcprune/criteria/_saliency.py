@@ -14,7 +14,7 @@ from lcprune.criteria._coupling import REDUCTIONS
 from lcprune.criteria._registry import CRITERIA
 from lcprune.criteria._request import Loss, Request
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph
+from lcprune.graph import ChannelGraph
 
 
 @dataclass(frozen=True, eq=False)

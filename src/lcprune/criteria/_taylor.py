@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.criteria._coupling import over_filters, rows
-from lcprune.criteria._request import FloatArray, Loss, Request
+from lcprune.criteria._request import Loss, Request
 from lcprune.errors import InputError
+from lcprune.graph import FloatArray
 
 
 def taylor(request: Request) -> FloatArray:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lcprune.errors import ModelError
 from lcprune.fitness._workers import replicas
-from lcprune.slimming._copy import ATOMS
+from lcprune.slimming import ATOMS
 
 _INTERNAL = frozenset(vars(nn.Module()))
 _HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith(("hooks", "_with_kwargs")))

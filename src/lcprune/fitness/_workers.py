@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from lcprune.slimming._copy import copied
+from lcprune.slimming import copied
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

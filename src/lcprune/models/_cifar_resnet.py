@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.errors import ModelError
-from lcprune.tracing._channel_pad import ChannelPad
+from lcprune.tracing import ChannelPad
 
 
 class Shortcut(nn.Module):

@@ -2,9 +2,9 @@
 
 from lcprune.ranking._additive import Additive
 from lcprune.ranking._affine import Affine
-from lcprune.ranking._compensation import Compensation, FloatArray
+from lcprune.ranking._compensation import Compensation
 from lcprune.ranking._cut import Cut
-from lcprune.ranking._from_keep import PlanBuilder, plan_from_keep
+from lcprune.ranking._from_keep import PlanBuilder
 from lcprune.ranking._plan import PLAN_SCHEMA, AttributeEdit, Plan
 from lcprune.ranking._rank import Ranker, rank
 from lcprune.ranking._registry import COMPENSATIONS, choose_compensation
@@ -21,13 +21,11 @@ __all__ = [
     "AttributeEdit",
     "Compensation",
     "Cut",
-    "FloatArray",
     "Plan",
     "PlanBuilder",
     "Ranker",
     "Uncompensated",
     "Widths",
     "choose_compensation",
-    "plan_from_keep",
     "rank",
 ]

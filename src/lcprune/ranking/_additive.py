@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lcprune.criteria import Saliency
-from lcprune.ranking._compensation import FloatArray, choose_families
+from lcprune.graph import ChannelGraph, FloatArray
+from lcprune.ranking._compensation import choose_families
 from lcprune.ranking._scale import scaled
-from lcprune.tracing._graph import ChannelGraph
 
 
 class Additive:

@@ -8,9 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from lcprune.cost import BoolArray
 from lcprune.errors import InputError
-from lcprune.tracing._graph import IntArray
+from lcprune.graph import BoolArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)

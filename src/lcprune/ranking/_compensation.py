@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from lcprune.tracing._graph import IntArray
-
-FloatArray = npt.NDArray[np.float64]
+from lcprune.graph import FloatArray, IntArray
 
 
 class Compensation(Protocol):

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcprune.cost import BoolArray, CostModel
+from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
 from lcprune.ranking._blocks import Blocks, Queue
-from lcprune.ranking._compensation import FloatArray
-from lcprune.tracing._graph import ChannelGraph, IntArray
 
 
 class Cut:

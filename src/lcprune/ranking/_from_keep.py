@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcprune.cost import BoolArray, CostModel
+from lcprune.cost import CostModel
 from lcprune.errors import InputError
+from lcprune.graph import BoolArray, ChannelGraph, IntArray
 from lcprune.ranking._plan import AttributeEdit, Plan
-from lcprune.tracing._graph import ChannelGraph, IntArray
 
 
 class PlanBuilder:
@@ -83,21 +83,3 @@ class PlanBuilder:
             )
             if value != size
         )
-
-
-def plan_from_keep(
-    graph: ChannelGraph,
-    keep: BoolArray,
-    *,
-    cost: CostModel | None = None,
-    criterion: str | None = None,
-    compensation: str | None = None,
-    latent: Mapping[str, tuple[float, ...]] | None = None,
-) -> Plan:
-    """The plan that keeps the groups where ``keep``, bool [prunable], is true.
-
-    Raises ``InputError`` where ``keep`` has another length or type, or leaves a tensor without
-    channels. For many masks over one graph, a ``PlanBuilder`` is faster.
-    """
-    builder = PlanBuilder(graph, cost)
-    return builder.plan(keep, criterion=criterion, compensation=compensation, latent=latent)

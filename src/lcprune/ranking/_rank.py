@@ -7,16 +7,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lcprune.cost import BoolArray, Budget, CostModel
+from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
-from lcprune.ranking._compensation import Compensation, FloatArray
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
+from lcprune.ranking._compensation import Compensation
 from lcprune.ranking._cut import Cut
 from lcprune.ranking._from_keep import PlanBuilder
 from lcprune.ranking._plan import Plan
 from lcprune.ranking._registry import choose_compensation
 from lcprune.ranking._widths import Widths
-from lcprune.tracing._graph import ChannelGraph, IntArray
 
 
 class Ranker:

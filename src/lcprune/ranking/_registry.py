@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
+from lcprune.graph import ChannelGraph
 from lcprune.ranking._additive import Additive
 from lcprune.ranking._affine import Affine
 from lcprune.ranking._compensation import Compensation
 from lcprune.ranking._scale import SCALES
 from lcprune.ranking._uncompensated import Uncompensated, uniform_width
-from lcprune.tracing._graph import ChannelGraph
 
 _SCALABLE: Mapping[str, Callable[[ChannelGraph, Saliency, str], Compensation]] = {
     "additive": Additive,

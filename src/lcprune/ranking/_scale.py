@@ -10,8 +10,7 @@ from scipy import stats
 
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
-from lcprune.ranking._compensation import FloatArray
-from lcprune.tracing._graph import ChannelGraph, IntArray
+from lcprune.graph import ChannelGraph, FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)

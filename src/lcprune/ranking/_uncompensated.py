@@ -6,9 +6,8 @@ import numpy as np
 
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
-from lcprune.ranking._compensation import FloatArray
+from lcprune.graph import ChannelGraph, FloatArray
 from lcprune.ranking._scale import scaled
-from lcprune.tracing._graph import ChannelGraph
 
 
 class Uncompensated:

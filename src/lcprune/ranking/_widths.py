@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lcprune.cost import BoolArray, CostModel
+from lcprune.cost import CostModel
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
 from lcprune.ranking._blocks import Blocks
-from lcprune.ranking._compensation import Compensation, FloatArray
-from lcprune.tracing._graph import ChannelGraph, IntArray
+from lcprune.ranking._compensation import Compensation
 
 
 class Widths:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lcprune.graph import IntArray
 from lcprune.ranking import Widths
 from lcprune.searching._curves import Curves
-from lcprune.tracing._graph import IntArray
 
 _STEPS = 32
 _PROBED = 0.8

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lcprune.errors import InputError
+from lcprune.graph import IntArray
 from lcprune.ranking import Ranker
 from lcprune.searching._allocation import allocate, halfway, narrower_by_one
 from lcprune.searching._curves import Curves
@@ -15,7 +16,6 @@ from lcprune.searching._moves import Moves
 from lcprune.searching._strategy import PART, PROBE, UNIFORM, Candidate, trial_generator
 from lcprune.searching._surrogate import Surrogate
 from lcprune.searching._told import Point, Told
-from lcprune.tracing._graph import IntArray
 
 _HALFWAY, _ALLOCATION = "halfway", "allocation"
 _PROPOSALS = 256

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcprune.ranking import FloatArray
-from lcprune.tracing._graph import IntArray
+from lcprune.graph import FloatArray, IntArray
 
 _POWER = 2.0
 _LEAST = 0.1

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from lcprune.fitness import Divisible, Precision, first_part
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
-from lcprune.slimming import slim
-from lcprune.slimming._copy import copied
+from lcprune.slimming import copied, slim
 
 Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
 Measure = tuple[Recalibrate | None, Callable[[nn.Module], float]]

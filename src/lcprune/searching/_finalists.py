@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lcprune.cost import BoolArray
+from lcprune.graph import BoolArray, IntArray
 from lcprune.searching._strategy import UNIFORM
 from lcprune.searching._trial import Trial
-from lcprune.tracing._graph import IntArray
 
 SHARE = 0.05
 """In how many groups finalists differ at least, as a share of those that the best plan removes.

@@ -13,7 +13,7 @@ import torch
 
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph
+from lcprune.graph import ChannelGraph
 
 ENVIRONMENT = "environment"
 """The part of an identity that may change between the sittings of a run, with a warning."""

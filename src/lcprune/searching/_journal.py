@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lcprune.errors import RunError
-from lcprune.ranking import FloatArray
+from lcprune.graph import FloatArray
 from lcprune.searching._journal_lock import JournalLock
 from lcprune.searching._journal_rows import (
     APPLICATION,

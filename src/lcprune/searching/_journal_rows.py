@@ -15,7 +15,7 @@ import numpy as np
 
 from lcprune._factory import one_line
 from lcprune.errors import RunError
-from lcprune.ranking import FloatArray
+from lcprune.graph import FloatArray
 from lcprune.searching._strategy import Candidate
 from lcprune.searching._trial import Trial
 

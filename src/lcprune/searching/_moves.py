@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lcprune.cost import BoolArray
-from lcprune.ranking import FloatArray, Widths
-from lcprune.tracing._graph import IntArray
+from lcprune.graph import BoolArray, FloatArray, IntArray
+from lcprune.ranking import Widths
 
 MOST_MOVED = 6
 STEPS = (0.05, 0.5)

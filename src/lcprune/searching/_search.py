@@ -12,6 +12,7 @@ from torch import nn
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, RunError
+from lcprune.graph import ChannelGraph
 from lcprune.ranking import Compensation, Plan, Ranker
 from lcprune.searching._evaluate import Recalibrate
 from lcprune.searching._executor import Executor, InProcess, Work
@@ -24,7 +25,6 @@ from lcprune.searching._resume import settled_saliency
 from lcprune.searching._schedule import Schedule
 from lcprune.searching._strategy import Strategy
 from lcprune.searching._trial import SearchProgress, SearchResult, Trial
-from lcprune.tracing._graph import ChannelGraph
 
 
 def search(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lcprune.ranking import FloatArray
+from lcprune.graph import FloatArray
 
 PROBE = "probe"
 UNIFORM = "uniform"

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from lcprune.cost import BoolArray
-from lcprune.ranking import FloatArray
-from lcprune.tracing._graph import IntArray
+from lcprune.graph import BoolArray, FloatArray, IntArray
 
 _GROWTH = 1.1
 _MOST = 512

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lcprune.graph import IntArray
 from lcprune.ranking import Ranker
 from lcprune.searching._moves import Moves
 from lcprune.searching._strategy import PROBE, Candidate
-from lcprune.tracing._graph import IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
-from lcprune.ranking._plan import Plan
+from lcprune.ranking import Plan
 from lcprune.slimming._slim import slim
 from lcprune.slimming._verify import (
     TOLERANCE,
@@ -17,7 +17,7 @@ from lcprune.slimming._verify import (
     prepared,
     relative_difference,
 )
-from lcprune.tracing._run import ExampleInput, private_copy
+from lcprune.tracing import ExampleInput, private_copy
 
 LONGEST = 160
 """The most characters of an error that a reason quotes."""

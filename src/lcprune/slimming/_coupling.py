@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from lcprune.graph import IntArray
 from lcprune.slimming._random_masks import random_masks
-from lcprune.tracing._graph import IntArray
 
 BLOCKS = (2, 3, 4, 8, 16, 32)
 """How many groups of one family may have to go together, tried in this order."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lcprune.cost import BoolArray
+from lcprune.graph import BoolArray
 
 
 def random_masks(

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from lcprune.cost import BoolArray
 from lcprune.errors import InputError
-from lcprune.ranking._from_keep import PlanBuilder
+from lcprune.graph import BoolArray, ChannelGraph, IntArray, couple, pin
+from lcprune.ranking import PlanBuilder
 from lcprune.slimming._checker import Checker, Fault
 from lcprune.slimming._coupling import couplings
 from lcprune.slimming._culprits import Items, culprits
 from lcprune.slimming._random_masks import random_masks
-from lcprune.tracing._graph import ChannelGraph, IntArray
-from lcprune.tracing._pin import couple, pin
-from lcprune.tracing._run import ExampleInput
+from lcprune.tracing import ExampleInput
 
 
 def repair(

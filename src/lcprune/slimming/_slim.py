@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError
-from lcprune.ranking._plan import AttributeEdit, Plan
+from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming._copy import copied
 
 

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
-from lcprune.ranking._plan import Plan
+from lcprune.graph import FIXED
+from lcprune.ranking import Plan
 from lcprune.slimming._keep_double import keep_double
-from lcprune.tracing._flow import LabelFlow
-from lcprune.tracing._graph import FIXED
-from lcprune.tracing._rules import apply_rule
-from lcprune.tracing._run import (
+from lcprune.tracing import (
     ExampleInput,
+    LabelFlow,
+    apply_rule,
     as_arguments,
     first_sample,
     forward,
     outputs,
     private_copy,
+    run_labelled,
 )
-from lcprune.tracing._trace import run_labelled
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """The largest relative difference that passes, by the precision of the comparison."""

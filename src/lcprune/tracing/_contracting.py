@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcprune.graph import FIXED
 from lcprune.tracing._call import Call
-from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._pointwise import merge, over_channels
 from lcprune.tracing._sizes import AttributeValue, Kept

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
+from lcprune.graph import FIXED
 from lcprune.tracing._call import Asked, Call, Counted, Required, Rule, Sized
 from lcprune.tracing._channel_pad import ChannelPad
 from lcprune.tracing._deciding import DataWatch, note_of, operands
 from lcprune.tracing._extremes import Extremes
-from lcprune.tracing._graph import FIXED
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
 from lcprune.tracing._sizes import (

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lcprune.graph import FIXED
 from lcprune.tracing._call import Call
-from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, along, varying
 from lcprune.tracing._pointwise import merge
 from lcprune.tracing._shaping import apart

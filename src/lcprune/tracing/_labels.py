@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from lcprune.tracing._graph import FIXED, IntArray
+from lcprune.graph import FIXED, IntArray
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lcprune.tracing._graph import FIXED
+from lcprune.graph import FIXED
 
 Planes = tuple[Tensor, ...]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from lcprune.graph import FIXED
 from lcprune.tracing._call import Call
-from lcprune.tracing._graph import FIXED
 from lcprune.tracing._planes import Planes, drop_dims, varying
 from lcprune.tracing._pointwise import merge
 

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from lcprune.graph import FIXED, IntArray
 from lcprune.tracing._call import Required, Sized
 from lcprune.tracing._flow import LabelFlow
-from lcprune.tracing._graph import FIXED, IntArray
 from lcprune.tracing._sizes import AttributeValue, Combined, Expression, Kept, evaluate, leaves
 
 MASKS = 3

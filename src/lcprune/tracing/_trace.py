@@ -10,19 +10,10 @@ import torch
 from torch import nn
 
 from lcprune.errors import ModelError
+from lcprune.graph import FIXED, Attribute, ChannelGraph, Dimension, Family, IntArray, Op, Untouched
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
-from lcprune.tracing._graph import (
-    FIXED,
-    Attribute,
-    ChannelGraph,
-    Dimension,
-    Family,
-    IntArray,
-    Op,
-    Untouched,
-)
 from lcprune.tracing._labels import Source
 from lcprune.tracing._rules import apply_rule
 from lcprune.tracing._run import (

@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lcprune.errors import InputError
-from lcprune.tracing._graph import ChannelGraph, Dimension, Family, IntArray, Untouched
+from lcprune.graph._arrays import IntArray
+from lcprune.graph._graph import ChannelGraph, Dimension, Family, Untouched
 
 
 def pin(graph: ChannelGraph, reasons: Mapping[int, str]) -> ChannelGraph:

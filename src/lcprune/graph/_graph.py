@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-import numpy.typing as npt
-
-IntArray = npt.NDArray[np.int64]
+from lcprune.graph._arrays import IntArray
 
 FIXED = -1
 """In a channel vector: a position that belongs to no group and never goes away."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some indices of one dimension of one parameter or buffer."""
-
-    tensor: str
-    dim: int
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels of several tensors that stand or fall together.
-
-    ``family`` and ``pinned`` exclude one another: a pinned group is never removed, for the
-    reason given, and has no family.
-    """
-
-    id: int
-    slices: tuple[Slice, ...]
-    family: int | None
-    pinned: str | None
 
 
 @dataclass(frozen=True)
@@ -126,24 +99,6 @@ class ChannelGraph:
     uncounted: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    @cached_property
-    def groups(self) -> tuple[Group, ...]:
-        """Every group, the prunable ones first."""
-        count = self.prunable + len(self.pinned_reasons)
-        slices: list[list[Slice]] = [[] for _ in range(count)]
-        for dimension in self.dimensions:
-            for group, indices in _indices_by_group(dimension.channels):
-                slices[group].append(Slice(dimension.tensor, dimension.dim, indices))
-        return tuple(
-            Group(
-                id=i,
-                slices=tuple(slices[i]),
-                family=int(self.family_of[i]) if i < self.prunable else None,
-                pinned=None if i < self.prunable else self.pinned_reasons[i - self.prunable],
-            )
-            for i in range(count)
-        )
-
     def dimension(self, tensor: str, dim: int) -> Dimension:
         """The dimension ``dim`` of ``tensor``; ``KeyError`` where it holds no channels."""
         return self._by_key[tensor, dim]
@@ -151,11 +106,3 @@ class ChannelGraph:
     @cached_property
     def _by_key(self) -> dict[tuple[str, int], Dimension]:
         return {dimension.key: dimension for dimension in self.dimensions}
-
-
-def _indices_by_group(channels: IntArray) -> Iterator[tuple[int, tuple[int, ...]]]:
-    order = np.argsort(channels, kind="stable")
-    values, starts = np.unique(channels[order], return_index=True)
-    for value, indices in zip(values, np.split(order, starts[1:]), strict=True):
-        if value != FIXED:
-            yield int(value), tuple(int(i) for i in indices)

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fooling import Honest32
-from graphs import graphs
+from graphs import graphs, places
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
-from lcprune.ranking._from_keep import plan_from_keep
-from lcprune.tracing import ChannelGraph, trace
-from lcprune.tracing._pin import couple, pin
+from lcprune.graph import ChannelGraph, couple, pin
+from lcprune.ranking import PlanBuilder
+from lcprune.tracing import trace
 
 
 def some_groups(graph: ChannelGraph, data: st.DataObject) -> list[int]:
@@ -53,10 +53,10 @@ def test_costs_and_plans_over_the_rest_are_those_with_the_pinned_groups_kept(
     before[rest] = keep
     assert CostModel(pinned).evaluate(keep) == CostModel(graph).evaluate(before)
     try:
-        expected = plan_from_keep(graph, before)
+        expected = PlanBuilder(graph).plan(before)
     except InputError:  # a tensor without channels
         return
-    assert plan_from_keep(pinned, keep) == expected
+    assert PlanBuilder(pinned).plan(keep) == expected
 
 
 @given(graph=graphs(), data=st.data())
@@ -74,10 +74,10 @@ def test_pinned_groups_leave_their_families_and_keep_their_reasons(
     assert [(f.name, f.dimensions) for f in pinned.families] == [
         (f.name, f.dimensions) for f in graph.families if set(f.groups) - set(reasons)
     ]
-    # Slices are the same ones, with the pinned groups' after those of the prunable ones.
+    # They hold what they held, with the pinned groups' after those of the prunable ones.
     rest = [group for group in range(graph.prunable) if group not in reasons]
-    order = [*rest, *sorted(reasons), *range(graph.prunable, len(graph.groups))]
-    assert [g.slices for g in pinned.groups] == [graph.groups[i].slices for i in order]
+    order = [*rest, *sorted(reasons), *range(graph.prunable, len(places(graph)))]
+    assert places(pinned) == [places(graph)[i] for i in order]
 
 
 @given(graph=graphs())
@@ -137,13 +137,13 @@ def test_coupled_groups_go_together_and_cost_what_they_cost(
     pairs = data.draw(st.lists(st.tuples(group, group), max_size=4))
     coupled = couple(graph, pairs)
     assert is_consistent(coupled) or not is_consistent(graph)
-    # Which new group holds each old one: by the slices, apart from the package's own way.
+    # Which new group holds each old one: by what they hold, apart from the package's own way.
     owner = {}
-    for new in coupled.groups[: coupled.prunable]:
-        places = {(s.tensor, s.dim, i) for s in new.slices for i in s.indices}
-        for old in graph.groups[: graph.prunable]:
-            if {(s.tensor, s.dim, i) for s in old.slices for i in s.indices} <= places:
-                owner[old.id] = new.id
+    before_places = places(graph)[: graph.prunable]
+    for new, held in enumerate(places(coupled)[: coupled.prunable]):
+        for old, own in enumerate(before_places):
+            if own <= held:
+                owner[old] = new
     assert sorted(owner) == list(range(graph.prunable))
     assert all(owner[a] == owner[b] for a, b in pairs)
     assert coupled.prunable >= graph.prunable - len(pairs)
