@@ -33,11 +33,11 @@ import fitness_candidates as candidates
 import lcprune as lp
 import record
 from base_network import load_base
-from lcprune.cli import prune_job, resolve
 from lcprune.data import ImageSet, training_batches
 from lcprune.fitness import Precision, recalibrate
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan, Ranker
+from lcprune.runs import prune_job, resolve
 from lcprune.searching import read_journal
 from lcprune.training import TrainingConfig, finetune
 

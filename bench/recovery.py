@@ -26,9 +26,9 @@ import lcprune as lp
 import record
 from base_network import load_base
 from lcprune.artifact import read_plan
-from lcprune.cli import prune_job, resolve
 from lcprune.data import Data, ImageSet, training_batches
 from lcprune.fitness import Precision, recalibrate
+from lcprune.runs import prune_job, resolve
 from lcprune.training import TrainingConfig, evaluate_top1, find_learning_rate, finetune
 
 BASE = TrainingConfig()

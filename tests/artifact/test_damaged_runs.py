@@ -22,7 +22,8 @@ from lcprune.artifact import (
     SUMMARY,
     WEIGHTS,
 )
-from lcprune.cli import _measure, main, prune_job, resolve
+from lcprune.cli import main
+from lcprune.runs import _measure, prune_job, resolve
 
 from .damage import (
     DAMAGES,

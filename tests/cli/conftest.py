@@ -10,9 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from lcprune.cli import PruneConfig, _measure, main, prune_job, resolve
+from lcprune.cli import main
 from lcprune.data import AugmentedBatches, load_data
 from lcprune.models import build
+from lcprune.runs import PruneOptions, _measure, prune_job, resolve
 from lcprune.training import TrainingConfig, finetune
 
 
@@ -47,12 +48,12 @@ def options(weights: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def config(options: dict[str, Any]) -> PruneConfig:
+def config(options: dict[str, Any]) -> PruneOptions:
     return resolve(options)
 
 
 @pytest.fixture(scope="package")
-def finished(config: PruneConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(config: PruneOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run; only to be read."""
     out = tmp_path_factory.mktemp("finished") / "out"
     prune_job(config, out)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from lcprune.artifact import PLAN, SUMMARY, WEIGHTS
-from lcprune.cli import Silent, _job, _measure, prune_job, resolve
-from lcprune.cli._progress import Advance
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import CrossEntropy
+from lcprune.runs import Silent, _measure, prune_job, resolve
+from lcprune.runs import _prune_job as _job
+from lcprune.runs._reporter import Advance
 
 # What a run takes is not what it does.
 VARYING = {

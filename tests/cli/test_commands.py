@@ -23,11 +23,12 @@ from lcprune.artifact import (
     read_plan,
     read_summary,
 )
-from lcprune.cli import PruneConfig, _evaluate, main
+from lcprune.cli import _evaluate, main
 from lcprune.cost import CostModel
 from lcprune.data import load_data
 from lcprune.errors import VerificationError
 from lcprune.models import build, load_weights, state_sha256
+from lcprune.runs import PruneOptions
 from lcprune.searching import read_journal
 from lcprune.tracing import trace
 from lcprune.training import evaluate_top1
@@ -42,7 +43,7 @@ def test_the_files_of_a_run(finished: Path) -> None:
     assert set(json.loads((finished / SUMMARY).read_text())) == Summary.keys()
 
 
-def test_the_summary_is_true(finished: Path, config: PruneConfig, weights: Path) -> None:
+def test_the_summary_is_true(finished: Path, config: PruneOptions, weights: Path) -> None:
     """Every figure that can be found in another way is the same."""
     summary = read_summary(finished)
     data = load_data("digits")
@@ -153,7 +154,7 @@ def test_a_failed_check_publishes_nothing_and_ends_in_1(
     def fails(*_: object) -> float:
         raise VerificationError("the slimmed model differs")
 
-    monkeypatch.setattr("lcprune.cli._stages.verify", fails)
+    monkeypatch.setattr("lcprune.runs._stages.verify", fails)
     out = tmp_path / "out"
     assert prune(out, trials=1) == 1
     assert capsys.readouterr().err == "error: the slimmed model differs\n"

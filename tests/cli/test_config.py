@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.cli import PruneConfig, resolve
 from lcprune.errors import InputError
+from lcprune.runs import PruneOptions, resolve
 
 NEEDED: dict[str, Any] = {"model": "m", "data": "d", "budget": ("macs=50%",)}
 
@@ -26,8 +26,8 @@ def test_the_command_line_is_over_the_file_and_the_file_over_the_defaults(tmp_pa
     config = resolve({**NEEDED, "trials": 9, "criterion": None}, file=file)
     assert (config.seed, config.trials, config.model) == (1, 9, "m")
     assert config.finetune_epochs == 3
-    assert config.criterion == PruneConfig().criterion
-    assert config.learning_rate == PruneConfig().learning_rate
+    assert config.criterion == PruneOptions().criterion
+    assert config.learning_rate == PruneOptions().learning_rate
 
 
 def test_stored_values_are_the_defaults_of_a_resumed_run() -> None:
@@ -125,7 +125,7 @@ def test_values_out_of_range_are_refused(key: str, value: object) -> None:
 
 
 @given(
-    st.sampled_from([f.name for f in fields(PruneConfig)]),
+    st.sampled_from([f.name for f in fields(PruneOptions)]),
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text())),
 )
 def test_any_value_gives_a_configuration_or_an_input_error(key: str, value: object) -> None:

@@ -18,11 +18,12 @@ from torch import nn
 from torch.nn import functional
 
 from lcprune.artifact import JOURNAL, PLAN, SUMMARY, read_plan, read_run, read_summary, update_run
-from lcprune.cli import Silent, _finalists, main, prune_job, resolve
-from lcprune.cli._prepare import Inputs, prepare, score
+from lcprune.cli import main
 from lcprune.data import training_batches
 from lcprune.fitness import recalibrate
 from lcprune.ranking import rank
+from lcprune.runs import Silent, _finalists, prune_job, resolve
+from lcprune.runs._prepare import Inputs, prepare, score
 from lcprune.searching import Trial, read_journal
 from lcprune.slimming import slim
 from lcprune.training import TrainingConfig, finetune

@@ -26,7 +26,8 @@ from lcprune.artifact import (
     run_state,
     update_run,
 )
-from lcprune.cli import PruneConfig, _app, _stages, _train, main, prune_job, resolve
+from lcprune.cli import _app, main
+from lcprune.runs import PruneOptions, _stages, _train, prune_job, resolve
 from lcprune.searching import read_journal
 
 from .conftest import Prune
@@ -100,7 +101,7 @@ def test_ctrl_c_before_anything_is_written(
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("lcprune.cli._job.prepare", interrupted)
+    monkeypatch.setattr("lcprune.runs._prune_job.prepare", interrupted)
     assert prune(tmp_path / "out") == 130
     assert "nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -156,7 +157,7 @@ def test_a_resume_with_the_same_options_is_fine(
 
 
 def test_a_resume_of_a_finished_run_tells_its_result_again(
-    finished: Path, config: PruneConfig, capsys: pytest.CaptureFixture[str]
+    finished: Path, config: PruneOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     assert main(["prune", "--out", str(finished), "--resume"]) == 0
@@ -167,7 +168,7 @@ def test_a_resume_of_a_finished_run_tells_its_result_again(
 def test_the_journal_of_another_run_is_refused(
     tmp_path: Path,
     finished: Path,
-    config: PruneConfig,
+    config: PruneOptions,
     prune: Prune,
     options: dict[str, Any],
     capsys: pytest.CaptureFixture[str],

@@ -5,8 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lcprune.cli import OnConsole
-from lcprune.cli._progress import PlainProgress, duration
+from lcprune.cli._progress import OnConsole, PlainProgress, duration
 
 
 @pytest.mark.parametrize(

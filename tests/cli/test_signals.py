@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from lcprune.artifact import CHECKPOINT, JOURNAL
-from lcprune.cli import Silent, _app, main
+from lcprune.cli import _app, main
 from lcprune.cli._signals import Stop, Stopped, ending_on_signals
 from lcprune.data import AugmentedBatches
 from lcprune.errors import DataError
 from lcprune.fitness import CrossEntropy
+from lcprune.runs import Silent
 from lcprune.searching import read_journal
 
 from .conftest import Prune
@@ -119,7 +120,7 @@ def test_what_a_signal_did_to_others_is_not_told_as_an_error(
         except KeyboardInterrupt:
             raise error from None
 
-    monkeypatch.setattr("lcprune.cli._job.prepare", both)
+    monkeypatch.setattr("lcprune.runs._prune_job.prepare", both)
     assert prune(tmp_path / "out") == 143
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 

@@ -11,21 +11,13 @@ import torch
 
 import lcprune as lp
 from lcprune.artifact import read_run
-from lcprune.cli import (
-    TrainConfig,
-    _stages,
-    _train,
-    main,
-    prune_job,
-    resolve,
-    resolve_as,
-    train_job,
-)
-from lcprune.cli._progress import Advance, Silent
-from lcprune.cli._train import training_config
+from lcprune.cli import main
 from lcprune.data import Images, hold_out, load_data, training_batches
 from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy
+from lcprune.runs import TrainOptions, _stages, _train, prune_job, resolve, resolve_as, train_job
+from lcprune.runs._reporter import Advance, Silent
+from lcprune.runs._train import training_config
 from lcprune.training import TrainingConfig, TrainingPrecision
 
 OPTIONS: dict[str, Any] = {
@@ -39,8 +31,8 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def config(**changes: Any) -> TrainConfig:
-    return resolve_as(TrainConfig, OPTIONS | changes)
+def config(**changes: Any) -> TrainOptions:
+    return resolve_as(TrainOptions, OPTIONS | changes)
 
 
 @pytest.fixture(scope="module")

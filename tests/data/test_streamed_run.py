@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from data.trees import WNIDS, write_imagenet
-from lcprune.cli import Silent, _measure, main, prune_job, resolve
+from lcprune.cli import main
 from lcprune.errors import RunError
+from lcprune.runs import Silent, _measure, prune_job, resolve
 
 NETWORK = """
 from torch import nn

@@ -15,13 +15,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from lcprune.artifact import RunState, check_run, read_run, resume_line, run_state
-from lcprune.cli._config import Options, PruneConfig, TrainConfig
-from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
-from lcprune.cli._directory import check_command
-from lcprune.cli._evaluate import evaluate_saved
-from lcprune.cli._inspect import Choice, inspect_model, read_shape
-from lcprune.cli._job import prune_job
-from lcprune.cli._options import (
+from lcprune.cli._arguments import (
     DATA_HELP,
     BaseEpochs,
     BaseLearningRate,
@@ -75,12 +69,23 @@ from lcprune.cli._options import (
     WeightDecay,
     Weights,
 )
-from lcprune.cli._progress import OnConsole, Reporter
-from lcprune.cli._resolve import resolve_as
+from lcprune.cli._demo import DEMO, DEMO_DIRECTORY
+from lcprune.cli._evaluate import evaluate_saved
+from lcprune.cli._inspect import Choice, inspect_model, read_shape
+from lcprune.cli._progress import OnConsole
 from lcprune.cli._signals import ending_on_signals
 from lcprune.cli._table import result_table, training_table
-from lcprune.cli._train_job import train_job
 from lcprune.errors import InputError, LcpruneError
+from lcprune.runs import (
+    Options,
+    PruneOptions,
+    Reporter,
+    TrainOptions,
+    check_command,
+    prune_job,
+    resolve_as,
+    train_job,
+)
 from lcprune.training import ElsewhereError, alike, is_main, on_main
 
 app = typer.Typer(
@@ -268,7 +273,7 @@ def _run(
     force: bool,
 ) -> int:
     """Resolve the configuration, run the job, print its table; signals end it."""
-    kind: type[Options] = TrainConfig if command == "train" else PruneConfig
+    kind: type[Options] = TrainOptions if command == "train" else PruneOptions
     defaults = on_main(lambda: _stored(command, out, resume, force, defaults))
     with alike():
         config = resolve_as(kind, given, file=file, defaults=defaults)
@@ -277,11 +282,11 @@ def _run(
     with ending_on_signals() as stop:
         reporter = stop.reporter(reporter)
         try:
-            if isinstance(config, TrainConfig):
+            if isinstance(config, TrainOptions):
                 trained = train_job(config, out, resume=resume, force=force, reporter=reporter)
                 table = training_table(trained)
             else:
-                assert isinstance(config, PruneConfig)
+                assert isinstance(config, PruneOptions)
                 pruned = prune_job(
                     config, out, command=command, resume=resume, force=force, reporter=reporter
                 )

@@ -8,12 +8,10 @@ from pathlib import Path
 from rich.table import Table
 
 from lcprune.artifact import load
-from lcprune.cli._measure import measure_latencies
-from lcprune.cli._prepare import check_logits, choose_device
-from lcprune.cli._progress import warnings_to
 from lcprune.cli._table import latency_name, quantity
 from lcprune.cost import CostModel
 from lcprune.data import first_pixels, load_data
+from lcprune.runs import check_logits, choose_device, measure_latencies, warnings_to
 from lcprune.tracing import trace
 from lcprune.training import evaluate_top1
 

@@ -1,47 +1,17 @@
-"""What a run tells while it is under way."""
+"""What a run tells on a terminal or in a log."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[int, str], None]
-"""Takes how many steps are done and how they went."""
+from lcprune.runs import Advance
 
 _LINES = 20
-
-
-class Reporter(Protocol):
-    """Whom a job tells how far it is."""
-
-    def stage(self, text: str) -> None:
-        """Say what begins, or what was found out."""
-
-    def warn(self, text: str) -> None:
-        """Say what may not be as expected."""
-
-    def progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
-        """Show the way of ``total`` steps for as long as the block lasts."""
-
-
-class Silent:
-    """Tells nothing."""
-
-    def stage(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    @contextmanager
-    def progress(self, name: str, total: int) -> Iterator[Advance]:
-        yield lambda done, text: None
 
 
 class OnConsole:
@@ -80,15 +50,6 @@ class OnConsole:
     @contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         yield PlainProgress(name, total, self._print, time.monotonic)
-
-
-@contextmanager
-def warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
-    """Tell warnings as a line each, without the place in the code that Python adds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: warn(str(message))
-        yield
 
 
 class PlainProgress:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from lcprune.cli._progress import Advance, Reporter
+from lcprune.runs import Advance, Reporter
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _FINISHED_FIRST = "search"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from lcprune.artifact import BudgetOutcome, Latency, Summary, versions
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._finalists import Chosen
-from lcprune.cli._measure import peak_rss_mb
-from lcprune.cli._prepare import Inputs
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._finalists import Chosen
+from lcprune.runs._measure import peak_rss_mb
+from lcprune.runs._prepare import Inputs
 from lcprune.cost import CostModel
 from lcprune.fitness import Precision
 from lcprune.searching import SearchResult
@@ -33,7 +33,7 @@ class Figures:
 
 
 def summarise(
-    config: PruneConfig,
+    config: PruneOptions,
     inputs: Inputs,
     figures: Figures,
     latency_before: Latency,

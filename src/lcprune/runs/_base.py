@@ -8,17 +8,17 @@ import safetensors.torch
 from torch import nn
 
 from lcprune import artifact
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._findings import Findings
-from lcprune.cli._prepare import Inputs
-from lcprune.cli._progress import Reporter
-from lcprune.cli._train import FLOAT32, train, training_config
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._findings import Findings
+from lcprune.runs._prepare import Inputs
+from lcprune.runs._reporter import Reporter
+from lcprune.runs._train import FLOAT32, train, training_config
 from lcprune.models import load_weights
 from lcprune.training import on_main
 
 
 def trained_base(
-    config: PruneConfig, out: Path, inputs: Inputs, findings: Findings, reporter: Reporter
+    config: PruneOptions, out: Path, inputs: Inputs, findings: Findings, reporter: Reporter
 ) -> nn.Module:
     """The base network on the CPU, in eval mode; with ``base_epochs`` trained, once a run."""
     model = inputs.model

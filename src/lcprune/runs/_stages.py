@@ -13,16 +13,16 @@ from torch import nn
 
 from lcprune import artifact
 from lcprune.artifact import Summary
-from lcprune.cli._base import trained_base
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._finalists import Finals
-from lcprune.cli._findings import Findings
-from lcprune.cli._images import at_once, first_images, judged_on, recalibration_batches
-from lcprune.cli._measure import measure_latencies
-from lcprune.cli._prepare import Inputs, score
-from lcprune.cli._progress import Reporter, warnings_to
-from lcprune.cli._summarise import Figures, summarise
-from lcprune.cli._train import FLOAT32, finetuning_config, train, training_precision
+from lcprune.runs._base import trained_base
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._finalists import Finals
+from lcprune.runs._findings import Findings
+from lcprune.runs._images import at_once, first_images, judged_on, recalibration_batches
+from lcprune.runs._measure import measure_latencies
+from lcprune.runs._prepare import Inputs, score
+from lcprune.runs._reporter import Reporter, warnings_to
+from lcprune.runs._summarise import Figures, summarise
+from lcprune.runs._train import FLOAT32, finetuning_config, train, training_precision
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.models import state_sha256
 from lcprune.ranking import Plan
@@ -47,7 +47,7 @@ class Stages:
 
     def __init__(
         self,
-        config: PruneConfig,
+        config: PruneOptions,
         out: Path,
         inputs: Inputs,
         findings: Findings,

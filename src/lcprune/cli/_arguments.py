@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lcprune.cli._config import Options, PruneConfig, TrainConfig
+from lcprune.runs import Options, PruneOptions, TrainOptions
 
 
-def _default(key: str, kind: type[Options] = PruneConfig) -> str:
+def _default(key: str, kind: type[Options] = PruneOptions) -> str:
     """What an option is when neither the command line nor a file says anything."""
     value = getattr(kind(), key)
     if value is None:
@@ -18,7 +18,7 @@ def _default(key: str, kind: type[Options] = PruneConfig) -> str:
     return str(value)
 
 
-def _option(key: str, help: str, *names: str, kind: type[Options] = PruneConfig) -> Any:
+def _option(key: str, help: str, *names: str, kind: type[Options] = PruneOptions) -> Any:
     return typer.Option(*names, help=help, show_default=_default(key, kind))
 
 
@@ -49,14 +49,14 @@ Device = Annotated[str | None, _option("device", "auto, cpu or cuda.")]
 
 _WEIGHTS = "A file, 'default' (the publisher's) or 'random'."
 Weights = Annotated[str | None, _option("weights", _WEIGHTS)]
-BaseWeights = Annotated[str | None, _option("weights", _WEIGHTS, "--weights", kind=TrainConfig)]
+BaseWeights = Annotated[str | None, _option("weights", _WEIGHTS, "--weights", kind=TrainOptions)]
 NewHead = Annotated[
     bool | None,
     _option(
         "new_head",
         "The weights are for another number of classes: begin with a new last layer.",
         "--new-head/--no-new-head",
-        kind=TrainConfig,
+        kind=TrainOptions,
     ),
 ]
 
@@ -141,11 +141,11 @@ FinetuneEpochs = Annotated[int | None, _option("finetune_epochs", "Epochs after 
 BaseEpochs = Annotated[
     int | None, _option("base_epochs", "Train the base network that long first.")
 ]
-Epochs = Annotated[int | None, _option("epochs", "Epochs of training.", kind=TrainConfig)]
+Epochs = Annotated[int | None, _option("epochs", "Epochs of training.", kind=TrainOptions)]
 _RATE = "Highest learning rate, or auto: found by a short test."
 LearningRate = Annotated[str | None, _option("learning_rate", _RATE)]
 BaseLearningRate = Annotated[
-    str | None, _option("learning_rate", _RATE, "--learning-rate", kind=TrainConfig)
+    str | None, _option("learning_rate", _RATE, "--learning-rate", kind=TrainOptions)
 ]
 WeightDecay = Annotated[float | None, _option("weight_decay", "L2 penalty of training.")]
 ScheduleName = Annotated[str | None, _option("schedule", "cosine or one-cycle.", "--schedule")]

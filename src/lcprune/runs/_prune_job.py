@@ -6,16 +6,16 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunState, Summary
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._directory import at_work, earlier_run
-from lcprune.cli._prepare import prepare
-from lcprune.cli._progress import Reporter, Silent
-from lcprune.cli._stages import Stages
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._directory import at_work, earlier_run
+from lcprune.runs._prepare import prepare
+from lcprune.runs._reporter import Reporter, Silent
+from lcprune.runs._stages import Stages
 from lcprune.training import alike, is_main, on_main
 
 
 def prune_job(
-    config: PruneConfig,
+    config: PruneOptions,
     out: str | Path,
     *,
     command: str = "prune",

@@ -10,12 +10,12 @@ from functools import cached_property, partial
 from torch import Tensor, nn
 
 from lcprune.artifact import FinalistOutcome
-from lcprune.cli._config import PruneConfig
-from lcprune.cli._findings import Findings
-from lcprune.cli._images import first_images, judged_on, recalibration_batches
-from lcprune.cli._prepare import Inputs
-from lcprune.cli._progress import Reporter
-from lcprune.cli._train import batches_of, finetuning_config, training_precision, with_found_rate
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._findings import Findings
+from lcprune.runs._images import first_images, judged_on, recalibration_batches
+from lcprune.runs._prepare import Inputs
+from lcprune.runs._reporter import Reporter
+from lcprune.runs._train import batches_of, finetuning_config, training_precision, with_found_rate
 from lcprune.data import TrainingBatches
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
 from lcprune.ranking import Plan
@@ -49,7 +49,7 @@ class Finals:
 
     def __init__(
         self,
-        config: PruneConfig,
+        config: PruneOptions,
         inputs: Inputs,
         base: nn.Module,
         teacher: nn.Module,

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lcprune.cli._config import AUTO, Options, PruneConfig
-from lcprune.cli._findings import Findings
-from lcprune.cli._progress import Reporter
+from lcprune.runs._options import AUTO, Options, PruneOptions
+from lcprune.runs._findings import Findings
+from lcprune.runs._reporter import Reporter
 from lcprune.data import Data, ImageSet, TrainingBatches, training_batches
 from lcprune.fitness import Precision
 from lcprune.training import (
@@ -138,7 +138,7 @@ def training_config(options: Options, epochs: int, precision: TrainingPrecision)
 
 
 def finetuning_config(
-    config: PruneConfig, epochs: int, precision: TrainingPrecision, teachers: Precision
+    config: PruneOptions, epochs: int, precision: TrainingPrecision, teachers: Precision
 ) -> TrainingConfig:
     """What ``config`` says of training what was cut; ``teachers`` is what the teacher runs in."""
     return replace(

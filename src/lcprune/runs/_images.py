@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lcprune.cli._prepare import Inputs
+from lcprune.runs._prepare import Inputs
 from lcprune.data import ImageSet, first_pixels
 from lcprune.fitness import Precision
 from lcprune.training import evaluation_batch

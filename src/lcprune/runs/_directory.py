@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunRecord, RunState
-from lcprune.cli._config import Options
-from lcprune.cli._findings import Findings
+from lcprune.runs._options import Options
+from lcprune.runs._findings import Findings
 from lcprune.errors import RunError
 from lcprune.training import on_main
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from lcprune import artifact
 from lcprune.artifact import RunState, TrainSummary, versions
-from lcprune.cli._config import TrainConfig
-from lcprune.cli._directory import at_work, earlier_run
-from lcprune.cli._findings import Findings
-from lcprune.cli._measure import peak_rss_mb
-from lcprune.cli._prepare import check_logits, choose_device, load
-from lcprune.cli._progress import Reporter, Silent
-from lcprune.cli._train import train, training_config, training_precision
+from lcprune.runs._options import TrainOptions
+from lcprune.runs._directory import at_work, earlier_run
+from lcprune.runs._findings import Findings
+from lcprune.runs._measure import peak_rss_mb
+from lcprune.runs._prepare import check_logits, choose_device, load
+from lcprune.runs._reporter import Reporter, Silent
+from lcprune.runs._train import train, training_config, training_precision
 from lcprune.cost import CostModel
 from lcprune.data import Data, ImageSet, first_pixels
 from lcprune.errors import LcpruneError
@@ -47,7 +47,7 @@ class _Inputs:
 
 
 def train_job(
-    config: TrainConfig,
+    config: TrainOptions,
     out: str | Path,
     *,
     resume: bool = False,
@@ -77,7 +77,7 @@ def train_job(
     return summary
 
 
-def _prepare(config: TrainConfig) -> _Inputs:
+def _prepare(config: TrainOptions) -> _Inputs:
     device = choose_device(config.device)
     data, held = load(config)
     model = build(
@@ -96,7 +96,7 @@ def _prepare(config: TrainConfig) -> _Inputs:
 
 
 def _train(
-    config: TrainConfig, out: Path, inputs: _Inputs, findings: Findings, reporter: Reporter
+    config: TrainOptions, out: Path, inputs: _Inputs, findings: Findings, reporter: Reporter
 ) -> tuple[TrainingResult, TrainingPrecision]:
     data, model, device = inputs.data, inputs.model.to(inputs.device), inputs.device
     findings.same("data_sha256", data.fingerprint, "data")
@@ -122,7 +122,7 @@ def _train(
 
 
 def _saved(
-    config: TrainConfig,
+    config: TrainOptions,
     out: Path,
     inputs: _Inputs,
     result: TrainingResult,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lcprune.cli._resolve import resolve_as
+from lcprune.runs._resolve import resolve_as
 from lcprune.errors import InputError
 from lcprune.training import TrainingConfig
 
@@ -100,7 +100,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class PruneConfig(Options):
+class PruneOptions(Options):
     """Everything that decides the result of a pruning run.
 
     At least one bound of ``budget`` must be given. ``base_epochs`` is how long the base network
@@ -145,7 +145,7 @@ class PruneConfig(Options):
 
 
 @dataclass(frozen=True)
-class TrainConfig(Options):
+class TrainOptions(Options):
     """Everything that decides the result of a training run.
 
     ``new_head`` takes weights for another number of classes.
@@ -162,6 +162,6 @@ def resolve(
     *,
     file: Path | None = None,
     defaults: Mapping[str, Any] | None = None,
-) -> PruneConfig:
+) -> PruneOptions:
     """The configuration of a pruning run, from what ``resolve_as`` takes."""
-    return resolve_as(PruneConfig, given, file=file, defaults=defaults)
+    return resolve_as(PruneOptions, given, file=file, defaults=defaults)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune.cli._config import Options, PruneConfig
+from lcprune.runs._options import Options, PruneOptions
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
 from lcprune.data import (
@@ -84,7 +84,7 @@ def load(options: Options) -> tuple[Data, ImageSet | None]:
     return hold_out(data, options.hold_out) if options.hold_out else (data, None)
 
 
-def prepare(config: PruneConfig) -> Inputs:
+def prepare(config: PruneOptions) -> Inputs:
     """Load and check what ``config`` names, down to a first cut; writes nothing.
 
     ``InputError`` with what was expected where any of it can't be used.
@@ -134,7 +134,7 @@ def prepare(config: PruneConfig) -> Inputs:
     return inputs
 
 
-def score(config: PruneConfig, inputs: Inputs) -> Saliency:
+def score(config: PruneOptions, inputs: Inputs) -> Saliency:
     """The saliency that ``config`` asks for, on images that the fitness doesn't see."""
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
