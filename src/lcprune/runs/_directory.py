@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunRecord, RunState
-from lcprune.runs._options import Options
-from lcprune.runs._findings import Findings
 from lcprune.errors import RunError
+from lcprune.runs._findings import Findings
+from lcprune.runs._options import Options
 from lcprune.training import on_main
 
 

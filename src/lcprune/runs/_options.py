@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lcprune.runs._resolve import resolve_as
 from lcprune.errors import InputError
+from lcprune.runs._resolve import resolve_as
 from lcprune.training import TrainingConfig
 
 _TRAINING = TrainingConfig()

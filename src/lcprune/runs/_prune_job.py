@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunState, Summary
-from lcprune.runs._options import PruneOptions
 from lcprune.runs._directory import at_work, earlier_run
+from lcprune.runs._options import PruneOptions
 from lcprune.runs._prepare import prepare
 from lcprune.runs._reporter import Reporter, Silent
 from lcprune.runs._stages import Stages
