@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from lcprune.errors import InputError, RunError
 
 PARTIAL = ".partial-"
 """How the names of files begin that are still being written; such leftovers mean nothing."""
 
+SCHEMA = 1
+"""Of every JSON file with a checksum."""
+
+_CHECKSUM = "checksum"
 _SEAL = b"\nlcprune sha256 "
 _SEALED = len(_SEAL) + 64
 _numbers = itertools.count()
@@ -25,11 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to, and move it there at the end.
 
     The file is on disk before it takes its name, and its name before the block is left; where
-    the block fails, ``path`` stays as it was. ``RunError`` where the file can't be written.
+    the block fails, ``path`` stays as it was. No symbolic link is followed: one that has the
+    temporary name is removed, one at ``path`` is replaced. ``RunError`` where the file can't be
+    written.
     """
     # A name of its own for every writer: threads of one process write side by side too.
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{next(_numbers)}-{path.name}")
     try:
+        temporary.unlink(missing_ok=True)  # of a killed process that had the same number
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         sync(temporary)
         temporary.replace(path)
@@ -97,7 +107,44 @@ def read_sealed(path: Path) -> bytes:
     return content
 
 
+def sealed_json(values: Mapping[str, Any]) -> str:
+    """``values`` as JSON text, with the schema first and a checksum of the contents last."""
+    values = {"schema": SCHEMA, **values}
+    return json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, allow_nan=False)
+
+
+def read_sealed_json(path: Path, error: type[InputError] = InputError) -> dict[str, Any]:
+    """The values in a file that holds what ``sealed_json`` gave.
+
+    The checksum is of the contents, not of the text: other spaces change nothing. ``error``
+    where the file is missing or damaged, or is of another schema.
+    """
+    try:
+        raw: dict[str, Any] = json.loads(read_whole(path, error).decode("utf-8"))
+    except (ValueError, RecursionError) as caught:
+        raise error(f"{path} is damaged: expected JSON that lcprune wrote") from caught
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if type(schema) is not int:
+        raise error(f"{path} is damaged, or was not written by lcprune: it has no schema")
+    if raw.pop(_CHECKSUM, None) != _checksum(raw):
+        raise error(f"{path} is damaged: its checksum differs")
+    if schema != SCHEMA:
+        wrote = raw.get("versions")
+        wrote = wrote.get("lcprune") if isinstance(wrote, dict) else None
+        raise error(
+            f"{path} is of schema {schema}, written by lcprune {wrote or 'of another version'}; "
+            f"expected schema {SCHEMA}"
+        )
+    return raw
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    # Through JSON once, so that it is the same of what was written and of what is read.
+    read = json.loads(json.dumps(values))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()

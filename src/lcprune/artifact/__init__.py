@@ -1,83 +1,32 @@
-"""A slimmed network and the run that made it, as files."""
+"""A slimmed network as files that load without pickle."""
 
-from lcprune._files import PARTIAL, replacing, sha256_of, write_text
-from lcprune.artifact._description import Description
-from lcprune.artifact._layout import (
+from lcprune.artifact._description import (
     ARTIFACT,
-    BASE,
-    BASE_CHECKPOINT,
     BUFFERS,
-    CHECKPOINT,
-    JOURNAL,
+    NEW,
     PLAN,
-    REPORT,
-    RUN,
-    SUMMARY,
     WEIGHTS,
+    Description,
+    InputSpec,
+    read_description,
+    read_file,
+    versions,
 )
 from lcprune.artifact._load import load, read_plan
-from lcprune.artifact._lock import locked
-from lcprune.artifact._record import RunRecord, read_run, update_run
-from lcprune.artifact._run import (
-    RunState,
-    begin_run,
-    check_run,
-    resume_line,
-    run_state,
-)
 from lcprune.artifact._save import save
-from lcprune.artifact._summary import (
-    BudgetOutcome,
-    FinalistOutcome,
-    Latency,
-    Summary,
-    read_summary,
-    write_summary,
-)
-from lcprune.artifact._train_summary import (
-    TrainSummary,
-    read_train_summary,
-    write_train_summary,
-)
-from lcprune.artifact._versions import versions
 
 __all__ = [
     "ARTIFACT",
-    "BASE",
-    "BASE_CHECKPOINT",
     "BUFFERS",
-    "CHECKPOINT",
-    "JOURNAL",
-    "PARTIAL",
+    "NEW",
     "PLAN",
-    "REPORT",
-    "RUN",
-    "SUMMARY",
     "WEIGHTS",
-    "BudgetOutcome",
     "Description",
-    "FinalistOutcome",
-    "Latency",
-    "RunRecord",
-    "RunState",
-    "Summary",
-    "TrainSummary",
-    "begin_run",
-    "check_run",
+    "InputSpec",
     "load",
-    "locked",
+    "read_description",
+    "read_file",
     "read_plan",
-    "read_run",
-    "read_summary",
-    "read_train_summary",
-    "replacing",
-    "resume_line",
-    "run_state",
     "save",
-    "sha256_of",
-    "update_run",
     "versions",
-    "write_summary",
-    "write_text",
-    "write_train_summary",
 ]

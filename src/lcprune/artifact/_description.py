@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lcprune._files import read_whole
-from lcprune.artifact._checked import checked_json, read_checked
-from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
-from lcprune.artifact._versions import versions
+from lcprune._files import read_sealed_json, read_whole, sealed_json
 from lcprune.errors import InputError
+
+PLAN = "plan.json"
+WEIGHTS = "model.safetensors"
+BUFFERS = "buffers.safetensors"
+"""Buffers that are not part of a model's state; only where it has any."""
+ARTIFACT = "artifact.json"
+"""What ``load`` needs beside the other files, and their hashes."""
+NEW = ".new"
+"""How the names of files end while ``artifact.json`` names them already and they are about to
+take the place of older ones."""
+
+_PACKAGES = ("lcprune", "torch", "torchvision", "timm", "numpy", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ class Description:
 
     def to_json(self) -> str:
         """The description as JSON text with a checksum of itself."""
-        return checked_json(asdict(self))
+        return sealed_json(asdict(self))
 
 
 def read_description(directory: Path) -> Description:
@@ -48,7 +69,7 @@ def read_description(directory: Path) -> Description:
     path = directory / ARTIFACT
     if not path.exists():
         raise InputError(f"{directory} holds no saved model: {ARTIFACT} is missing")
-    raw = read_checked(path)
+    raw = read_sealed_json(path)
     hashes = _texts(path, raw, "sha256")
     if not {PLAN, WEIGHTS} <= hashes.keys() <= {PLAN, WEIGHTS, BUFFERS}:
         raise _unexpected(path, "sha256", raw["sha256"], f"hashes of {PLAN} and {WEIGHTS}")
@@ -76,10 +97,15 @@ def read_file(directory: Path, name: str, description: Description) -> bytes:
     The bytes that are checked are those that are returned: a file that is replaced meanwhile is
     either the old one or does not fit.
     """
+    wanted = description.sha256.get(name)
+    with suppress(InputError):  # there is one where a process was killed while it saved
+        content = read_whole(directory / f"{name}{NEW}")
+        if hashlib.sha256(content).hexdigest() == wanted:
+            return content
     if not (directory / name).exists():
         raise InputError(f"{directory} is not complete: {name} is missing")
     content = read_whole(directory / name)
-    if hashlib.sha256(content).hexdigest() != description.sha256.get(name):
+    if hashlib.sha256(content).hexdigest() != wanted:
         raise InputError(f"{directory / name} is not the file that was saved: its hash differs")
     return content
 

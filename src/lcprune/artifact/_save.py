@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lcprune._files import make_directory, replacing
-from lcprune.artifact._description import Description, InputSpec
-from lcprune.artifact._layout import ARTIFACT, BUFFERS, PLAN, WEIGHTS
+from lcprune._files import make_directory, replacing, sha256_of, sync, write_text
+from lcprune.artifact._description import (
+    ARTIFACT,
+    BUFFERS,
+    NEW,
+    PLAN,
+    WEIGHTS,
+    Description,
+    InputSpec,
+    read_description,
+)
 from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
 from lcprune.errors import InputError, RunError
 from lcprune.ranking import Plan
@@ -36,10 +45,11 @@ def save(
 
     Files: ``plan.json``, ``model.safetensors`` (the model's state, tied tensors once),
     ``buffers.safetensors`` where the model has buffers that are not part of its state, and
-    ``artifact.json`` with their hashes. Each is complete before it takes its name, and
-    ``artifact.json`` takes it last. Other files in the directory are left alone. The model may
-    be on any device and stays there. ``InputError`` where the directory can't be written, the
-    plan is not that of the model, or its state holds something that is not a dense tensor.
+    ``artifact.json`` with their hashes. An earlier model is replaced at one moment: a process that
+    is killed leaves the old one or the new one. Other files in the directory are left alone. The
+    model may be on any device and stays there. ``InputError`` where the directory can't be
+    written, the plan is not that of the model, or its state holds something that is not a dense
+    tensor.
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     for value in inputs:
@@ -57,30 +67,66 @@ def save(
     buffers, buffer_pairs = unsaved_buffers(small)
     if classes is None:
         classes = _count_outputs(small, inputs)
+    contents = {PLAN: plan.to_json().encode(), WEIGHTS: serialised(state)}
+    if buffers:
+        contents[BUFFERS] = serialised(buffers)
+    description = Description(
+        factory=factory,
+        classes=classes,
+        inputs=tuple(
+            InputSpec(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in inputs
+        ),
+        sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        complex=(*pairs, *buffer_pairs),
+    )
     make_directory(directory)
-    with ExitStack() as stack:  # left in reverse order: artifact.json takes its name last
-        described = stack.enter_context(replacing(directory / ARTIFACT))
-        hashes = {}
-        contents = {PLAN: plan.to_json().encode(), WEIGHTS: serialised(state)}
-        if buffers:
-            contents[BUFFERS] = serialised(buffers)
+    _replace(directory, contents, description.to_json())
+
+
+def _replace(directory: Path, contents: Mapping[str, bytes], description: str) -> None:
+    """Write the files of a network so that at every moment the old one or the new one loads.
+
+    All are on disk under other names before ``artifact.json`` names them, which is the moment at
+    which the new network is there; then they take their own names, and loading finds them under
+    either.
+    """
+    _settle(directory)
+    try:
         for name, content in contents.items():
-            temporary = stack.enter_context(replacing(directory / name))
-            # Through bytes: the library's own files come without the user's permission mask.
-            temporary.write_bytes(content)
-            hashes[name] = hashlib.sha256(content).hexdigest()
-        description = Description(
-            factory=factory,
-            classes=classes,
-            inputs=tuple(
-                InputSpec(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in inputs
-            ),
-            sha256=hashes,
-            complex=(*pairs, *buffer_pairs),
-        )
-        described.write_text(description.to_json(), encoding="utf-8")
-    if not buffers:
-        _remove(directory / BUFFERS)
+            with replacing(directory / f"{name}{NEW}") as temporary:
+                # Through bytes: the library's own files come without the user's permission mask.
+                temporary.write_bytes(content)
+        write_text(directory / ARTIFACT, description)
+    except BaseException:
+        if not _is_written(directory / ARTIFACT, description):
+            for name in contents:
+                with suppress(OSError):
+                    (directory / f"{name}{NEW}").unlink(missing_ok=True)
+        raise
+    try:
+        for name in contents:
+            (directory / f"{name}{NEW}").replace(directory / name)
+        if BUFFERS not in contents:
+            (directory / BUFFERS).unlink(missing_ok=True)
+        sync(directory)
+    except OSError as error:
+        raise RunError(f"can't write {directory}: {error.strerror or error}") from error
+
+
+def _settle(directory: Path) -> None:
+    """Give the files of a network their names where a process was killed before it could."""
+    with suppress(InputError, OSError):
+        for name, sha256 in read_description(directory).sha256.items():
+            new = directory / f"{name}{NEW}"
+            if new.is_file() and sha256_of(new) == sha256:
+                new.replace(directory / name)
+
+
+def _is_written(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False
 
 
 def _check_plan(small: nn.Module, plan: Plan) -> None:
@@ -107,10 +153,3 @@ def _count_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int | None:
     if isinstance(output, Tensor) and output.dim() == 2:
         return int(output.shape[1])
     return None
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"can't remove {path}: {error.strerror or error}") from error

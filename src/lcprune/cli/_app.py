@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.tree import Tree
 
-from lcprune.artifact import RunState, check_run, read_run, resume_line, run_state
 from lcprune.cli._arguments import (
     DATA_HELP,
     BaseEpochs,
@@ -80,13 +79,17 @@ from lcprune.runs import (
     Options,
     PruneOptions,
     Reporter,
+    RunState,
     TrainOptions,
     check_command,
+    check_run,
     prune_job,
+    read_run,
     resolve_as,
+    resume_line,
+    run_state,
     train_job,
 )
-from lcprune.training import ElsewhereError, alike, is_main, on_main
 
 app = typer.Typer(
     name="lcprune",
@@ -247,8 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = app(args=arguments, prog_name="lcprune", standalone_mode=False) or 0
     except _UsageError as error:
         return _fail(error.format_message(), _BAD_INPUT)
-    except ElsewhereError:  # the process that failed tells of it
-        return _BAD_INPUT
     except InputError as error:
         return _fail(str(error), _BAD_INPUT)
     except LcpruneError as error:
@@ -274,9 +275,8 @@ def _run(
 ) -> int:
     """Resolve the configuration, run the job, print its table; signals end it."""
     kind: type[Options] = TrainOptions if command == "train" else PruneOptions
-    defaults = on_main(lambda: _stored(command, out, resume, force, defaults))
-    with alike():
-        config = resolve_as(kind, given, file=file, defaults=defaults)
+    defaults = _stored(command, out, resume, force, defaults)
+    config = resolve_as(kind, given, file=file, defaults=defaults)
     # Progress is on stdout too: stderr is for what is not as expected, a line each.
     reporter: Reporter = OnConsole(_stdout(), Console(stderr=True))
     with ending_on_signals() as stop:
@@ -299,8 +299,6 @@ def _run(
             if stop.number is None:
                 raise
             return _interrupted(out, stop.exit_code)
-    if not is_main():
-        return 0
     console = _stdout()
     console.print(table)
     console.print(f"saved to {out}", markup=False, highlight=False, soft_wrap=True)
@@ -321,8 +319,6 @@ def _stored(
 
 
 def _interrupted(out: Path, code: int) -> int:
-    if not is_main():
-        return code
     state = run_state(out)
     if state is RunState.UNFINISHED:
         _tell(f"interrupted; to go on: {resume_line(out, read_run(out).command)}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from lcprune.artifact import load
-from lcprune.cli._table import latency_name, quantity
+from lcprune.cli._table import cost_name, latency_name, quantity
 from lcprune.cost import CostModel
 from lcprune.data import first_pixels, load_data
 from lcprune.runs import check_logits, choose_device, measure_latencies, warnings_to
@@ -41,7 +42,7 @@ def evaluate_saved(
     table = Table("", title=f"{directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
     table.add_row(f"top-1 of {len(data.test)} test images, %", f"{top1:.2f}")
-    table.add_row("MACs (multiply-adds)", quantity(cost["macs"]))
-    table.add_row("parameters", quantity(cost["params"]))
-    table.add_row(latency_name(latency), f"{latency.value:.2f}")
+    for name, value in cost.items():
+        table.add_row(cost_name(name), quantity(value))
+    table.add_row(latency_name(len(example_input), torch.get_num_threads()), f"{latency:.2f}")
     yield table

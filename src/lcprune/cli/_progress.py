@@ -63,18 +63,18 @@ class PlainProgress:
         self._print = print_line
         self._clock = clock
         self._began = clock()
-        self._first: int | None = None
-        self._printed = 0
+        self._first: float | None = None
+        self._printed = 0.0
 
-    def __call__(self, done: int, text: str) -> None:
+    def __call__(self, done: float, text: str) -> None:
         if self._first is None:  # a run that goes on begins in the middle
             self._first = done - 1
         share = self._total / _LINES
         if done == self._total or not self._printed or done - self._printed >= share:
             self._printed = done
-            self._print(f"{self._name} {done}/{self._total}  {text}  {self._left(done)}".rstrip())
+            self._print(f"{self._name} {done:g}/{self._total}  {text}  {self._left(done)}".rstrip())
 
-    def _left(self, done: int) -> str:
+    def _left(self, done: float) -> str:
         assert self._first is not None
         steps = done - self._first
         if done >= self._total or steps <= 0:

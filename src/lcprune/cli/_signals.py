@@ -112,7 +112,7 @@ class _Stopping:
                 yield advance
                 return
 
-            def checked(done: int, text: str) -> None:
+            def checked(done: float, text: str) -> None:
                 # First: the end of a terminal leaves nothing to tell on.
                 self._stop.check()
                 advance(done, text)

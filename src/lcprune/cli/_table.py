@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from lcprune.artifact import Latency, Summary, TrainSummary
+from lcprune.runs import Summary, TrainSummary
+
+_NAMES = {
+    "macs": "MACs (multiply-adds)",
+    "params": "parameters",
+    "weights": "weights",
+    "activations": "peak of activations, batch 1",
+}
+_BYTES = "B"
 
 
 def result_table(summary: Summary) -> Table:
-    """Before, after and their ratio: MACs, parameters, accuracy, latency."""
+    """Before, after and their ratio: every cost, accuracy, latency."""
     table = Table(title=f"{summary.model} on {summary.data}", title_justify="left")
     table.add_column("")
     for heading in ("before", "after", "ratio"):
         table.add_column(heading, justify="right")
-    for name, before, after in (
-        ("MACs (multiply-adds)", summary.macs_before, summary.macs_after),
-        ("parameters", summary.params_before, summary.params_after),
-    ):
-        table.add_row(name, quantity(before), quantity(after), f"{after / before:.1%}")
-    table.add_row("top-1, %", _percent(summary.top1_before), _percent(summary.top1_after), "")
-    table.add_row("  recalibrated, not trained", "", _percent(summary.top1_pruned), "")
-    first, last = summary.latency_ms_before, summary.latency_ms_after
-    ratio = f"{last.value / first.value:.1%}" if first and last else ""
-    table.add_row(latency_name(first), _milliseconds(first), _milliseconds(last), ratio)
+    for name, cost in summary.costs.items():
+        before, after = quantity(cost.before, cost.unit), quantity(cost.after, cost.unit)
+        table.add_row(cost_name(name), before, after, f"{cost.ratio:.1%}")
+    before, pruned, after = (
+        _percent(summary.scores[name].top1) for name in ("before", "pruned", "after")
+    )
+    table.add_row("top-1, %", before, after, "")
+    table.add_row("  recalibrated, not trained", "", pruned, "")
+    for latency in summary.latency:
+        name = latency_name(latency.batch, latency.threads, latency.engine)
+        first, last = latency.before_ms, latency.after_ms
+        ratio = f"{last / first:.1%}" if first and last else ""
+        table.add_row(name, _milliseconds(first), _milliseconds(last), ratio)
     return table
 
 
@@ -31,35 +42,44 @@ def training_table(summary: TrainSummary) -> Table:
     table = Table(title=f"{summary.model} on {summary.data}", title_justify="left")
     table.add_column("")
     table.add_column("after the last epoch", justify="right")
-    table.add_row("top-1 on the test split, %", _percent(summary.top1))
+    table.add_row("top-1 on the test split, %", _percent(summary.scores["after"].top1))
     if summary.held_out_images:
         name = f"top-1 of {summary.held_out_images} training images held out, %"
-        table.add_row(name, _percent(summary.top1_held_out))
+        table.add_row(name, _percent(summary.scores["held_out"].top1))
     table.add_row("loss in training", "–" if summary.loss is None else f"{summary.loss:.4f}")
     macs = "–" if summary.macs is None else quantity(summary.macs)
-    table.add_row("MACs (multiply-adds)", macs)
-    table.add_row("parameters", quantity(summary.params))
+    table.add_row(cost_name("macs"), macs)
+    table.add_row(cost_name("params"), quantity(summary.params))
     return table
 
 
-def quantity(count: int) -> str:
-    """A count with its unit: 125.75 M."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+def cost_name(resource: str) -> str:
+    """A resource for people."""
+    return _NAMES.get(resource, resource)
+
+
+def quantity(count: int, unit: str = "") -> str:
+    """A count for people: 125.75 M, or 1.50 MiB where the unit is bytes."""
+    if unit == _BYTES:
+        for name, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+            if count >= size:
+                return f"{count / size:.2f} {name}"
+        return f"{count} B"
+    for name, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
-            return f"{count / size:.2f} {unit}"
+            return f"{count / size:.2f} {name}"
     return str(count)
+
+
+def latency_name(batch: int, threads: int, engine: str = "pytorch") -> str:
+    """What a latency is of."""
+    where = "" if engine == "pytorch" else f"{engine}, "
+    return f"latency, ms ({where}batch {batch}, {threads} thread{'s' if threads != 1 else ''})"
 
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _milliseconds(value: Latency | None) -> str:
-    return "–" if value is None else f"{value.value:.2f}"
-
-
-def latency_name(value: Latency | None) -> str:
-    if value is None:
-        return "latency, ms"
-    threads = f"{value.threads} thread{'s' if value.threads != 1 else ''}"
-    return f"latency, ms (batch {value.batch}, {threads})"
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

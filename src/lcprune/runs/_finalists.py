@@ -9,15 +9,14 @@ from functools import cached_property, partial
 
 from torch import Tensor, nn
 
-from lcprune.artifact import FinalistOutcome
 from lcprune.data import TrainingBatches
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
 from lcprune.ranking import Plan
-from lcprune.runs._findings import Findings
-from lcprune.runs._images import first_images, judged_on, recalibration_batches
+from lcprune.runs._choices import Choices
 from lcprune.runs._options import PruneOptions
-from lcprune.runs._prepare import Inputs
-from lcprune.runs._reporter import Reporter
+from lcprune.runs._problem import Problem
+from lcprune.runs._run import Run
+from lcprune.runs._summary import FinalistOutcome
 from lcprune.runs._train import batches_of, finetuning_config, training_precision, with_found_rate
 from lcprune.searching import SearchResult
 from lcprune.slimming import slim
@@ -42,44 +41,39 @@ class Chosen:
 class Finals:
     """Chooses among a search's finalists by what each is worth after a short training.
 
-    ``base`` is the base network on the CPU, ``teacher`` a copy of it on the run's device. A loss
-    is kept as soon as it is known. Of several processes all choose alike, and the main one trains
-    alone, as it searches.
+    A loss is kept as soon as it is known.
     """
 
     def __init__(
         self,
-        config: PruneOptions,
-        inputs: Inputs,
-        base: nn.Module,
-        teacher: nn.Module,
+        run: Run,
+        options: PruneOptions,
+        problem: Problem,
         precision: Precision,
-        findings: Findings,
-        reporter: Reporter,
+        choices: Choices,
     ) -> None:
-        self._config = config
-        self._inputs = inputs
-        self._base = base
-        self._teacher = teacher if config.distill else None
+        self._run = run
+        self._options = options
+        self._problem = problem
         self._precision = precision
-        self._findings = findings
-        self._reporter = reporter
+        self._choices = choices
+        self._teacher = problem.model if options.distill else None
 
     def choose(self, result: SearchResult) -> Chosen:
         """The finalist with the lowest loss; the search's best where only one was asked for."""
-        if self._config.finalists == 1:
+        if self._options.finalists == 1:
             return Chosen(result.plan, None)
         plans = result.finalists
         losses: Sequence[float | None] = [None]
         if len(plans) == 1:
-            self._reporter.stage("finalists: no other plan of the search differs from its best")
+            self._run.reporter.stage("finalists: no other plan of the search differs from its best")
         else:
             losses = self._losses(plans)
         order = [math.inf if loss is None else loss for loss in losses]
         best = order.index(min(order))
         if len(plans) > 1:
-            self._reporter.stage(
-                f"finalists: trained {self._config.finalist_steps} steps each, losses "
+            self._run.reporter.stage(
+                f"finalists: trained {self._options.finalist_steps} steps each, losses "
                 f"{', '.join(map(_told, losses))}, plan {best + 1} of {len(plans)} is kept"
             )
         outcomes = (
@@ -90,13 +84,14 @@ class Finals:
 
     def _losses(self, plans: Sequence[Plan]) -> list[float | None]:
         """Cross-entropy of each on fresh images after its training; none for not finite."""
-        batches = batches_of(self._inputs.not_fresh, self._inputs.data, self._config)
+        problem = self._problem
+        batches = batches_of(problem.finalist_training, problem.data, self._options)
         training = self._training(plans[0], batches)
         losses: list[float | None] = []
-        with self._reporter.progress("finalists", len(plans)) as advance:
+        with self._run.reporter.progress("finalists", len(plans)) as advance:
             for plan in plans:
                 tried = partial(self._tried, plan, batches, training)
-                losses.append(self._findings.once(f"finalist {plan.digest}", tried))
+                losses.append(self._run.once(f"finalist {plan.digest}", tried))
                 advance(len(losses), f"loss {_told(losses[-1])}")
         return losses
 
@@ -107,38 +102,38 @@ class Finals:
             [plan],
             self._cut,
             batches,
-            steps=self._config.finalist_steps,
+            steps=self._options.finalist_steps,
             judge=self._judge,
             teacher=self._teacher,
             config=training,
-            device=str(self._inputs.device),
+            device=str(self._problem.device),
         )
         return loss if math.isfinite(loss) else None  # JSON has no other numbers
 
     def _training(self, best: Plan, batches: TrainingBatches) -> TrainingConfig:
         """As in fine-tuning; what has to be measured is measured on the best plan's network."""
-        config, inputs, findings = self._config, self._inputs, self._findings
+        run, options, problem = self._run, self._options, self._problem
         precision = training_precision(
-            config,
-            slim(self._base, best).to(inputs.device),
-            partial(first_images, inputs, config.batch_size),
-            findings,
+            run,
+            options,
+            slim(problem.model, best),
+            partial(problem.first_images, options.batch_size),
+            self._choices,
         )
         training = with_found_rate(
-            finetuning_config(config, 1, precision, self._precision),
-            config,
+            run,
+            options,
             "finalists",
+            finetuning_config(options, 1, precision, self._precision),
             partial(self._cut, best),
             batches,
-            teacher=self._teacher,
-            findings=findings,
-            device=inputs.device,
-            reporter=self._reporter,
+            problem.device,
+            self._teacher,
         )
         return replace(training, learning_rate=RATE * training.learning_rate)
 
     def _cut(self, plan: Plan) -> nn.Module:
-        small = slim(self._base, plan).to(self._inputs.device)
+        small = slim(self._problem.model, plan)
         recalibrate(small, self._recalibration)
         return small
 
@@ -147,13 +142,13 @@ class Finals:
 
     @cached_property
     def _recalibration(self) -> list[Tensor]:
-        return recalibration_batches(self._inputs)
+        return self._problem.recalibration_batches()
 
     @cached_property
     def _fitness(self) -> CrossEntropy:
         """As candidates are judged, on other images."""
         precision = self._precision
-        images, labels = judged_on(self._inputs, self._inputs.fresh, precision)
+        images, labels = self._problem.in_precision(self._problem.fresh, precision)
         return CrossEntropy(images, labels, precision.batch, precision)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-Advance = Callable[[int, str], None]
-"""Takes how many steps are done and how they went."""
+Advance = Callable[[float, str], None]
+"""Takes how many steps are done, in parts of one too, and how they go."""
 
 
 class Reporter(Protocol):

@@ -1,85 +1,197 @@
-"""Training of a run's networks."""
+"""Training of a run's networks, and the training job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from lcprune.artifact import save, versions
+from lcprune.cost import CostModel
 from lcprune.data import Data, ImageSet, TrainingBatches, training_batches
+from lcprune.errors import LcpruneError
 from lcprune.fitness import Precision
-from lcprune.runs._findings import Findings
-from lcprune.runs._options import AUTO, Options, PruneOptions
-from lcprune.runs._reporter import Reporter
+from lcprune.ranking import Plan
+from lcprune.runs._choices import Choices
+from lcprune.runs._options import AUTO, Options, PruneOptions, TrainOptions
+from lcprune.runs._problem import first_images, load_base
+from lcprune.runs._reporter import Reporter, Silent
+from lcprune.runs._run import CHECKPOINT, Run, RunState, at_work_in, earlier_run
+from lcprune.runs._summary import Scores, TrainSummary, peak_rss_mb, read_train_summary
+from lcprune.tracing import trace
 from lcprune.training import (
     Dtype,
     EpochReport,
     Schedule,
     TrainingConfig,
-    TrainingPrecision,
     TrainingResult,
     choose_training_precision,
+    evaluate_top1,
     evaluation_batch,
     find_learning_rate,
     finetune,
 )
 
-FLOAT32 = TrainingPrecision("float32", channels_last=True)
+FLOAT32 = Precision("float32", channels_last=True)
+TRAINING_PRECISION = "training precision"
+"""The key under which a run keeps what it trains in."""
+
+
+class Trainable(Protocol):
+    """What is trained on: ``data.train`` lacks the images that are ``held`` out."""
+
+    @property
+    def data(self) -> Data: ...
+    @property
+    def held(self) -> ImageSet | None: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
+def train_job(
+    config: TrainOptions,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    remeasure: bool = False,
+    reporter: Reporter | None = None,
+) -> TrainSummary:
+    """Train a model and write it, with its figures, to the directory ``out``.
+
+    The directory can be evaluated and loaded as that of a pruning run, and its
+    ``model.safetensors`` is what ``prune --weights`` takes. The other arguments and errors are
+    as for ``prune_job``.
+    """
+    out = Path(out)
+    reporter = reporter or Silent()
+    state, record = earlier_run(config, out, "train", resume=resume, force=force)
+    if record is not None and state is RunState.FINISHED:
+        return read_train_summary(out)
+    base = load_base(config, new_head=config.new_head)
+    data, model, device = base.data, base.model, base.device
+    if base.head:
+        reporter.stage(f"new head for {len(data.classes)} classes: {', '.join(base.head)}")
+    with at_work_in(out, config, "train", record, reporter) as run:
+        run.same("data_sha256", data.fingerprint, "data")
+        model.to(device)
+        precision = training_precision(
+            run,
+            config,
+            model,
+            lambda: first_images(data, config.batch_size, device),
+            Choices(remeasure=remeasure),
+        )
+        result = train(
+            run,
+            config,
+            base,
+            model,
+            "training",
+            training_config(config, config.epochs, precision),
+            out / CHECKPOINT,
+            validate=True,
+        )
+        scores = {"after": Scores(evaluate_top1(model, data.test, data))}
+        if base.held is not None:
+            scores["held_out"] = Scores(evaluate_top1(model, base.held, data))
+        model.cpu()
+        save(
+            model,
+            out,
+            plan=Plan(kept={}),
+            factory=config.model,
+            example_input=base.example,
+            classes=len(data.classes),
+        )
+        summary = TrainSummary(
+            model=config.model,
+            data=config.data,
+            seed=config.seed,
+            epochs=config.epochs,
+            train_images=len(data.train),
+            held_out_images=0 if base.held is None else len(base.held),
+            loss=result.loss,
+            scores=scores,
+            macs=_macs(model, base.example),
+            params=sum(parameter.numel() for parameter in model.parameters()),
+            train_seconds=result.seconds,
+            dtype_train=precision.dtype,
+            threads=torch.get_num_threads(),
+            device=str(device),
+            peak_rss_mb=peak_rss_mb(),
+            versions=versions(),
+            history=[_epoch(report) for report in result.reports],
+            choices=made_choices(run),
+        )
+        run.finish(summary.to_json())
+    return summary
 
 
 def train(
-    model: nn.Module,
+    run: Run,
     options: Options,
-    data: Data,
+    on: Trainable,
+    model: nn.Module,
     name: str,
-    *,
     training: TrainingConfig,
-    findings: Findings,
     checkpoint: Path,
-    device: torch.device,
-    reporter: Reporter,
+    *,
     teacher: nn.Module | None = None,
-    held: ImageSet | None = None,
+    validate: bool = False,
 ) -> TrainingResult:
     """Train ``model`` in place on the training images, from its checkpoint if there is one.
 
-    After each epoch the accuracy on the images ``held`` out is told. Where a range test shall
-    find the learning rate, it does so once a run.
+    With ``validate`` the accuracy on the images held out is told after each epoch. Where a range
+    test shall find the learning rate, it does so once a run.
     """
-    batches = batches_of(data.train, data, options)
+    batches = batches_of(on.data.train, on.data, options)
     training = with_found_rate(
-        training,
-        options,
-        name,
-        lambda: model,
-        batches,
-        teacher=teacher,
-        findings=findings,
-        device=device,
-        reporter=reporter,
+        run, options, name, training, lambda: model, batches, on.device, teacher
     )
-    with reporter.progress(name, training.epochs) as advance:
-
-        def on_epoch(report: EpochReport) -> None:
-            accuracy = report.val_accuracy
-            held_out = "" if accuracy is None else f"  held out: top-1 {accuracy:.2f} %"
-            advance(report.epoch, f"loss {report.loss:.4f}{held_out}")
-
+    held = on.held if validate else None
+    loader = None if held is None else ValidationBatches(held, on.data)
+    with run.reporter.progress(name, training.epochs) as advance:
         return finetune(
             model,
             batches,
-            None if held is None else ValidationBatches(held, data, evaluation_batch(held.shape)),
+            loader,
             teacher=teacher,
             config=training,
             checkpoint=checkpoint,
             resume=checkpoint.exists(),
-            on_epoch=on_epoch,
-            device=str(device),
+            on_epoch=lambda report: advance(report.epoch, _told(report)),
+            device=str(on.device),
         )
+
+
+def with_found_rate(
+    run: Run,
+    options: Options,
+    name: str,
+    training: TrainingConfig,
+    model: Callable[[], nn.Module],
+    batches: TrainingBatches,
+    device: torch.device,
+    teacher: nn.Module | None,
+) -> TrainingConfig:
+    """``training`` at the rate that a range test finds, once a run, where that is asked for."""
+    if options.learning_rate != AUTO or not training.epochs:
+        return training
+    rate = run.once(
+        f"{name} learning rate",
+        lambda: (
+            find_learning_rate(
+                model(), batches, teacher=teacher, config=training, device=str(device)
+            ).suggested
+        ),
+    )
+    run.reporter.stage(f"{name}: learning rate {rate:.2g} by a range test")
+    return replace(training, learning_rate=rate)
 
 
 def batches_of(images: ImageSet, data: Data, options: Options) -> TrainingBatches:
@@ -94,37 +206,12 @@ def batches_of(images: ImageSet, data: Data, options: Options) -> TrainingBatche
     )
 
 
-def with_found_rate(
-    training: TrainingConfig,
-    options: Options,
-    name: str,
-    model: Callable[[], nn.Module],
-    batches: TrainingBatches,
-    *,
-    teacher: nn.Module | None,
-    findings: Findings,
-    device: torch.device,
-    reporter: Reporter,
-) -> TrainingConfig:
-    """``training`` at the rate that a range test finds, once a run, where that is asked for."""
-    if options.learning_rate != AUTO or not training.epochs:
-        return training
-
-    def found() -> float:
-        return find_learning_rate(
-            model(), batches, teacher=teacher, config=training, device=str(device)
-        ).suggested
-
-    rate = findings.once(f"{name} learning rate", found)
-    reporter.stage(f"{name}: learning rate {rate:.2g} by a range test")
-    return replace(training, learning_rate=rate)
-
-
-def training_config(options: Options, epochs: int, precision: TrainingPrecision) -> TrainingConfig:
+def training_config(options: Options, epochs: int, precision: Precision) -> TrainingConfig:
     """What ``options`` say of a training without a teacher."""
+    rate = options.learning_rate
     return TrainingConfig(
         epochs=epochs,
-        learning_rate=_given_rate(options),
+        learning_rate=rate if isinstance(rate, float) else TrainingConfig().learning_rate,
         weight_decay=options.weight_decay,
         schedule=cast(Schedule, options.schedule),
         label_smoothing=options.label_smoothing,
@@ -132,50 +219,79 @@ def training_config(options: Options, epochs: int, precision: TrainingPrecision)
         ema=options.ema or None,
         clip=options.clip or None,
         seed=options.seed,
-        dtype=precision.dtype,
+        dtype=cast(Dtype, precision.dtype),
         channels_last=precision.channels_last,
     )
 
 
 def finetuning_config(
-    config: PruneOptions, epochs: int, precision: TrainingPrecision, teachers: Precision
+    options: PruneOptions, epochs: int, precision: Precision, teachers: Precision
 ) -> TrainingConfig:
-    """What ``config`` says of training what was cut; ``teachers`` is what the teacher runs in."""
+    """What ``options`` say of training what was cut; ``teachers`` is what the teacher runs in."""
     return replace(
-        training_config(config, epochs, precision),
-        temperature=config.temperature,
-        alpha=config.distill_weight,
+        training_config(options, epochs, precision),
+        temperature=options.temperature,
+        alpha=options.distill_weight,
         teacher_precision=teachers,
     )
 
 
-def _given_rate(options: Options) -> float:
-    rate = options.learning_rate
-    return rate if isinstance(rate, float) else TrainingConfig().learning_rate
-
-
 def training_precision(
-    options: Options, model: nn.Module, batch: Callable[[], Tensor], findings: Findings
-) -> TrainingPrecision:
+    run: Run, options: Options, model: nn.Module, batch: Callable[[], Tensor], choices: Choices
+) -> Precision:
     """What ``options`` ask for, or what a measurement on a batch found; it holds for the run."""
     asked = options.train_dtype
-    if asked != "auto":
-        return TrainingPrecision(cast(Dtype, asked), channels_last=asked != "float32")
+    if asked != AUTO:
+        return Precision(asked, channels_last=asked != "float32")
 
-    def measured() -> dict[str, Any]:
-        return asdict(choose_training_precision(model, batch()))
+    def choose() -> dict[str, Any]:
+        inputs = batch()
+        return choices.choose(
+            "training", model, inputs, lambda: asdict(choose_training_precision(model, inputs))
+        )
 
-    return TrainingPrecision(**findings.once("training_precision", measured))
+    return Precision(**run.once(TRAINING_PRECISION, choose))
+
+
+def made_choices(run: Run) -> dict[str, dict[str, Any]]:
+    """What a run chose by measurement."""
+    names = {"search precision": "search", TRAINING_PRECISION: "training"}
+    state = run.record.state
+    return {name: dict(state[key]) for key, name in names.items() if key in state}
 
 
 class ValidationBatches:
     """The images of a set in order, normalised, as often as they are asked for."""
 
-    def __init__(self, images: ImageSet, data: Data, batch: int) -> None:
+    def __init__(self, images: ImageSet, data: Data) -> None:
         self._images = images
         self._data = data
-        self._batch = batch
+        self._batch = evaluation_batch(images.shape)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for pixels, labels in self._images.batches(self._batch):
             yield self._data.normalise(pixels), labels
+
+
+def _told(report: EpochReport) -> str:
+    accuracy = report.val_accuracy
+    held_out = "" if accuracy is None else f"  held out: top-1 {accuracy:.2f} %"
+    return f"loss {report.loss:.4f}{held_out}"
+
+
+def _epoch(report: EpochReport) -> dict[str, float | None]:
+    return {
+        "epoch": report.epoch,
+        "loss": report.loss,
+        "learning_rate": report.learning_rate,
+        "seconds": report.seconds,
+        "top1_held_out": report.val_accuracy,
+    }
+
+
+def _macs(model: nn.Module, example_input: Tensor) -> int | None:
+    """Multiply-adds of a forward pass; none for a model that can be trained but not traced."""
+    try:
+        return CostModel(trace(model, example_input)).evaluate()["macs"]
+    except LcpruneError:
+        return None

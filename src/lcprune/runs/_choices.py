@@ -1,0 +1,111 @@
+"""What is chosen by measurement, kept for each machine and network.
+
+A stopwatch on a busy machine decides otherwise than on a quiet one, and another number format
+gives other losses. So a choice is measured once and then taken from a cache: the same command
+gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprune._files import make_directory, read_sealed_json, sealed_json, write_text
+from lcprune.errors import InputError
+
+
+class Choices:
+    """The choices of this machine, in ``folder``; ``remeasure`` makes each anew.
+
+    Every choice is a file of its own, written whole, so that several processes don't meet. One
+    that is damaged or can't be written is as if it weren't there.
+    """
+
+    def __init__(self, folder: Path | None = None, *, remeasure: bool = False) -> None:
+        self._folder = cache_folder() / "choices" if folder is None else folder
+        self._remeasure = remeasure
+
+    def choose(
+        self,
+        kind: str,
+        model: nn.Module,
+        inputs: Tensor,
+        measure: Callable[[], Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """What ``measure`` returns, JSON, or returned for such a model and inputs before."""
+        key = choice_key(kind, model, inputs)
+        path = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+        found = None if self._remeasure else _read(path, key)
+        if found is not None:
+            return found
+        chosen = dict(measure())
+        # Another process may have measured meanwhile: the first choice holds.
+        found = None if self._remeasure else _read(path, key)
+        if found is not None:
+            return found
+        with suppress(InputError):
+            make_directory(path.parent)
+            write_text(path, sealed_json({"key": key, "choice": chosen}))
+        return chosen
+
+
+def cache_folder() -> Path:
+    """``LCPRUNE_CACHE``, or ``lcprune`` in the user's cache folder (``XDG_CACHE_HOME``)."""
+    own = os.environ.get("LCPRUNE_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lcprune"
+
+
+def choice_key(kind: str, model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """All that a choice may depend on: JSON."""
+    shapes = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        shapes.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+    return {
+        "kind": kind,
+        "processor": processor(inputs.device),
+        "capability": _capability(inputs.device),
+        "threads": torch.get_num_threads(),
+        "device": str(inputs.device),
+        "torch": torch.__version__,
+        "lcprune": metadata.version("lcprune"),
+        "network": f"{type(model).__name__} {shapes.hexdigest()}",
+        "inputs": list(inputs.shape),
+    }
+
+
+def processor(device: torch.device) -> str:
+    """The name of what computes on ``device``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _capability(device: torch.device) -> str:
+    if device.type == "cuda":
+        return ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    with suppress(InputError):
+        raw = read_sealed_json(path)
+        choice = raw.get("choice")
+        if raw.get("key") == key and isinstance(choice, dict):
+            return choice
+    return None

@@ -1,0 +1,355 @@
+"""The pruning job: its stages, each of which can be left at any moment and gone on with."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from lcprune._files import replacing, write_text
+from lcprune.artifact import save, versions
+from lcprune.cost import RESOURCES
+from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
+from lcprune.models import load_weights, state_sha256
+from lcprune.ranking import Plan
+from lcprune.runs._choices import Choices
+from lcprune.runs._finalists import Finals
+from lcprune.runs._options import AUTO, PruneOptions
+from lcprune.runs._problem import Problem
+from lcprune.runs._reporter import Reporter, Silent, warnings_to
+from lcprune.runs._run import (
+    BASE,
+    BASE_CHECKPOINT,
+    CHECKPOINT,
+    GRAPH,
+    JOURNAL,
+    Run,
+    RunState,
+    at_work_in,
+    earlier_run,
+)
+from lcprune.runs._summary import (
+    Cost,
+    Latency,
+    Scores,
+    Summary,
+    measure_latencies,
+    peak_rss_mb,
+    read_summary,
+)
+from lcprune.runs._train import (
+    FLOAT32,
+    finetuning_config,
+    made_choices,
+    train,
+    training_config,
+    training_precision,
+)
+from lcprune.searching import Executor, RayExecutor, SearchProgress, SearchResult, Trial, search
+from lcprune.slimming import VISIBLE, effect, slim, verify
+from lcprune.training import TrainingResult, evaluate_top1
+
+
+def prune_job(
+    config: PruneOptions,
+    out: str | Path,
+    *,
+    command: str = "prune",
+    resume: bool = False,
+    force: bool = False,
+    remeasure: bool = False,
+    reporter: Reporter | None = None,
+) -> Summary:
+    """Prune a model to a budget, fine-tune it, and write everything to the directory ``out``.
+
+    A run that was interrupted, at whatever moment, goes on with ``resume`` and ends with the
+    same plan and weights; ``resume`` on a finished run gives its summary again. ``force``
+    replaces an earlier run. ``remeasure`` measures anew what is kept of this machine (``Choices``)
+    and keeps that. ``command`` is the subcommand that a later ``--resume`` takes.
+
+    ``InputError`` where the configuration or ``out`` can't be used; then nothing was written.
+    ``VerificationError`` where the slimmed network is not the masked original; then no network
+    is published.
+    """
+    out = Path(out)
+    reporter = reporter or Silent()
+    state, record = earlier_run(config, out, command, resume=resume, force=force)
+    if record is not None and state is RunState.FINISHED:
+        return read_summary(out)
+    problem = Problem.of(config)
+    for note in problem.graph.notes:
+        reporter.stage(note)
+    with at_work_in(out, config, command, record, reporter) as run:
+        summary = _Stages(run, config, Choices(remeasure=remeasure)).go_through(problem)
+        run.finish(summary.to_json())
+    return summary
+
+
+class _Stages:
+    """Every stage takes what an earlier process left of it and does the rest.
+
+    What a stage finds out and a later process needs again (a choice by measurement, an accuracy)
+    is in the state of the run; the search has its journal and training its checkpoint.
+    """
+
+    def __init__(self, run: Run, options: PruneOptions, choices: Choices) -> None:
+        self._run = run
+        self._options = options
+        self._choices = choices
+
+    def go_through(self, problem: Problem) -> Summary:
+        """All stages, and the network saved; the summary is not written yet."""
+        run, options = self._run, self._options
+        problem = self._with_base(problem)
+        run.same("data_sha256", problem.data.fingerprint, "data")
+        what = "weights"
+        if options.base_epochs:
+            what += f" in {run.directory / BASE} (remove it to train them again)"
+        weights = run.same("base_weights_sha256", state_sha256(problem.model), what)
+        before = self._top1("top1_before", problem, problem.model)
+        run.reporter.stage(f"base network: top-1 {before:.2f} % on the test split")
+        precision = self._precision(problem)
+        result = self._search(problem, precision, weights)
+        chosen = Finals(run, options, problem, precision, self._choices).choose(result)
+        plan = chosen.plan
+        small = slim(problem.model, plan)
+        error = self._verify(problem, small, plan)
+        recalibrate(small, problem.recalibration_batches())
+        pruned = self._top1("top1_pruned", problem, small)
+        run.reporter.stage(f"pruned and recalibrated: top-1 {pruned:.2f} %")
+        trained = self._finetune(problem, small, precision)
+        # Figures are those of the saved network, in the layout that loading gives it.
+        small.to(memory_format=torch.contiguous_format)
+        after = self._top1("top1_after", problem, small)
+        example = problem.example.to(problem.device)
+        latencies = measure_latencies([problem.model, small], example)
+        write_text(run.directory / GRAPH, graph_json(problem, plan))
+        save(
+            small.cpu(),
+            run.directory,
+            plan=plan,
+            factory=options.model,
+            example_input=problem.example,
+            classes=len(problem.data.classes),
+        )
+        return Summary(
+            model=options.model,
+            data=options.data,
+            seed=options.seed,
+            costs=costs_of(problem, plan),
+            scores={
+                "before": Scores(before),
+                "pruned": Scores(pruned),
+                "after": Scores(after),
+            },
+            criterion=options.criterion,
+            compensation=options.compensation,
+            strategy=options.strategy,
+            round_to=options.round_to,
+            verify_error=error,
+            training_checked=None,
+            loss_search_best=result.loss,
+            trials=result.trials,
+            search_seconds=result.seconds,
+            finetune_epochs=options.finetune_epochs,
+            finetune_seconds=trained.seconds,
+            latency=(Latency("pytorch", len(example), torch.get_num_threads(), *latencies),),
+            dtype_search=precision.dtype,
+            threads=torch.get_num_threads(),
+            device=str(problem.device),
+            peak_rss_mb=peak_rss_mb(),
+            base_weights_sha256=weights,
+            versions=versions(),
+            finalists=chosen.finalists,
+            choices=made_choices(run),
+        )
+
+    def _with_base(self, problem: Problem) -> Problem:
+        """The problem with its base network trained first, once a run, where that is asked for."""
+        run, options = self._run, self._options
+        if not options.base_epochs:
+            return problem
+        saved = run.directory / BASE
+        model = copy.deepcopy(problem.model)
+        if not saved.exists():
+            train(
+                run,
+                options,
+                problem,
+                model,
+                "training",
+                training_config(options, options.base_epochs, FLOAT32),
+                run.directory / BASE_CHECKPOINT,
+            )
+            with replacing(saved) as temporary:
+                state = {name: value.cpu() for name, value in model.state_dict().items()}
+                temporary.write_bytes(safetensors.torch.save(state))
+        # Read back even when just trained, so that a resumed run has the same.
+        load_weights(model, str(saved), options.model)
+        return problem.of_model(options, model.eval())
+
+    def _precision(self, problem: Problem) -> Precision:
+        """How candidates are run; what was once chosen holds for the whole run."""
+        asked = self._options.search_dtype
+        if asked != AUTO:
+            return Precision(asked, channels_last=asked != "float32")
+
+        def choose() -> dict[str, Any]:
+            model, images = problem.model, problem.first_images(problem.at_once)
+            return self._choices.choose(
+                "search", model, images, lambda: asdict(choose_precision(model, images))
+            )
+
+        return Precision(**self._run.once("search precision", choose))
+
+    def _search(self, problem: Problem, precision: Precision, weights: str) -> SearchResult:
+        options, reporter = self._options, self._run.reporter
+        identity = {
+            "model": options.model,
+            "data": problem.data.fingerprint,
+            "weights": weights,
+            "recalibrate": problem.split.recalibrate.tolist(),
+            "validate": problem.split.validate.tolist(),
+            "environment": {"device": str(problem.device), "precision": asdict(precision)},
+        }
+        with (
+            reporter.progress("search", options.trials) as advance,
+            warnings_to(reporter.warn),
+        ):
+
+            def on_trial(trial: Trial, progress: SearchProgress) -> None:
+                advance(progress.done, f"best loss {progress.best.loss:.4f}")
+
+            result = search(
+                problem.model,
+                problem.graph,
+                problem.saliency,
+                problem.budget,
+                fitness=CrossEntropy(
+                    *problem.in_precision(problem.validation, precision),
+                    precision.batch,
+                    precision,
+                ),
+                recalibrate=[precision.cast(b) for b in problem.recalibration_batches()],
+                trials=options.trials,
+                journal=self._run.directory / JOURNAL,
+                seed=options.seed,
+                compensation=options.compensation,
+                strategy=options.strategy,
+                min_keep=options.min_keep,
+                round_to=options.round_to,
+                prepare=precision.apply,
+                identity=identity,
+                executor=self._executor(problem.device),
+                finalists=options.finalists,
+                on_trial=on_trial,
+            )
+        reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
+        return result
+
+    def _executor(self, device: torch.device) -> Executor | None:
+        options = self._options
+        if options.executor != "ray":
+            return None
+        gpus = 0.0
+        if device.type == "cuda":
+            gpus = min(1.0, torch.cuda.device_count() / options.workers)
+        return RayExecutor(workers=options.workers, address=options.ray_address, gpus=gpus)
+
+    def _verify(self, problem: Problem, small: nn.Module, plan: Plan) -> float:
+        model = problem.model
+        if problem.device.type != "cpu":  # labels flow on the CPU
+            model, small = copy.deepcopy(model).cpu(), copy.deepcopy(small).cpu()
+        error = verify(model, small, plan, problem.example)
+        self._run.reporter.stage(f"verified: within {error:.1e} of the masked original")
+        moved = effect(model, plan, problem.example)
+        if moved < VISIBLE:
+            self._run.reporter.warn(
+                f"what was removed moves the base network's output by {moved:.1e} only, so that "
+                "the comparison says little: a base network that was hardly trained?"
+            )
+        return error
+
+    def _finetune(self, problem: Problem, small: nn.Module, precision: Precision) -> TrainingResult:
+        run, options = self._run, self._options
+        trained_in = FLOAT32
+        if options.finetune_epochs:
+            first = partial(problem.first_images, options.batch_size)
+            trained_in = training_precision(run, options, small, first, self._choices)
+        return train(
+            run,
+            options,
+            problem,
+            small,
+            "fine-tuning",
+            finetuning_config(options, options.finetune_epochs, trained_in, precision),
+            run.directory / CHECKPOINT,
+            teacher=problem.model if options.distill else None,
+            validate=True,
+        )
+
+    def _top1(self, key: str, problem: Problem, model: nn.Module) -> float:
+        return self._run.once(key, lambda: evaluate_top1(model, problem.data.test, problem.data))
+
+
+def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
+    """What the network cost and costs, and whether that is within its bounds."""
+    return {
+        name: Cost(
+            unit=_UNITS[name],
+            asked=problem.budget.asked.get(name),
+            limit=problem.limits.get(name),
+            before=before,
+            after=plan.cost[name],
+            ratio=plan.cost[name] / before,
+            met=plan.cost[name] <= problem.limits.get(name, before),
+        )
+        for name, before in problem.before.items()
+    }
+
+
+def graph_json(problem: Problem, plan: Plan) -> str:
+    """``graph.json``: the families, their widths before and after, and the costs; no weights."""
+    graph = problem.graph
+    widths = {family.id: len(family.groups) for family in graph.families}
+    kept = _kept(problem, plan)
+    families = [
+        {
+            "name": family.name,
+            "before": widths[family.id],
+            "after": kept[family.id],
+            "tensors": [[tensor, dim] for tensor, dim in family.dimensions],
+        }
+        for family in graph.families
+    ]
+    costs = {
+        name: {"unit": cost.unit, "before": cost.before, "after": cost.after}
+        for name, cost in costs_of(problem, plan).items()
+    }
+    untouched = [asdict(entry) for entry in graph.untouched]
+    return json.dumps({"schema": 1, "costs": costs, "families": families, "untouched": untouched})
+
+
+def _kept(problem: Problem, plan: Plan) -> Mapping[int, int]:
+    """How many groups of each family a plan keeps."""
+    graph = problem.graph
+    keep = np.ones(len(graph.family_of), dtype=bool)
+    for (tensor, dim), indices in plan.kept.items():
+        channels = graph.dimension(tensor, dim).channels
+        removed = np.delete(channels, list(indices))
+        keep[removed[(removed >= 0) & (removed < len(keep))]] = False
+    counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
+    return {family.id: int(counts[family.id]) for family in graph.families}
+
+
+_UNITS = {"macs": "MACs", "params": "parameters"}
+assert set(_UNITS) == set(RESOURCES)

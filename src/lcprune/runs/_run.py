@@ -1,0 +1,379 @@
+"""The directory of a run: who may write to it, what it found out, and which files are its results.
+
+``run.json`` is written first. It holds the command, the options, and the run's state: what it
+found out on the way, and at the end the manifest, the hashes of its results. ``summary.json`` is
+written last and means done.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lcprune._files import (
+    PARTIAL,
+    make_directory,
+    read_sealed_json,
+    read_whole,
+    sealed_json,
+    write_text,
+)
+from lcprune._lock import LOCK, check_unlocked, locked
+from lcprune.artifact import (
+    ARTIFACT,
+    BUFFERS,
+    NEW,
+    PLAN,
+    WEIGHTS,
+    read_description,
+    read_file,
+    versions,
+)
+from lcprune.errors import InputError, RunError
+from lcprune.runs._options import Options
+from lcprune.runs._reporter import Reporter
+
+Value = TypeVar("Value")
+
+RUN = "run.json"
+JOURNAL = "search.sqlite"
+BASE = "base.safetensors"
+BASE_CHECKPOINT = "base-checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
+GRAPH = "graph.json"
+REPORT = "report.html"
+SUMMARY = "summary.json"
+
+_SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
+_OWN = (
+    SUMMARY,  # removed first, since it means done
+    REPORT,
+    GRAPH,
+    *_SAVED,
+    *(name + NEW for name in _SAVED),
+    CHECKPOINT,
+    BASE_CHECKPOINT,
+    BASE,
+    *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
+)
+_KIND = "lcprune run"
+"""How ``run.json`` is told from files of that name that others write."""
+_MANIFEST = "results_sha256"
+_VOUCHED = (ARTIFACT, GRAPH)
+"""What the manifest names beside the summary; ``artifact.json`` names the network's files."""
+
+
+class RunState(enum.Enum):
+    """What a directory holds, as far as a run is concerned."""
+
+    EMPTY = "empty"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The contents of ``run.json``.
+
+    ``command`` is the subcommand that began the run, ``configuration`` what decides its result,
+    ``state`` what it found out on the way and needs again when it goes on.
+    """
+
+    command: str
+    configuration: Mapping[str, Any]
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The record as JSON text with a checksum of itself."""
+        return sealed_json(
+            {
+                "kind": _KIND,
+                "command": self.command,
+                "configuration": dict(self.configuration),
+                "state": dict(self.state),
+                "versions": versions(),
+            }
+        )
+
+    def first_difference(self, configuration: Mapping[str, Any]) -> str | None:
+        """The first key whose value is not the stored one; the order is that of the run."""
+        for key in [*self.configuration, *configuration]:
+            if self.configuration.get(key) != configuration.get(key):
+                return key
+        return None
+
+
+class Run:
+    """A run at work: its directory, what it found out so far, and whom it tells."""
+
+    def __init__(self, directory: Path, record: RunRecord, reporter: Reporter) -> None:
+        self.directory = directory
+        self.reporter = reporter
+        self.record = record
+
+    def once(self, key: str, find: Callable[[], Value]) -> Value:
+        """What ``find`` returns, found by an earlier process of the run or now; JSON."""
+        if key not in self.record.state:
+            self._note(key, find())
+        value: Value = self.record.state[key]
+        return value
+
+    def same(self, key: str, value: str, what: str) -> str:
+        """Keep a hash of what the run works on; ``RunError`` where a resumed run has another."""
+        if self.once(key, lambda: value) != value:
+            raise RunError(f"can't resume: the {what} are not those that the run began with")
+        return value
+
+    def finish(self, summary: str) -> None:
+        """Note the manifest in ``run.json``, and write ``summary.json``, last of all."""
+        manifest = {
+            name: _sha256(read_whole(self.directory / name, RunError))
+            for name in _VOUCHED
+            if (self.directory / name).exists()
+        }
+        self._note(_MANIFEST, manifest | {SUMMARY: _sha256(summary.encode())})
+        write_text(self.directory / SUMMARY, summary)
+
+    def _note(self, key: str, value: Any) -> None:
+        self.record = replace(self.record, state={**self.record.state, key: value})
+        write_text(self.directory / RUN, self.record.to_json())
+
+
+@contextmanager
+def at_work_in(
+    directory: Path, options: Options, command: str, record: RunRecord | None, reporter: Reporter
+) -> Iterator[Run]:
+    """Begin a run, or go on with that of ``record``; within, the directory is closed to others.
+
+    What killed processes had begun to write there is removed. ``RunError`` where another process
+    is at work there, or where the directory can't be written or holds anything but a run.
+    """
+    make_directory(directory)
+    with locked(_lock_of(directory), str(directory)):
+        if record is None:
+            record = RunRecord(command, options.as_json())
+            begin_run(directory, record)
+        else:
+            record = read_run(directory)  # another process may have gone on meanwhile
+            with suppress(OSError):
+                _remove_leftovers(directory)
+        yield Run(directory, record, reporter)
+
+
+def earlier_run(
+    options: Options, directory: Path, command: str, *, resume: bool, force: bool
+) -> tuple[RunState, RunRecord | None]:
+    """What ``directory`` holds, and the record of the run to go on with; none where a new one
+    begins.
+
+    ``RunError`` where neither may be.
+    """
+    state = check_run(directory, resume=resume, force=force)
+    if not resume or state is RunState.EMPTY:
+        return state, None
+    record = read_run(directory)
+    check_command(directory, record, command)
+    asked = options.as_json()
+    key = record.first_difference(asked)
+    if key is not None:
+        raise RunError(
+            f"can't resume with another {key}: the run in {directory} has "
+            f"{record.configuration.get(key)!r}, asked was {asked.get(key)!r}"
+        )
+    return state, record
+
+
+def check_command(directory: Path, record: RunRecord, command: str) -> None:
+    """``RunError`` where another subcommand began the run in ``directory``."""
+    if record.command != command:
+        raise RunError(
+            f"can't resume: {directory} holds a run of {record.command}; to go on with it: "
+            f"{resume_line(directory, record.command)}"
+        )
+
+
+def resume_line(directory: Path, command: str) -> str:
+    """What to type so that an unfinished run goes on."""
+    return f"lcprune {command} --out {shlex.quote(str(directory))} --resume"
+
+
+def run_state(directory: Path) -> RunState:
+    """What ``directory`` holds; one that does not exist counts as empty.
+
+    ``RunError`` where it holds a run whose ``run.json`` is damaged.
+    """
+    try:
+        names = {p.name for p in directory.iterdir() if not p.name.startswith(PARTIAL)}
+    except FileNotFoundError:
+        return RunState.EMPTY
+    except NotADirectoryError:
+        return RunState.FOREIGN
+    except OSError as error:
+        raise RunError(f"can't read {directory}: {error.strerror or error}") from error
+    if not names:
+        return RunState.EMPTY
+    if RUN not in names:
+        return RunState.FOREIGN
+    try:
+        read_run(directory)
+    except RunError as error:
+        if _is_marked(directory):
+            raise RunError(f"{error}; the run can't go on, --force starts it again") from error
+        if _is_foreign(directory):
+            return RunState.FOREIGN
+        raise RunError(f"{error}; the run can't go on, choose another --out") from error
+    return RunState.FINISHED if SUMMARY in names else RunState.UNFINISHED
+
+
+def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> RunState:
+    """The state of ``directory``, where a run may begin or go on there; else ``RunError``.
+
+    Writes nothing. A directory in which another process is at work is refused, and one that
+    holds anything but a run even with ``force``. A finished run that is asked to go on must have
+    its results as it wrote them.
+    """
+    if resume and force:
+        raise RunError("--resume goes on with a run and --force starts it again: choose one")
+    check_unlocked(_lock_of(directory), str(directory))
+    state = _replaceable(directory) if force else run_state(directory)
+    if state is RunState.FOREIGN:
+        raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
+    if state is RunState.UNFINISHED and not (resume or force):
+        line = resume_line(directory, read_run(directory).command)
+        raise RunError(
+            f"{directory} holds an unfinished run (--force starts again); to go on: {line}"
+        )
+    if state is RunState.FINISHED and not (resume or force):
+        raise RunError(f"{directory} holds a finished run: --force replaces it")
+    if state is RunState.FINISHED and resume:
+        check_results(directory)
+    _check_writable(directory)
+    return state
+
+
+def begin_run(directory: Path, record: RunRecord) -> None:
+    """Make the directory, remove what an earlier run left there, and write ``run.json``.
+
+    ``RunError`` where the directory can't be written or holds anything but a run.
+    """
+    if _replaceable(directory) is RunState.FOREIGN:
+        raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
+    make_directory(directory)
+    try:
+        for name in _OWN:
+            (directory / name).unlink(missing_ok=True)
+        _remove_leftovers(directory)
+    except OSError as error:
+        raise RunError(f"can't write {directory}: {error.strerror or error}") from error
+    write_text(directory / RUN, record.to_json())
+
+
+def read_run(directory: Path) -> RunRecord:
+    """The record of a run; ``RunError`` where the directory holds none that can be read."""
+    path = directory / RUN
+    raw = read_sealed_json(path, RunError)
+    if raw.get("kind") != _KIND:
+        raise RunError(f"{path} was not written by lcprune")
+    command, configuration, state = (raw.get(k) for k in ("command", "configuration", "state"))
+    if not (
+        isinstance(command, str) and isinstance(configuration, dict) and isinstance(state, dict)
+    ):
+        raise RunError(f"{path} is damaged: expected a command, its configuration and a state")
+    return RunRecord(command, configuration, state)
+
+
+def check_results(directory: Path) -> None:
+    """``RunError`` unless the results of a finished run are the files that it wrote."""
+    for name in (SUMMARY, *_VOUCHED):
+        if name in _manifest(directory):
+            read_result(directory, name)
+    try:
+        description = read_description(directory)
+        for name in description.sha256:
+            read_file(directory, name, description)
+    except InputError as error:
+        raise RunError(f"{error}{_mend(directory)}") from error
+
+
+def read_result(directory: Path, name: str) -> bytes:
+    """A result of a finished run; ``RunError`` where it is not the file that the run wrote."""
+    path = directory / name
+    try:
+        content = read_whole(path, RunError)
+    except RunError as error:
+        raise RunError(f"{error}{_mend(directory)}") from error
+    if _manifest(directory).get(name) != _sha256(content):
+        raise RunError(
+            f"{path} is not the file that the run wrote: its hash differs{_mend(directory)}"
+        )
+    return content
+
+
+def _manifest(directory: Path) -> Mapping[str, str]:
+    return dict(read_run(directory).state.get(_MANIFEST, {}))
+
+
+def _mend(directory: Path) -> str:
+    return f" (remove {directory / SUMMARY}, and --resume writes it again)"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _lock_of(directory: Path) -> Path:
+    return directory / f"{PARTIAL}run{LOCK}"
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for path in directory.glob(f"{PARTIAL}*"):
+        if path.suffix != LOCK:
+            path.unlink(missing_ok=True)
+
+
+def _replaceable(directory: Path) -> RunState:
+    """The state of a directory, where a damaged run counts as an unfinished one."""
+    try:
+        return run_state(directory)
+    except RunError:
+        if not _is_marked(directory):
+            raise
+        return RunState.UNFINISHED
+
+
+def _is_marked(directory: Path) -> bool:
+    """Whether ``run.json`` is ours by a mark, as far as it can be read at all."""
+    try:
+        return f'"{_KIND}"'.encode() in (directory / RUN).read_bytes()
+    except OSError:
+        return False
+
+
+def _is_foreign(directory: Path) -> bool:
+    """Whether ``run.json`` is whole and that of another program."""
+    try:
+        content = json.loads((directory / RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(content, dict) and "configuration" in content)
+
+
+def _check_writable(directory: Path) -> None:
+    """Refuse at once what would only fail after minutes of work."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RunError(f"can't write {directory}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"can't write {directory}: no permission to write to {existing}")

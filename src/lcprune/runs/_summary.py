@@ -1,0 +1,250 @@
+"""The figures of a finished run, as ``summary.json`` holds them, and how they are measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.errors import InputError, RunError
+from lcprune.fitness import eval_mode
+from lcprune.runs._run import SUMMARY, read_result
+
+SCHEMA = 1
+
+_WARM_UP = 3
+_LEAST_RUNS = 10
+_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A resource before and after the cut, in ``unit``; ``asked`` and ``limit`` of its bound.
+
+    Those are none where there was no bound.
+    """
+
+    unit: str
+    asked: str | None
+    limit: int | None
+    before: int
+    after: int
+    ratio: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy on the test split, percent, float32; none where it was not measured."""
+
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for a forward pass of ``batch`` samples: the median of repeated passes."""
+
+    engine: str
+    batch: int
+    threads: int
+    before_ms: float | None
+    after_ms: float | None
+    predicted_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class FinalistOutcome:
+    """A plan that was tried: its loss in the search, and after a short training on fresh images.
+
+    ``loss_trained`` is none where it was not trained, as the only one, or the loss was not finite.
+    """
+
+    loss_search: float
+    loss_trained: float | None
+
+
+Kind = TypeVar("Kind", bound="_Figures")
+
+
+class _Figures:
+    """A dataclass as JSON."""
+
+    def to_json(self) -> str:
+        """The summary as JSON text, the schema first; ``ValueError`` for what JSON lacks."""
+        values = asdict(self)  # type: ignore[call-overload]
+        return json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a summary; ``InputError`` where the text is not one."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            schema = raw.pop("schema")
+            if schema != SCHEMA:
+                raise InputError(f"summary of schema {schema}, expected {SCHEMA}")
+            return cls(**cls._parsed(raw))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a summary: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        """The keys of ``summary.json``."""
+        return frozenset({"schema", *(field.name for field in fields(cls))})  # type: ignore[arg-type]
+
+    @classmethod
+    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        return raw
+
+
+@dataclass(frozen=True)
+class Summary(_Figures):
+    """What a pruning run did; none: not measured.
+
+    ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
+    parameters always, others where they were bounded. ``scores`` are those of the base network
+    (``before``), of the cut one after recalibration and before any training (``pruned``), and
+    after the last epoch (``after``). ``finalists`` are those that the plan was chosen from, in
+    the order of the search; none where it is the search's best without a choice. ``choices`` are
+    those that were made by measurement.
+    """
+
+    model: str
+    data: str
+    seed: int
+    costs: Mapping[str, Cost]
+    scores: Mapping[str, Scores]
+    criterion: str
+    compensation: str
+    strategy: str
+    round_to: int
+    verify_error: float | None
+    training_checked: bool | None
+    loss_search_best: float | None
+    trials: int
+    search_seconds: float | None
+    finetune_epochs: int
+    finetune_seconds: float | None
+    latency: tuple[Latency, ...]
+    dtype_search: str | None
+    threads: int
+    device: str
+    peak_rss_mb: float | None
+    base_weights_sha256: str
+    versions: Mapping[str, str]
+    finalists: tuple[FinalistOutcome, ...] | None
+    choices: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        raw["costs"] = {name: Cost(**value) for name, value in raw["costs"].items()}
+        raw["scores"] = {name: Scores(**value) for name, value in raw["scores"].items()}
+        raw["latency"] = tuple(Latency(**value) for value in raw["latency"])
+        if raw["finalists"] is not None:
+            raw["finalists"] = tuple(FinalistOutcome(**value) for value in raw["finalists"])
+        return raw
+
+
+@dataclass(frozen=True)
+class TrainSummary(_Figures):
+    """What a training did; none: not measured.
+
+    ``scores`` has ``after``, on the test split after the last epoch, and ``held_out``, on the
+    training images that were set aside. ``history`` has loss, learning rate, seconds and accuracy
+    on the images held out of every epoch.
+    """
+
+    model: str
+    data: str
+    seed: int
+    epochs: int
+    train_images: int
+    held_out_images: int
+    loss: float | None
+    scores: Mapping[str, Scores]
+    macs: int | None
+    params: int
+    train_seconds: float
+    dtype_train: str
+    threads: int
+    device: str
+    peak_rss_mb: float | None
+    versions: Mapping[str, str]
+    history: Sequence[Mapping[str, float | None]]
+    choices: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        raw["scores"] = {name: Scores(**value) for name, value in raw["scores"].items()}
+        return raw
+
+
+def read_summary(directory: str | Path) -> Summary:
+    """The summary of a pruning run; ``InputError`` where there is none or it can't be read."""
+    return _read(Path(directory), Summary)
+
+
+def read_train_summary(directory: str | Path) -> TrainSummary:
+    """The summary of a training; ``InputError`` where there is none or it can't be read."""
+    return _read(Path(directory), TrainSummary)
+
+
+def measure_latencies(models: Sequence[nn.Module], example_input: Tensor) -> list[float]:
+    """Milliseconds of one forward pass of each model: the median over about half a second each.
+
+    The models take turns, so that what else the machine does falls on all of them. In eval mode,
+    with the tensors' own precision and PyTorch's present number of threads.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    with ExitStack() as stack, torch.inference_mode():
+        for model in models:
+            stack.enter_context(eval_mode(model))
+            for _ in range(_WARM_UP):
+                model(example_input)
+        _wait(example_input)
+        began = time.perf_counter()
+        while len(times[0]) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS * len(models):
+            for model, own in zip(models, times, strict=True):
+                start = time.perf_counter()
+                model(example_input)
+                _wait(example_input)
+                own.append(time.perf_counter() - start)
+    return [1000 * statistics.median(own) for own in times]
+
+
+def peak_rss_mb() -> float | None:
+    """The largest resident set of this process so far in MiB; none where the system can't say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def _read(directory: Path, kind: type[Kind]) -> Kind:
+    path = directory / SUMMARY
+    if not path.exists():
+        raise InputError(f"{directory} holds no finished run: {path} is missing")
+    try:
+        text = read_result(directory, SUMMARY).decode("utf-8")
+        return kind.from_json(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged") from error
+    except RunError:
+        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _wait(example_input: Tensor) -> None:
+    if example_input.is_cuda:
+        torch.cuda.synchronize(example_input.device)
