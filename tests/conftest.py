@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["digit_runs"]
+
+# What a user's machine chose by measurement decides nothing here, nor the other way round.
+os.environ["LCPRUNE_CACHE"] = tempfile.mkdtemp(prefix="lcprune-cache-")
 
 # A shell starts what runs in its background with interrupts ignored, nohup with hang-ups, and
 # children inherit that.

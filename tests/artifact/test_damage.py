@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from damage import DAMAGES, Damage, flipped, trace_of
 from lcprune.artifact import ARTIFACT, BUFFERS, PLAN, WEIGHTS, load, save
 from lcprune.errors import LcpruneError
 from lcprune.models import build
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming import slim
-
-from .damage import DAMAGES, Damage, flipped, trace_of
 
 FILES = (ARTIFACT, PLAN, WEIGHTS, BUFFERS)
 

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from lcprune.artifact import RUN
 from lcprune.cli import main
+from lcprune.runs import RUN
 
 from .conftest import Prune
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from lcprune.artifact import RUN, SUMMARY, read_plan, read_summary
+from lcprune.artifact import read_plan
 from lcprune.cli import main
 from lcprune.cli._layer import layer_trees
 from lcprune.graph import ChannelGraph
 from lcprune.models import build
+from lcprune.runs import RUN, SUMMARY, read_summary
 from lcprune.tracing import trace
 
 from .conftest import Prune

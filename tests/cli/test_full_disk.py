@@ -11,23 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import (
-    ARTIFACT,
-    CHECKPOINT,
-    JOURNAL,
-    PARTIAL,
-    PLAN,
-    RUN,
-    SUMMARY,
-    WEIGHTS,
-    RunState,
-    run_state,
-)
+from digit_runs import Prune, outcome
+from lcprune._files import PARTIAL
+from lcprune.artifact import ARTIFACT, PLAN, WEIGHTS
 from lcprune.cli import main
+from lcprune.runs import CHECKPOINT, GRAPH, JOURNAL, RUN, SUMMARY, RunState, run_state
 from lcprune.searching import read_journal
-
-from .conftest import Prune
-from .interrupting import outcome
 
 if sys.platform != "linux":
     pytest.skip("by the means of Linux", allow_module_level=True)
@@ -44,6 +33,7 @@ IN_TURN = [
     (JOURNAL, 30),
     (CHECKPOINT, 1),
     (CHECKPOINT, 2),
+    (GRAPH, 1),
     (PLAN, 1),
     (WEIGHTS, 1),
     (ARTIFACT, 1),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import read_plan, read_summary
+from lcprune.artifact import read_plan
 from lcprune.cli import main
+from lcprune.runs import read_summary
 
 from .conftest import Prune
 

@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-from lcprune.artifact import CHECKPOINT, JOURNAL
+from digit_runs import outcome
 from lcprune.cli import _app, main
 from lcprune.cli._signals import Stop, Stopped, ending_on_signals
 from lcprune.data import AugmentedBatches
 from lcprune.errors import DataError
 from lcprune.fitness import CrossEntropy
-from lcprune.runs import Silent
+from lcprune.runs import CHECKPOINT, JOURNAL, Silent
 from lcprune.searching import read_journal
 
 from .conftest import Prune
-from .interrupting import outcome
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
 
@@ -120,7 +119,7 @@ def test_what_a_signal_did_to_others_is_not_told_as_an_error(
         except KeyboardInterrupt:
             raise error from None
 
-    monkeypatch.setattr("lcprune.runs._prune_job.prepare", both)
+    monkeypatch.setattr("lcprune.runs._prune.Problem.of", both)
     assert prune(tmp_path / "out") == 143
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 

@@ -10,7 +10,7 @@ import pytest
 from data.trees import WNIDS, write_imagenet
 from lcprune.cli import main
 from lcprune.errors import RunError
-from lcprune.runs import Silent, _measure, prune_job, resolve
+from lcprune.runs import Silent, _summary, prune_job, resolve
 
 NETWORK = """
 from torch import nn
@@ -50,7 +50,7 @@ def options(root: Path) -> dict[str, Any]:
 def test_from_files_to_a_finished_run_and_not_with_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_measure, "_SECONDS", 0.0)
+    monkeypatch.setattr(_summary, "_SECONDS", 0.0)
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "images").mkdir()
     write_imagenet(tmp_path / "images", flat=True, count=5)
@@ -64,6 +64,6 @@ def test_from_files_to_a_finished_run_and_not_with_other_files(
         prune_job(config, out, resume=True)
     file.write_bytes(before)
     summary = prune_job(config, out, resume=True)
-    assert summary.top1_after is not None
+    assert summary.scores["after"].top1 is not None
     assert main(["evaluate", str(out), "--trust-factory", "--data", config.data]) == 0
     assert "top-1 of 4 test images" in capsys.readouterr().out

@@ -17,20 +17,30 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from lcprune.artifact import JOURNAL, PLAN, SUMMARY, read_plan, read_run, read_summary, update_run
+from digit_runs import Prune, outcome
+from lcprune.artifact import PLAN, read_plan
 from lcprune.cli import main
 from lcprune.data import training_batches
 from lcprune.fitness import recalibrate
 from lcprune.ranking import rank
-from lcprune.runs import Silent, _finalists, prune_job, resolve
-from lcprune.runs._prepare import Inputs, prepare, score
+from lcprune.runs import (
+    JOURNAL,
+    RUN,
+    SUMMARY,
+    Problem,
+    RunRecord,
+    Silent,
+    _finalists,
+    prune_job,
+    read_run,
+    read_summary,
+    resolve,
+)
 from lcprune.searching import Trial, read_journal
 from lcprune.slimming import slim
 from lcprune.training import TrainingConfig, finetune
 
-from .conftest import Prune
-from .interrupting import StopAt, outcome
-from .test_interruption import run_until_killed
+from .interrupting import StopAt
 
 FINALISTS = {"finalists": 3, "finalist_steps": 5, "strategy": "evolution"}
 
@@ -71,14 +81,13 @@ def finalists_of(out: Path) -> list[tuple[Trial, float]]:
     return found
 
 
-def network(inputs: Inputs, trial: Trial, asked: dict[str, Any]) -> nn.Module:
+def network(problem: Problem, trial: Trial) -> nn.Module:
     """The network of a trial, cut and recalibrated."""
-    scores = score(resolve(asked), inputs)
-    plan = rank(inputs.graph, scores, inputs.budget, np.array(trial.latent))
+    plan = rank(problem.graph, problem.saliency, problem.budget, np.array(trial.latent))
     assert plan.digest == trial.digest
-    small = slim(inputs.model, plan)
-    images = inputs.recalibration.in_memory()
-    recalibrate(small, [inputs.data.normalise(images.pixels)])
+    small = slim(problem.model, plan)
+    images = problem.data.train.subset(problem.split.recalibrate).in_memory()
+    recalibrate(small, [problem.data.normalise(images.pixels)])
     return small
 
 
@@ -86,20 +95,20 @@ def test_each_loss_is_that_of_a_short_fine_tuning_on_fresh_images(
     tried: Path, asked: dict[str, Any]
 ) -> None:
     """Made again from the parts: same batches, a fifth of the rate, the original as teacher."""
-    inputs = prepare(resolve(asked))
-    train, split = inputs.data.train, inputs.split
+    problem = Problem.of(resolve(asked))
+    train, split = problem.data.train, problem.split
     fresh = set(split.fresh.tolist())
     assert len(fresh) == len(split.validate) == asked["fitness_images"]
     rest = train.subset(torch.tensor([i for i in range(len(train)) if i not in fresh]))
-    batches = list(itertools.islice(training_batches(rest, inputs.data, 128, seed=1), 5))
+    batches = list(itertools.islice(training_batches(rest, problem.data, 128, seed=1), 5))
     judged = train.subset(split.fresh).in_memory()
     config = TrainingConfig(epochs=1, learning_rate=TrainingConfig().learning_rate / 5, seed=1)
     config = replace(config, channels_last=False)
     for trial, loss in finalists_of(tried):
-        small = network(inputs, trial, asked)
-        finetune(small, batches, teacher=inputs.model, config=config)
+        small = network(problem, trial)
+        finetune(small, batches, teacher=problem.model, config=config)
         with torch.no_grad():
-            outputs = small(inputs.data.normalise(judged.pixels))
+            outputs = small(problem.data.normalise(judged.pixels))
         assert loss == pytest.approx(float(functional.cross_entropy(outputs, judged.labels)), 1e-4)
 
 
@@ -118,8 +127,9 @@ def test_the_plan_is_the_best_one_after_the_training(
     assert read_plan(without).digest == found[0][0].digest
     summary = read_summary(tried)
     assert summary.loss_search_best == found[0][0].loss
-    assert summary.macs_after == plan.cost["macs"] <= summary.budget["macs"].limit
-    assert summary.budget["macs"].after == summary.macs_after
+    macs = summary.costs["macs"]
+    assert macs.limit is not None
+    assert macs.after == plan.cost["macs"] <= macs.limit
     one, other = (read_journal(out / JOURNAL) for out in (tried, without))
     assert (one.identity, one.trials) == (other.identity, other.trials)
 
@@ -130,27 +140,10 @@ def test_what_is_fine_tuned_has_not_had_the_steps(
     out = tmp_path / "out"
     prune_job(resolve(asked | {"finetune_epochs": 0}), out)
     assert (out / PLAN).read_bytes() == (tried / PLAN).read_bytes()
-    inputs = prepare(resolve(asked))
-    expected = network(inputs, finalists_of(out)[1][0], asked).state_dict()
+    problem = Problem.of(resolve(asked))
+    expected = network(problem, finalists_of(out)[1][0]).state_dict()
     for name, saved in load_file(out / "model.safetensors").items():
         torch.testing.assert_close(saved, expected[name])
-
-
-@pytest.mark.parametrize(
-    ("where", "step", "known"),
-    [
-        ("finalists", 2, 2),  # between two
-        ("batch", 8, 1),  # of 5 a finalist: in the second
-    ],
-)
-def test_a_killed_run_ends_as_the_unbroken_one(
-    tmp_path: Path, tried: Path, asked: dict[str, Any], where: str, step: int, known: int
-) -> None:
-    out = tmp_path / "out"
-    run_until_killed(out, asked, where, step)
-    assert sum(key.startswith("finalist ") for key in read_run(out).state) == known
-    assert main(["prune", "--out", str(out), "--resume"]) == 0
-    assert outcome(out) == outcome(tried)
 
 
 def test_ctrl_c_between_two(
@@ -178,7 +171,9 @@ def test_a_loss_that_is_known_is_not_found_again(
     out = tmp_path / "out"
     prune_job(resolve(asked | {"finetune_epochs": 0}), out)
     (out / SUMMARY).unlink()
-    update_run(out, read_run(out), **{f"finalist {third.digest}": 0.01})
+    record = read_run(out)
+    state = {**record.state, f"finalist {third.digest}": 0.01}
+    (out / RUN).write_text(RunRecord("prune", record.configuration, state).to_json())
     monkeypatch.setattr(_finalists, "try_plans", None)
     assert main(["prune", "--out", str(out), "--resume"]) == 0
     assert read_plan(out).digest == third.digest
@@ -227,14 +222,14 @@ def test_losses_that_are_not_finite(
 
 def test_the_images_are_out_of_those_held_out(options: dict[str, Any]) -> None:
     config = resolve(options | FINALISTS | {"hold_out": 4, "fitness_images": 60})
-    inputs = prepare(config)
-    assert inputs.held is not None
-    split = inputs.split
+    problem = Problem.of(config)
+    assert problem.held is not None
+    split = problem.split
     assert len(split.fresh) == 60
     assert not set(split.fresh.tolist()) & set(split.validate.tolist())
-    held = inputs.held.subset(split.fresh).in_memory()
-    assert torch.equal(inputs.fresh.in_memory().pixels, held.pixels)
-    assert inputs.not_fresh is inputs.data.train
+    held = problem.held.subset(split.fresh).in_memory()
+    assert torch.equal(problem.fresh.in_memory().pixels, held.pixels)
+    assert problem.finalist_training is problem.data.train
 
 
 def test_a_rate_by_a_range_test_is_found_once(
@@ -278,7 +273,7 @@ def test_what_cannot_be(
     assert message in error
     assert not (tmp_path / "out").exists()
     if "fitness_images" in changes:  # enough for a search alone
-        prepare(resolve({**NEEDED, **changes, "finalists": 1}))
+        Problem.of(resolve({**NEEDED, **changes, "finalists": 1}))
 
 
 NEEDED = {"model": "digits_resnet", "data": "digits", "weights": "random", "budget": ["macs=50%"]}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lcprune import artifact
+from digit_runs import Prune
+from lcprune.artifact import PLAN, WEIGHTS
+from lcprune.runs import JOURNAL, read_summary
 from lcprune.searching import read_journal
-
-from .conftest import Prune
 
 FACTORY = """
 import dataclasses
@@ -37,10 +37,10 @@ def test_another_test_split_gives_the_same_plan_and_weights(
     for name in ("as_it_is", "inverted"):
         out = tmp_path / name
         assert prune(out, data=f"{tmp_path / 'splits.py'}:{name}", **changes) == 0
-        losses = [trial.loss for trial in read_journal(out / artifact.JOURNAL).trials]
-        files = [(out / file).read_bytes() for file in (artifact.PLAN, artifact.WEIGHTS)]
-        summary = artifact.read_summary(out)
-        found.append((losses, summary.finalists, files, summary.top1_after))
+        losses = [trial.loss for trial in read_journal(out / JOURNAL).trials]
+        files = [(out / file).read_bytes() for file in (PLAN, WEIGHTS)]
+        summary = read_summary(out)
+        found.append((losses, summary.finalists, files, summary.scores["after"].top1))
     assert found[0][:3] == found[1][:3]
     assert found[0][3] != found[1][3]
     assert (found[0][1] is not None) == bool(changes)

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import (
+from lcprune._files import PARTIAL, sealed_json
+from lcprune.artifact import NEW, WEIGHTS
+from lcprune.errors import RunError
+from lcprune.runs import (
     CHECKPOINT,
     JOURNAL,
-    PARTIAL,
     RUN,
     SUMMARY,
-    WEIGHTS,
+    PruneOptions,
+    Run,
     RunRecord,
     RunState,
-    begin_run,
+    Silent,
     check_run,
-    locked,
     read_run,
     resume_line,
     run_state,
-    update_run,
 )
-from lcprune.artifact._checked import checked_json
-from lcprune.errors import RunError
+from lcprune.runs._run import at_work_in, begin_run
 
 RECORD = RunRecord("prune", {"model": "m", "seed": 0, "budget": ["macs=50%"]})
 
@@ -145,7 +145,13 @@ def test_a_directory_without_permission_is_refused(
 
 def test_beginning_again_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     out = make(tmp_path / "out", "finished")
-    for name in (WEIGHTS, CHECKPOINT, JOURNAL + "-wal", f"{PARTIAL}7-model.safetensors"):
+    for name in (
+        WEIGHTS,
+        WEIGHTS + NEW,
+        CHECKPOINT,
+        JOURNAL + "-wal",
+        f"{PARTIAL}7-model.safetensors",
+    ):
         (out / name).write_text("old")
     begin_run(out, RunRecord("prune", {"model": "other"}))
     assert sorted(contents(out)) == ["mine.txt", RUN]
@@ -163,11 +169,18 @@ def test_beginning_never_touches_a_foreign_directory(tmp_path: Path) -> None:
 def test_the_state_grows_and_the_configuration_stays(tmp_path: Path) -> None:
     out = tmp_path / "out"
     begin_run(out, RECORD)
-    record = update_run(out, RECORD, precision={"dtype": "bfloat16"})
-    record = update_run(out, record, stage="finetune")
-    assert read_run(out) == record
-    assert record.state == {"precision": {"dtype": "bfloat16"}, "stage": "finetune"}
-    assert record.configuration == RECORD.configuration
+    run = Run(out, RECORD, Silent())
+    found = iter([{"dtype": "bfloat16"}, "never asked"])
+    for _ in range(2):
+        assert run.once("precision", lambda: next(found)) == {"dtype": "bfloat16"}
+    assert run.same("weights", "a", "weights") == "a"
+    assert read_run(out) == run.record
+    assert run.record.state == {"precision": {"dtype": "bfloat16"}, "weights": "a"}
+    assert run.record.configuration == RECORD.configuration
+    later = Run(out, read_run(out), Silent())
+    assert later.once("precision", lambda: None) == {"dtype": "bfloat16"}
+    with pytest.raises(RunError, match="the weights are not those that the run began with"):
+        later.same("weights", "b", "weights")
 
 
 def test_the_first_difference_is_named() -> None:
@@ -188,11 +201,11 @@ def test_the_first_difference_is_named() -> None:
         json.dumps({"kind": "lcprune run", "schema": 1}),
         json.dumps({"kind": "lcprune run", "schema": True}),
         json.dumps({"kind": "lcprune run", "schema": "2"}),
-        checked_json({"kind": "lcprune run"}),
-        checked_json({"kind": "lcprune run", "command": 1, "configuration": {}, "state": {}}),
-        checked_json({"kind": "lcprune run", "command": "x", "configuration": [], "state": {}}),
-        checked_json({"command": "x", "configuration": {}, "state": {}}),
-        checked_json({**json.loads(RECORD.to_json()), "schema": 3}),
+        sealed_json({"kind": "lcprune run"}),
+        sealed_json({"kind": "lcprune run", "command": 1, "configuration": {}, "state": {}}),
+        sealed_json({"kind": "lcprune run", "command": "x", "configuration": [], "state": {}}),
+        sealed_json({"command": "x", "configuration": {}, "state": {}}),
+        sealed_json({**json.loads(RECORD.to_json()), "schema": 3}),
     ],
 )
 def test_a_record_that_cannot_be_read_is_a_run_error(tmp_path: Path, text: str) -> None:
@@ -203,19 +216,10 @@ def test_a_record_that_cannot_be_read_is_a_run_error(tmp_path: Path, text: str) 
     assert str(tmp_path / RUN) in str(caught.value)
 
 
-def test_a_record_from_before_checksums_is_read(tmp_path: Path) -> None:
-    values = {"kind": "lcprune run", "command": "prune", "configuration": {"a": 1}, "state": {}}
-    (tmp_path / RUN).write_text(json.dumps({"schema": 1, **values}))
-    assert read_run(tmp_path) == RunRecord("prune", {"a": 1})
-    (tmp_path / RUN).write_text(json.dumps({"schema": 2, **values}))
-    with pytest.raises(RunError, match="checksum"):
-        read_run(tmp_path)
-
-
 def test_a_record_of_a_later_version_names_it(tmp_path: Path) -> None:
     values = {**json.loads(RECORD.to_json()), "schema": 7, "versions": {"lcprune": "3.1.4"}}
     del values["checksum"]
-    (tmp_path / RUN).write_text(checked_json(values))
+    (tmp_path / RUN).write_text(sealed_json(values))
     with pytest.raises(RunError, match=r"schema 7, written by lcprune 3\.1\.4"):
         read_run(tmp_path)
 
@@ -241,10 +245,35 @@ def test_a_damaged_run_is_only_replaced_where_it_can_be_told(tmp_path: Path) -> 
     assert contents(untold) == before
 
 
-def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:
+def at_work(out: Path, record: RunRecord | None = None) -> Run:
+    with at_work_in(out, PruneOptions(model="m"), "prune", record, Silent()) as run:
+        return run
+
+
+def test_a_run_at_work_keeps_others_out(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="no advisory locks on this system")
-    with locked(tmp_path), pytest.raises(RunError, match="another process"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
+    out = tmp_path / "out"
+    with at_work_in(out, PruneOptions(model="m"), "prune", None, Silent()) as run:
+        for how in ({}, {"resume": True}, {"force": True}):
+            with pytest.raises(RunError, match=f"{out} is held by process {os.getpid()} on"):
+                check_run(out, **how)
+        with pytest.raises(RunError, match="held by"):
+            at_work(out)
+        assert run.once("found", lambda: 1) == 1
+    assert [path.name for path in out.iterdir()] == [RUN]
+    assert at_work(out, read_run(out)).record.state == {"found": 1}
+
+
+def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
+    tmp_path: Path,
+) -> None:
+    begin_run(tmp_path / "run", RECORD)
+    (tmp_path / "theirs").mkdir()
+    for name in ("run", "theirs"):
+        (tmp_path / name / f"{PARTIAL}7-0-model.safetensors").write_text("half")
+        (tmp_path / name / "thesis.tex").write_text("the user's")
+    at_work(tmp_path / "run", RECORD)
+    assert sorted(contents(tmp_path / "run")) == [RUN, "thesis.tex"]
+    with pytest.raises(RunError, match="no run of lcprune"):
+        at_work(tmp_path / "theirs")
+    assert len(contents(tmp_path / "theirs")) == 2

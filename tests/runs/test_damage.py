@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from lcprune.artifact import (
-    ARTIFACT,
-    BASE,
-    BASE_CHECKPOINT,
-    CHECKPOINT,
-    JOURNAL,
-    PLAN,
-    RUN,
-    SUMMARY,
-    WEIGHTS,
-)
-from lcprune.cli import main
-from lcprune.runs import _measure, prune_job, resolve
-
-from .damage import (
+from damage import (
     DAMAGES,
     Damage,
     a_directory,
@@ -40,6 +23,20 @@ from .damage import (
     truncated,
     without_its_end,
     zeros,
+)
+from digit_runs import outcome, quickly
+from lcprune.artifact import ARTIFACT, PLAN, WEIGHTS
+from lcprune.cli import main
+from lcprune.runs import (
+    BASE,
+    BASE_CHECKPOINT,
+    CHECKPOINT,
+    GRAPH,
+    JOURNAL,
+    RUN,
+    SUMMARY,
+    prune_job,
+    resolve,
 )
 
 OPTIONS = {
@@ -56,44 +53,27 @@ OPTIONS = {
     "finetune_epochs": 1,
     "seed": 1,
 }
-RESULTS = (PLAN, WEIGHTS, ARTIFACT, SUMMARY)
-# What a run takes is not what it does.
-VARYING = {
-    "search_seconds",
-    "finetune_seconds",
-    "latency_ms_before",
-    "latency_ms_after",
-    "peak_rss_mb",
-}
+RESULTS = (PLAN, WEIGHTS, ARTIFACT, GRAPH, SUMMARY)
 
 
 def named(value: str | Damage) -> str:
     return value if isinstance(value, str) else value.__name__
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quickly() -> Iterator[None]:
-    """One thread, since results are compared bit for bit; latencies in no time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_measure, "_SECONDS", 0.0)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, _quickly: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended; only to be copied."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    prune_job(resolve(OPTIONS), out)
+    with quickly():
+        prune_job(resolve(OPTIONS), out)
     return out
 
 
 @pytest.fixture(scope="module")
-def of_another_seed(tmp_path_factory: pytest.TempPathFactory, _quickly: None) -> Path:
+def of_another_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("other") / "out"
-    prune_job(resolve(OPTIONS | {"seed": 2}), out)
+    with quickly():
+        prune_job(resolve(OPTIONS | {"seed": 2}), out)
     return out
 
 
@@ -108,13 +88,6 @@ def contents(directory: Path) -> dict[str, object]:
         path.name: path.read_bytes() if path.is_file() else path.is_symlink()
         for path in directory.iterdir()
     }
-
-
-def outcome(directory: Path) -> tuple[bytes, bytes, dict[str, Any]]:
-    """Plan, weights and figures, without what may vary."""
-    summary = json.loads((directory / SUMMARY).read_text())
-    kept = {key: value for key, value in summary.items() if key not in VARYING}
-    return (directory / PLAN).read_bytes(), (directory / WEIGHTS).read_bytes(), kept
 
 
 def refused(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -185,7 +158,7 @@ def test_a_damaged_result_is_not_evaluated(
 def test_evaluating_needs_the_saved_model_alone(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    top1 = json.loads((out / SUMMARY).read_text())["top1_after"]
+    top1 = json.loads((out / SUMMARY).read_text())["scores"]["after"]["top1"]
     for name in (RUN, JOURNAL, CHECKPOINT, BASE, BASE_CHECKPOINT, SUMMARY):
         zeros(out / name)
     assert main(["evaluate", str(out), "--data", "digits"]) == 0

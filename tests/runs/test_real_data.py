@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lcprune.artifact import read_summary
 from lcprune.cli import main
+from lcprune.runs import read_summary
 
 pytestmark = [
     pytest.mark.real_data,
@@ -43,9 +43,10 @@ def test_a_published_network_is_pruned(tmp_path: Path, cifar10: Path) -> None:
     assert main([*arguments, "--finetune-epochs", "1", "--learning-rate", "0.01"]) == 0
     summary = read_summary(out)
     # 91.7 % on all test images; 200 of them and a wrong normalisation would show.
-    assert summary.top1_before is not None
-    assert summary.top1_before > 85
-    assert 0.49 < summary.budget["macs"].ratio <= 0.5
-    assert summary.top1_pruned is not None
-    assert summary.top1_pruned > 20
+    before, pruned = (summary.scores[name].top1 for name in ("before", "pruned"))
+    assert before is not None
+    assert before > 85
+    assert 0.49 < summary.costs["macs"].ratio <= 0.5
+    assert pruned is not None
+    assert pruned > 20
     assert main(["evaluate", str(out), "--data", f"cifar10:{cifar10}"]) == 0
