@@ -35,9 +35,10 @@ from typing import Any
 import torch
 
 import record
-from lcprune.artifact import ARTIFACT, BASE, JOURNAL, PLAN, RUN, SUMMARY, WEIGHTS
+from lcprune.artifact import ARTIFACT, PLAN, WEIGHTS
 from lcprune.cli import main as lcprune
 from lcprune.errors import LcpruneError
+from lcprune.runs import BASE, JOURNAL, RUN, SUMMARY
 from lcprune.searching import read_journal
 from write_points import END, EXIT_CODE, GO_ON, HALF, Point, end, watched
 
@@ -46,11 +47,10 @@ OPTIONS = (
     "--trials 5 --recalibrate-images 100 --fitness-images 100 --search-dtype float32 "
     "--train-dtype float32 --batch-size 256 --finetune-epochs 2 --seed 1"
 )
-VARYING = ("search_seconds", "finetune_seconds", "peak_rss_mb")
-"""What a run took, in its summary; of latencies only the milliseconds vary."""
+VARYING = ("search_seconds", "finetune_seconds", "latency", "peak_rss_mb")
+"""What a run took, in its summary."""
 
 _MOST_RUNS, _MOST_ENDS = 5, 400
-LATENCIES = ("latency_ms_before", "latency_ms_after")
 
 
 Label = tuple[str, int, int]
@@ -345,10 +345,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def _fixed(summary: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in summary.items() if key not in VARYING}
-    for key in LATENCIES:
-        kept[key] = {**kept[key], "value": None}
-    return kept
+    return {key: value for key, value in summary.items() if key not in VARYING}
 
 
 def spread(points: Sequence[Point], count: int, chance: random.Random) -> Iterator[list[At]]:

@@ -14,7 +14,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-from lcprune.artifact import read_run
+from lcprune.runs import read_run
 from lcprune.searching import read_journal
 
 

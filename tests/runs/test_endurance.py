@@ -13,6 +13,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench" / "endurance.py"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="by the means of Linux")
 def test_a_run_that_ends_at_every_kind_of_write() -> None:
     result = subprocess.run(

@@ -14,7 +14,6 @@ from lcprune.runs import (
     CHECKPOINT,
     JOURNAL,
     RUN,
-    SUMMARY,
     PruneOptions,
     Run,
     RunRecord,
@@ -41,7 +40,7 @@ def make(path: Path, state: str) -> Path:
         (path / JOURNAL).write_text("journal")
         (path / "mine.txt").write_text("the user's")
     if state == "finished":
-        (path / SUMMARY).write_text("{}")
+        Run(path, read_run(path), Silent()).finish("{}")
     if state == "foreign":
         (path / "thesis.tex").write_text("the user's")
     if state == "other run.json":

@@ -27,7 +27,13 @@ def inverted():
 """
 
 
-@pytest.mark.parametrize("changes", [{}, {"finalists": 3, "finalist_steps": 5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.thorough),
+        {"finalists": 3, "finalist_steps": 5},
+    ],
+)
 def test_another_test_split_gives_the_same_plan_and_weights(
     tmp_path: Path, prune: Prune, changes: dict[str, Any]
 ) -> None:

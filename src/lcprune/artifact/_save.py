@@ -90,6 +90,9 @@ def _replace(directory: Path, contents: Mapping[str, bytes], description: str) -
     which the new network is there; then they take their own names, and loading finds them under
     either.
     """
+    for name in (*contents, BUFFERS):
+        if (directory / name).is_dir():
+            raise RunError(f"can't write {directory / name}: it is a directory")
     _settle(directory)
     try:
         for name, content in contents.items():
