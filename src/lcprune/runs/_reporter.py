@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-Advance = Callable[[int, str], None]
-"""Takes how many steps are done and how they went."""
+Advance = Callable[[float, str], None]
+"""Takes how many steps are done, 2.35 if the third is under way, and how they went."""
+
 
 class Reporter(Protocol):
     """Whom a job tells how far it is."""
