@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lcprune.artifact import CHECKPOINT, JOURNAL
-from lcprune.cli import _app, main
+from lcprune.cli import _commands, main
 from lcprune.cli._signals import Stop, Stopped, ending_on_signals
 from lcprune.data import AugmentedBatches
 from lcprune.errors import DataError
@@ -131,7 +131,7 @@ def test_a_run_that_is_done_is_not_said_to_be_lost(
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(INT)
 
-    monkeypatch.setattr(_app, "result_table", interrupted)
+    monkeypatch.setattr(_commands, "result_table", interrupted)
     assert main(["prune", "--out", str(finished), "--resume"]) == 130
     assert capsys.readouterr().err == f"interrupted; {finished} holds a finished run\n"
 

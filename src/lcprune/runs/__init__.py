@@ -17,7 +17,7 @@ from lcprune.runs._options import (
     resolve,
 )
 from lcprune.runs._reporter import Advance, Reporter, Silent, warnings_to
-from lcprune.runs._resolve import Concern, Option, options_of, resolve_as
+from lcprune.runs._resolve import Concern, Option, option, options_of, resolve_as
 
 if TYPE_CHECKING:
     from lcprune.runs._directory import check_command
@@ -44,6 +44,7 @@ __all__ = [
     "check_logits",
     "choose_device",
     "measure_latencies",
+    "option",
     "options_of",
     "prune_job",
     "resolve",

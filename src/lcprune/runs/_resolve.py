@@ -228,6 +228,11 @@ class Concern:
 
 def options_of(kind: type[Concern]) -> Mapping[str, Option]:
     """The options of a class by key, in the order of its fields."""
+    return _options_of(kind)
+
+
+@functools.cache
+def _options_of(kind: Any) -> Mapping[str, Option]:
     hints = typing.get_type_hints(kind)
     return {
         known.name: Option(
