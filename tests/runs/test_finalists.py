@@ -156,7 +156,7 @@ def test_ctrl_c_between_two(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         stop = StopAt("finalists", 1, signal.SIGINT)
-        patch.setattr("lcprune.cli._app.OnConsole", lambda *_: stop)
+        patch.setattr("lcprune.cli._commands.OnConsole", lambda *_: stop)
         assert prune(out, **FINALISTS) == 130
     line = capsys.readouterr().err.strip().partition("to go on: ")[2]
     assert main(shlex.split(line)[1:]) == 0

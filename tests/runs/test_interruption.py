@@ -18,7 +18,7 @@ import pytest
 from digit_runs import STAGES, Prune, outcome
 from lcprune._files import PARTIAL
 from lcprune._lock import locked
-from lcprune.cli import _app, main
+from lcprune.cli import _commands, main
 from lcprune.runs import (
     CHECKPOINT,
     JOURNAL,
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_in_130_and_the_line_that_goes_on(
 ) -> None:
     out = tmp_path / "an out"
     with monkeypatch.context() as patch:
-        patch.setattr(_app, "OnConsole", lambda *_: StopAt(stage, step, signal.SIGINT))
+        patch.setattr(_commands, "OnConsole", lambda *_: StopAt(stage, step, signal.SIGINT))
         assert prune(out) == 130
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1

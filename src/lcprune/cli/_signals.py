@@ -8,9 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from lcprune.runs import Advance, Reporter
+if TYPE_CHECKING:
+    from lcprune.runs import Advance, Reporter
 
+PIPE_CLOSED = 128 + 13
+"""What a shell gives a process that ended by SIGPIPE."""
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _FINISHED_FIRST = "search"
 """The stage whose step in flight is finished first: a trial is whole or lost, and takes seconds.
@@ -19,6 +23,31 @@ A training goes back to its last checkpoint wherever it is left, so it is left a
 
 class Stopped(KeyboardInterrupt):
     """Raised where a run ends because a signal asked it to."""
+
+
+class PipeClosedError(Exception):
+    """Raised where nobody reads any more what is printed, as in ``lcprune … | head``."""
+
+
+@contextmanager
+def leaving_at_once(*, program: bool) -> Iterator[None]:
+    """Within, Ctrl-C ends the process without a word, if the ``program`` is ours: nothing is begun.
+
+    An exception would be raised in the middle of an import, which may swallow it, or a callback,
+    where Python would print it.
+    """
+    ours = (
+        program
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Stop:

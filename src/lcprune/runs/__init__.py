@@ -1,41 +1,58 @@
 """Runs of ``prune`` and ``train``: options, the stages, and what is kept between processes."""
 
-from lcprune.runs._choices import Choices, cache_folder
-from lcprune.runs._options import Options, PruneOptions, TrainOptions, resolve
-from lcprune.runs._problem import Problem, check_logits, choose_device
-from lcprune.runs._prune import prune_job
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lcprune._lazy import lazily
+from lcprune.runs._options import (
+    DemoOptions,
+    DirectoryOptions,
+    EvaluateOptions,
+    InspectOptions,
+    Options,
+    PruneOptions,
+    RunOptions,
+    TrainOptions,
+    resolve,
+)
 from lcprune.runs._reporter import Advance, Reporter, Silent, warnings_to
-from lcprune.runs._resolve import resolve_as
-from lcprune.runs._run import (
-    BASE,
-    BASE_CHECKPOINT,
-    CHECKPOINT,
-    GRAPH,
-    JOURNAL,
-    REPORT,
-    RUN,
-    SUMMARY,
-    Run,
-    RunRecord,
-    RunState,
-    check_command,
-    check_run,
-    read_run,
-    resume_line,
-    run_state,
-)
-from lcprune.runs._summary import (
-    Cost,
-    FinalistOutcome,
-    Latency,
-    Scores,
-    Summary,
-    TrainSummary,
-    measure_latencies,
-    read_summary,
-    read_train_summary,
-)
-from lcprune.runs._train import train_job
+from lcprune.runs._resolve import Concern, Option, option, options_of, resolve_as
+
+if TYPE_CHECKING:
+    from lcprune.runs._choices import Choices, cache_folder
+    from lcprune.runs._problem import Problem, check_logits, choose_device
+    from lcprune.runs._prune import prune_job
+    from lcprune.runs._run import (
+        BASE,
+        BASE_CHECKPOINT,
+        CHECKPOINT,
+        GRAPH,
+        JOURNAL,
+        REPORT,
+        RUN,
+        SUMMARY,
+        Run,
+        RunRecord,
+        RunState,
+        check_command,
+        check_run,
+        read_run,
+        resume_line,
+        run_state,
+    )
+    from lcprune.runs._summary import (
+        Cost,
+        FinalistOutcome,
+        Latency,
+        Scores,
+        Summary,
+        TrainSummary,
+        measure_latencies,
+        read_summary,
+        read_train_summary,
+    )
+    from lcprune.runs._train import train_job
 
 __all__ = [
     "BASE",
@@ -48,14 +65,21 @@ __all__ = [
     "SUMMARY",
     "Advance",
     "Choices",
+    "Concern",
     "Cost",
+    "DemoOptions",
+    "DirectoryOptions",
+    "EvaluateOptions",
     "FinalistOutcome",
+    "InspectOptions",
     "Latency",
+    "Option",
     "Options",
     "Problem",
     "PruneOptions",
     "Reporter",
     "Run",
+    "RunOptions",
     "RunRecord",
     "RunState",
     "Scores",
@@ -69,6 +93,8 @@ __all__ = [
     "check_run",
     "choose_device",
     "measure_latencies",
+    "option",
+    "options_of",
     "prune_job",
     "read_run",
     "read_summary",
@@ -80,3 +106,16 @@ __all__ = [
     "train_job",
     "warnings_to",
 ]
+
+# What needs PyTorch is imported when it is asked for: the command line and its help are not it.
+_HOMES = {
+    "._choices": "Choices cache_folder",
+    "._problem": "Problem check_logits choose_device",
+    "._prune": "prune_job",
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL REPORT RUN SUMMARY Run RunRecord "
+    "RunState check_command check_run read_run resume_line run_state",
+    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
+    "read_summary read_train_summary",
+    "._train": "train_job",
+}
+__getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[float, str], None]
-"""Takes how many steps are done, in parts of one too, and how they go."""
+"""Takes how many steps are done, 2.35 if the third is under way, and how they went."""
 
 
 class Reporter(Protocol):
