@@ -13,7 +13,7 @@ import pytest
 
 from digit_runs import Prune, outcome
 from lcprune._files import PARTIAL
-from lcprune.artifact import ARTIFACT, PLAN, WEIGHTS
+from lcprune.artifact import ARTIFACT, NEW, PLAN, WEIGHTS
 from lcprune.cli import main
 from lcprune.runs import CHECKPOINT, GRAPH, JOURNAL, RUN, SUMMARY, RunState, run_state
 from lcprune.searching import read_journal
@@ -46,7 +46,7 @@ def whole(out: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
         for path in out.iterdir()
-        if not path.name.startswith((JOURNAL, PARTIAL))
+        if not path.name.startswith((JOURNAL, PARTIAL)) and path.suffix != NEW
     }
 
 
