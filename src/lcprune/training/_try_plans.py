@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
-from lcprune.training._batches import Batches, epoch_of
 from lcprune.training._config import TrainingConfig
-from lcprune.training._finetune import finetune
+from lcprune.training._loop import Batches, epoch_of, finetune
 
 
 def try_plans(
@@ -38,8 +37,7 @@ def try_plans(
     is better; what is not finite counts as ``inf``, as does a training that diverges.
 
     The loss of a plan depends on the plan and the other arguments alone, not on the other plans
-    or their order. ``InputError`` for fewer than one step and where there is no batch. In several
-    processes it is to be called like ``finetune``.
+    or their order. ``InputError`` for fewer than one step and where there is no batch.
 
     Example:
         losses = try_plans(
@@ -49,7 +47,7 @@ def try_plans(
     """
     if steps < 1:
         raise InputError(f"plans tried for {steps} steps, expected 1 or more")
-    first = FirstBatches(loader, steps)
+    first = _FirstBatches(loader, steps)
     config = replace(config or TrainingConfig(), epochs=1)
     losses = []
     for plan in plans:
@@ -63,7 +61,7 @@ def try_plans(
     return losses
 
 
-class FirstBatches:
+class _FirstBatches:
     """The first ``count`` batches of a loader as an epoch; they may be those of several.
 
     ``InputError`` where an epoch of the loader holds none.
