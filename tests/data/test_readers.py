@@ -170,6 +170,7 @@ def test_a_message_may_end_anywhere(begun: bytes) -> None:
         answer(ours)
 
 
+@pytest.mark.thorough
 def test_where_there_is_no_place_for_a_server_processes_are_started_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -239,6 +240,7 @@ for number, _ in enumerate(images.batches(8)):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here")
 def test_interrupts_end_what_reads_quietly_and_a_kill_does(tmp_path: Path) -> None:
     """As soon as the server is begun, as soon as a process is, and later; a script without a guard.

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import lcprune
+from docs.pages import ROOT, code_blocks
 from lcprune.data import AugmentedBatches, load_data
 from lcprune.errors import InputError
 from lcprune.models import build
@@ -180,3 +182,20 @@ def test_the_checkpoint_of_the_last_good_epoch_stays(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"epoch 3, step {STEPS - 1}, .*, 1e-09 at its peak"):
         finetune(model, Bumpy(STEPS + 5), config=config, checkpoint=checkpoint)
     assert len(torch.load(checkpoint, weights_only=True)["reports"]) == 1
+
+
+def test_the_example_of_the_page_runs() -> None:
+    [block] = [b for b in code_blocks(ROOT / "docs" / "training.md") if "TrainingHook" in b]
+    scales = []
+    for strength in ("0", "1"):
+        model = build("digits_resnet", classes=10, input_shape=DATA.input_shape)
+        names: dict[str, Any] = {
+            "lp": lcprune,
+            "small": model,
+            "train_loader": AugmentedBatches(DATA.train, DATA, 256),
+            "config": TrainingConfig(epochs=1, learning_rate=1e-2),
+        }
+        exec(block.replace("1e-4", strength), names)
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        scales.append(sum(float(norm.weight.detach().abs().sum()) for norm in norms))
+    assert scales[1] < 0.99 * scales[0]

@@ -109,8 +109,8 @@ def run_ranks(work: Work[T], count: int, device: str, heard: Callable[[Any], Non
     try:
         with without_main(), uninterrupted():
             for rank in range(count):
-                started.append(_start(content, rank, count, device, store.port, threads))
-        result: T = _results(started, heard)
+                started.append(_start(rank, count, device, store.port, threads))
+        result: T = _results(content, started, heard)
         return result
     finally:
         for process, ours in started:
@@ -134,7 +134,7 @@ def device_of(device: str, rank: int, count: int) -> torch.device:
 
 
 def _start(
-    content: bytes, rank: int, count: int, device: str, port: int, threads: int
+    rank: int, count: int, device: str, port: int, threads: int
 ) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -143,30 +143,35 @@ def _start(
         # No daemon: a rank may have processes that read images.
         process = context.Process(target=_rank, args=arguments)
         process.start()
-    ours.send_bytes(content)
     return process, ours
 
 
 def _results(
-    started: Sequence[tuple[BaseProcess, Connection]], heard: Callable[[Any], None]
+    content: bytes,
+    started: Sequence[tuple[BaseProcess, Connection]],
+    heard: Callable[[Any], None],
 ) -> Any:
-    """Listen until all are done."""
+    """Hand out the work and listen until all are done."""
+    for rank, (_, ours) in enumerate(started):
+        try:
+            ours.send_bytes(content)
+        except OSError:
+            _ended(rank)
     waiting = {ours: rank for rank, (_, ours) in enumerate(started)}
     result: Any = None
     while waiting:
-        for ours in connections.wait(list(waiting)):
-            assert isinstance(ours, Connection)
+        for ready in connections.wait(list(waiting)):
+            assert isinstance(ready, Connection)
             try:
-                kind, value = ours.recv()
+                kind, value = ready.recv()
             except (EOFError, OSError):
-                _ended(waiting[ours])
+                _ended(waiting[ready])
             if kind == "failed":
                 _raise(value, started)
             elif kind == "told":
                 heard(value)
-            else:
-                if waiting.pop(ours) == 0:
-                    result = value
+            elif waiting.pop(ready) == 0:
+                result = value
     return result
 
 
@@ -175,7 +180,7 @@ def _raise(failure: Exception, started: Sequence[tuple[BaseProcess, Connection]]
         # A rank whose partner died sees a connection that is gone.
         ended = connections.wait([process.sentinel for process, _ in started], SECONDS_TO_DIE)
         for rank, (process, _) in enumerate(started):
-            if process.sentinel in ended:
+            if process.sentinel in ended and process.exitcode:
                 _ended(rank)
     raise failure
 
@@ -189,7 +194,10 @@ def _ended(rank: int) -> NoReturn:
 def _rank(ours: Connection, rank: int, count: int, device: str, port: int, threads: int) -> None:
     """What a rank does: its work, and wait for its end where that fails."""
     ignore_hang_ups()
-    content = ours.recv_bytes()
+    try:
+        content = ours.recv_bytes()
+    except (EOFError, OSError):
+        return
     threading.Thread(target=_end_with_caller, args=(ours,), daemon=True).start()
     lock = threading.Lock()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ def finetune(
         elif on_epoch is not None:
             on_epoch(report)
 
+    model.cpu()  # what a GPU holds would be there again in every rank
+    job = replace(job, teacher=None if teacher is None else copy.deepcopy(teacher).cpu())
     fitted = run_ranks(partial(_fit_in_rank, job), processes, device, heard)
     assert fitted is not None  # as rank zero's is not
     result, state, states = fitted
@@ -138,7 +141,7 @@ def _fit(
 ) -> TrainingResult:
     """The training of one process, alone or as one of several ranks."""
     config, model, device = job.config, job.model.to(ranks.device), ranks.device
-    train, validation = _on_device(job.train, device), _on_device(job.validation, device)
+    train, validation = on_device_of(job.train, device), on_device_of(job.validation, device)
     steps = len(train) if isinstance(train, Sized) else None
     channels_last = lay_out(model, config)
     optimizer = sgd(model, config)
@@ -381,7 +384,8 @@ def epoch_of(loader: Batches, epoch: int) -> Batches:
     return loader
 
 
-def _on_device(loader: Any, device: torch.device) -> Any:
+def on_device_of(loader: Any, device: torch.device) -> Any:
+    """The loader, or its like that yields batches on a device."""
     on_device = getattr(loader, "on_device", None)
     return loader if on_device is None else on_device(device)
 

@@ -16,7 +16,15 @@ from lcprune.errors import InputError
 from lcprune.training._config import TrainingConfig
 from lcprune.training._distributed import Ranks
 from lcprune.training._hooks import FACTOR
-from lcprune.training._loop import Batches, Step, epoch_of, lay_out, seeded_generators, sgd
+from lcprune.training._loop import (
+    Batches,
+    Step,
+    epoch_of,
+    lay_out,
+    on_device_of,
+    seeded_generators,
+    sgd,
+)
 from lcprune.training._loss import Mixup
 
 SHARE = 1 / 3
@@ -82,7 +90,7 @@ def find_learning_rate(
     with seeded_generators(config.seed, place):
         step = Step(copied, sgd(copied, config), config, teacher, Ranks(device=place))
         for i, (inputs, targets, mix) in enumerate(
-            itertools.islice(_endless(loader, config), steps)
+            itertools.islice(_endless(on_device_of(loader, place), config), steps)
         ):
             rate = low * (high / low) ** (i / (steps - 1))
             loss = float(step(inputs, targets, len(targets), mix, rate, i))

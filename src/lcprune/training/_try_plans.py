@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
 from lcprune.training._config import TrainingConfig
-from lcprune.training._loop import Batches, epoch_of, finetune
+from lcprune.training._loop import Batches, epoch_of, finetune, on_device_of
 
 
 def try_plans(
@@ -70,6 +71,10 @@ class _FirstBatches:
     def __init__(self, loader: Batches, count: int) -> None:
         self._loader = loader
         self._count = count
+
+    def on_device(self, device: torch.device) -> _FirstBatches:
+        """The same batches there."""
+        return _FirstBatches(on_device_of(self._loader, device), self._count)
 
     def __len__(self) -> int:
         return self._count
