@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lcprune.data import AugmentedBatches, Data, Images
+from lcprune.data import (
+    Augmentation,
+    AugmentedBatches,
+    Data,
+    Images,
+    ValidationBatches,
+    _augment,
+    part_of,
+)
 
 SIZE = 6
 
@@ -118,3 +126,66 @@ def test_a_data_set_says_what_suits_it() -> None:
     # The sixth and seventh columns' ink stays on the right: digits are not mirrored.
     left, right = plain[..., :1].mean() - bottom, plain[..., -1:].mean() - bottom
     assert (inputs[..., :1].mean() > inputs[..., -1:].mean()) == bool(left > right)
+
+
+AREA = Augmentation(crop=0, flip=True, area=(0.3, 1.0))
+
+
+@pytest.mark.parametrize("how", [None, AREA])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shards_are_the_batch(count: int, how: Augmentation | None) -> None:
+    data = numbered(23)
+    batches = AugmentedBatches(data.train, data, 7, augmentation=how, seed=3)
+    batches.set_epoch(2)
+    shards = [list(batches.shard(rank, count)) for rank in range(count)]
+    for parts, (inputs, targets) in zip(zip(*shards, strict=True), batches, strict=True):
+        assert {size for _, _, size in parts} == {len(targets)}
+        if len(targets) < count:  # everybody has all of it
+            parts = parts[:1]
+        assert torch.equal(torch.cat([own for own, _, _ in parts]), inputs)
+        assert torch.equal(torch.cat([own for _, own, _ in parts]), targets)
+
+
+@given(size=st.integers(0, 300), count=st.integers(1, 17))
+def test_parts_are_the_batch(size: int, count: int) -> None:
+    parts = [range(size)[part_of(size, rank, count)] for rank in range(count)]
+    if size < count:
+        assert parts == [range(size)] * count
+    else:
+        assert [i for part in parts for i in part] == list(range(size))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 30])
+def test_validation_shows_every_image_once_to_all_ranks_together(count: int) -> None:
+    data = numbered(23)
+    batches = ValidationBatches(data.train, data, 4)
+    whole = data.normalise(data.train.pixels)
+    weights = torch.zeros(23)
+    for rank in range(count):
+        for inputs, targets, size in batches.shard(rank, count):
+            assert len(targets) <= 4
+            assert torch.equal(inputs, whole[targets])
+            weights[targets] += 1 / count if size < count else 1
+    torch.testing.assert_close(weights, torch.ones(23))
+
+
+def test_batches_lie_on_the_device_that_is_asked_for() -> None:
+    """The meta device stands for another one: sizes and types are right there, values are not."""
+    data = numbered(10)
+    for batches in (AugmentedBatches(data.train, data, 4), ValidationBatches(data.train, data, 4)):
+        for device in ("meta", "cpu"):
+            moved = batches.on_device(torch.device(device))
+            for (inputs, targets), (own, _) in zip(moved, batches, strict=True):
+                assert inputs.device.type == targets.device.type == device
+                assert (inputs.shape, inputs.dtype) == (own.shape, torch.float32)
+                assert device == "meta" or torch.equal(inputs, own)
+    assert data.train.pixels.device.type == "cpu"
+
+
+def test_images_that_are_too_many_for_a_device_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_augment, "DEVICE_BYTES", 0)
+    data = numbered(10)
+    batches = AugmentedBatches(data.train, data, 4).on_device(torch.device("meta"))
+    assert batches._images.pixels.device.type == "cpu"
+    assert {inputs.device.type for inputs, _ in batches} == {"meta"}

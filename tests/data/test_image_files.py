@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from data.trees import smooth, write_files
 from lcprune.data import ImageFiles, first_pixels
-from lcprune.data._file_names import FileNames
-from lcprune.data._read import evaluated
+from lcprune.data._pixels import evaluated
+from lcprune.data._sets import FileNames
 from lcprune.errors import DataError
 
 SIZES = [(40, 33), (60, 50), (35, 70), (36, 36), (90, 40)] * 7
@@ -60,7 +60,7 @@ def test_in_memory_and_subsets_are_the_same_images(files: list[Path]) -> None:
 
 
 def test_too_much_for_memory_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lcprune.data._image_files.MAX_BYTES", len(files) * 32 * 32 * 3 - 1)
+    monkeypatch.setattr("lcprune.data._sets.MAX_BYTES", len(files) * 32 * 32 * 3 - 1)
     with pytest.raises(DataError, match="35 images of 32x32 take"):
         image_files(files).in_memory()
     assert len(image_files(files[1:]).in_memory()) == len(files) - 1

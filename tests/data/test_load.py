@@ -169,7 +169,7 @@ def test_unknown_names(spec: str, hint: str) -> None:
 def test_many_small_images_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path)
     held = load_data(f"imagefolder:{tmp_path}")
-    monkeypatch.setattr("lcprune.data._standard.MEMORY_BYTES", 6 * 32 * 32 * 3 - 1)
+    monkeypatch.setattr("lcprune.data.layouts._trees.MEMORY_BYTES", 6 * 32 * 32 * 3 - 1)
     streamed = load_data(f"imagefolder:{tmp_path}")
     assert isinstance(held.train, Images)
     assert isinstance(streamed.train, ImageFiles)

@@ -21,10 +21,10 @@ from lcprune.data import (
     ImageFiles,
     Images,
     StreamedBatches,
-    _read,
+    _pixels,
     training_batches,
 )
-from lcprune.data._streamed import _Reader
+from lcprune.data._augment import _Reader
 
 PART = Augmentation(crop=0, flip=True, area=(0.3, 1.0))
 SHIFT = Augmentation(crop=2, flip=True)
@@ -122,7 +122,7 @@ def test_a_file_is_opened_once_per_epoch(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: Counter[Path] = Counter()
-    original = _read.opened
+    original = _pixels.opened
 
     @contextmanager
     def counting(file: Path) -> Iterator[Image.Image]:
@@ -130,7 +130,7 @@ def test_a_file_is_opened_once_per_epoch(
         with original(file) as image:
             yield image
 
-    monkeypatch.setattr(_read, "opened", counting)
+    monkeypatch.setattr(_pixels, "opened", counting)
     list(streamed(made(files)))
     assert counts == Counter(files)
 
@@ -191,10 +191,10 @@ def test_what_is_asked_for_comes_before_what_suits_the_data(files: list[Path]) -
     data = made(files)
     loader = training_batches(data.train, data, 7, crop=3)
     assert isinstance(loader, StreamedBatches)
-    assert loader._augmentation == Augmentation(crop=3, flip=True, area=None)
+    assert loader._how == Augmentation(crop=3, flip=True, area=None)
     held = training_batches(data.train.in_memory(), data, 7, flip=False)
     assert isinstance(held, AugmentedBatches)
-    assert (held._area, held._flip) == (PART.area, False)
+    assert (held._how.area, held._how.flip) == (PART.area, False)
 
 
 def test_an_image_set_of_ones_own_is_brought_into_memory(files: list[Path]) -> None:
@@ -207,3 +207,18 @@ def test_an_image_set_of_ones_own_is_brought_into_memory(files: list[Path]) -> N
 
     loader = training_batches(Other(), data, 7)  # type: ignore[arg-type]
     assert isinstance(loader, AugmentedBatches)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_rank_reads_its_part_of_each_batch_alone(
+    files: list[Path], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    original = _pixels.opened
+    monkeypatch.setattr(_pixels, "opened", lambda file: [opened.append(file), original(file)][1])
+    loader = streamed(made(files), 7)
+    shards = [list(loader.shard(rank, count)) for rank in range(count)]
+    assert sorted(opened) == sorted(files)  # nothing is read twice
+    for parts, (inputs, targets) in zip(zip(*shards, strict=True), loader, strict=True):
+        assert torch.equal(torch.cat([own for own, _, _ in parts]), inputs)
+        assert torch.equal(torch.cat([own for _, own, _ in parts]), targets)

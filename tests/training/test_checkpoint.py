@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from lcprune._files import read_sealed, write_sealed
 from lcprune.errors import RunError
-from lcprune.training import TrainingConfig, finetune
+from lcprune.training import EpochReport, TrainingConfig, TrainingHook, finetune
 
 CONFIG = TrainingConfig(epochs=1)
 LOADER = [(torch.randn(4, 2), torch.tensor([0, 1, 1, 0]))]
@@ -98,16 +98,43 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
         trained(tmp_path / "none" / "training.pt")
 
 
-def test_a_checkpoint_from_before_an_option_goes_on_with_its_default(tmp_path: Path) -> None:
+class Counting(TrainingHook):
+    """Remembers the steps that it saw."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def after_step(self, model: nn.Module, optimizer: object, step: int) -> None:
+        self.steps.append(step)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"steps": self.steps, "seen": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert state["seen"].tolist() == state["steps"]
+        self.steps = list(state["steps"])
+
+
+def test_a_hook_goes_on_where_it_was_and_no_other_does(tmp_path: Path) -> None:
     path = tmp_path / "training.pt"
-    trained(path)
-    state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True)
-    for name in ("label_smoothing", "mixup", "ema"):
-        del state["config"][name]
-    del state["average"]
-    held = io.BytesIO()
-    torch.save(state, held)
-    write_sealed(path, held.getvalue())
-    trained(path)
-    with pytest.raises(RunError, match=r"ema = None, expected 0\.9"):
-        trained(path, dataclasses.replace(CONFIG, ema=0.9))
+    config = TrainingConfig(epochs=3)
+
+    class StopError(Exception):
+        pass
+
+    def stop(report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise StopError
+
+    def run(*hooks: TrainingHook, **options: Any) -> None:
+        finetune(
+            nn.Linear(2, 2), LOADER * 2, config=config, hooks=hooks, checkpoint=path, **options
+        )
+
+    with pytest.raises(StopError):
+        run(Counting(), on_epoch=stop)
+    with pytest.raises(RunError, match=r"with hooks = \['DivergenceWatch', 'Counting'\], expected"):
+        run(resume=True)
+    resumed = Counting()
+    run(resumed, resume=True)
+    assert resumed.steps == list(range(6))

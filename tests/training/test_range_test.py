@@ -41,31 +41,31 @@ def test_the_suggestion_is_near_a_third_of_the_edge(
     edge: float, start: float, fall: float, noise: float, seed: int
 ) -> None:
     losses = curve(edge, start, start * (1 - fall), noise, seed)
-    suggested = suggest(RATES, losses, guess=2.3)
+    suggested = suggest(RATES, losses, blind_loss=2.3)
     assert edge * SHARE / 3 <= suggested <= edge * SHARE * 3
 
 
 @given(spikes=st.sets(st.integers(5, 60), max_size=3), seed=st.integers(0, 99))
 def test_single_spikes_do_not_count(spikes: set[int], seed: int) -> None:
     losses = curve(0.3, 2.3, 0.5, 0.02, seed)
-    plain = suggest(RATES, losses, guess=2.3)
+    plain = suggest(RATES, losses, blind_loss=2.3)
     for i in spikes:
         losses[i] *= 10
-    assert plain / 2 <= suggest(RATES, losses, guess=2.3) <= plain * 2
+    assert plain / 2 <= suggest(RATES, losses, blind_loss=2.3) <= plain * 2
 
 
 @given(scale=st.floats(0.01, 100))
 def test_the_scale_of_the_loss_does_not_count(scale: float) -> None:
     losses = curve(0.3, 2.3, 0.5, 0.02, 0)
     scaled = [scale * loss for loss in losses]
-    assert suggest(RATES, scaled, guess=scale * 2.3) == suggest(RATES, losses, guess=2.3)
+    assert suggest(RATES, scaled, blind_loss=scale * 2.3) == suggest(RATES, losses, blind_loss=2.3)
 
 
 def test_a_curve_that_only_climbs() -> None:
     with pytest.raises(InputError, match="begin with a lower one"):
-        suggest(RATES, [2.0**i for i in range(len(RATES))], guess=2.3)
+        suggest(RATES, [2.0**i for i in range(len(RATES))], blind_loss=2.3)
     with pytest.raises(InputError, match="begin with a lower one"):
-        suggest([], [], guess=2.3)
+        suggest([], [], blind_loss=2.3)
 
 
 def network() -> nn.Module:

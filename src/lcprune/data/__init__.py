@@ -1,22 +1,26 @@
 """Data sets for classification, in memory or streamed from files."""
 
-from lcprune.data._augment import AugmentedBatches
-from lcprune.data._hold_out import hold_out
-from lcprune.data._image_files import ImageFiles
-from lcprune.data._load import load_data
-from lcprune.data._recipes import standard_augmentation
-from lcprune.data._split import SearchSplit, search_split
-from lcprune.data._streamed import StreamedBatches
-from lcprune.data._training_batches import TrainingBatches, training_batches
-from lcprune.data._values import (
+from lcprune.data._augment import (
+    AugmentedBatches,
+    StreamedBatches,
+    TrainingBatches,
+    ValidationBatches,
+    part_of,
+    training_batches,
+)
+from lcprune.data._sets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Augmentation,
     Data,
+    ImageFiles,
     Images,
     ImageSet,
     first_pixels,
+    standard_augmentation,
 )
+from lcprune.data._split import SearchSplit, hold_out, search_split
+from lcprune.data.layouts import load_data
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -30,9 +34,11 @@ __all__ = [
     "SearchSplit",
     "StreamedBatches",
     "TrainingBatches",
+    "ValidationBatches",
     "first_pixels",
     "hold_out",
     "load_data",
+    "part_of",
     "search_split",
     "standard_augmentation",
     "training_batches",

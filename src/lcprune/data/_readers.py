@@ -1,16 +1,22 @@
-"""Processes that read images: how they are begun, what they are asked, and how they end."""
+"""Images are read ahead by other processes, in order, within bounded memory.
+
+PyTorch's ``DataLoader`` was tried in place of this: its readers share one queue, which one that is
+killed while it writes leaves locked. The process that waits for it can hang, and the others stay
+behind when that one is killed. Here each reader has a connection of its own, which ends with
+either side, whatever that was doing.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, cycle, islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -20,6 +26,7 @@ import torch
 from PIL import ImageFile
 from torch import Tensor
 
+from lcprune._processes import ignore_hang_ups, uninterrupted, without_main
 from lcprune.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,8 +36,87 @@ T = TypeVar("T")
 Read = Callable[[T], Tensor]
 """From what is known of an image to its pixels, uint8 (C, H, W)."""
 
+BLOCK = 16
+"""Images that a process reads before it hands them over; blocks of one batch are then joined."""
 
-def stacked(read: Read[T], block: list[T]) -> Tensor:
+AHEAD = 256
+"""Images read ahead in all, where that leaves each process two blocks."""
+
+MOST_WORKERS = 16
+
+
+def default_workers() -> int:
+    """One process for each CPU that this one may use."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, MOST_WORKERS))
+
+
+def read_batches(
+    read: Read[T], items: Iterable[T], sizes: Iterable[int], workers: int
+) -> Iterator[Tensor]:
+    """Yield the images of ``items``, uint8 (B, C, H, W), as many at a time as ``sizes`` say.
+
+    ``read`` is called once per item, in one of ``workers`` processes or, with 0, in this one; a
+    set of a single block is always read in this one. Both are pickled, the items in the blocks in
+    which they are read. A ``DataError`` of ``read`` is raised here. The processes end with the
+    iterator.
+    """
+    counts: deque[int] = deque()
+    blocks = _blocks(items, sizes, counts)
+    first = list(islice(blocks, max(2, workers)))
+    blocks = chain(first, blocks)
+    found: Generator[Tensor, None, None]
+    if workers and len(first) > 1:
+        found = _read_ahead(read, blocks, min(workers, len(first)))
+    else:
+        found = (_stacked(read, block) for block in blocks)
+    parts: list[Tensor] = []
+    # An exception that is being handled holds the frames that hold the iterator; its processes
+    # must not wait for that.
+    with closing(found):
+        for part in found:
+            parts.append(part)
+            if sum(map(len, parts)) == counts[0]:
+                counts.popleft()
+                yield torch.cat(parts)
+                parts.clear()
+
+
+def _blocks(items: Iterable[T], sizes: Iterable[int], counts: deque[int]) -> Iterator[list[T]]:
+    """What one process reads at a time: parts of batches, in order; notes how large those are."""
+    iterator = iter(items)
+    for batch in sizes:
+        whole = list(islice(iterator, batch))
+        if not whole:
+            return
+        counts.append(len(whole))
+        size = -(-batch // -(-batch // BLOCK))
+        yield from (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def _read_ahead(
+    read: Read[T], blocks: Iterator[list[T]], workers: int
+) -> Generator[Tensor, None, None]:
+    """The blocks as other processes read them, in turns."""
+    with started_readers(read, workers) as connections:
+        asked: deque[Connection] = deque()
+        ahead = workers * max(2, AHEAD // (BLOCK * workers))
+        for connection, block in zip(cycle(connections), islice(blocks, ahead), strict=False):
+            ask(connection, block)
+            asked.append(connection)
+        while asked:
+            connection = asked.popleft()
+            part = answer(connection)
+            for block in islice(blocks, 1):
+                ask(connection, block)
+                asked.append(connection)
+            yield part
+
+
+def _stacked(read: Read[T], block: list[T]) -> Tensor:
     return torch.stack([read(item) for item in block])
 
 
@@ -65,9 +151,9 @@ def started_readers(read: Read[T], count: int) -> Iterator[list[Connection]]:
     """Connections to processes that take blocks and answer each, in order; ended afterwards."""
     started: list[tuple[BaseProcess, Connection]] = []
     try:
-        with _without_main():
+        with without_main():
             context = _context()
-            with _uninterrupted(), _ends_told():
+            with uninterrupted(), _ends_told():
                 for _ in range(count):
                     started.append(_start(context, read))
         yield [connection for _, connection in started]
@@ -113,7 +199,7 @@ def _server() -> ForkServerContext:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    with _uninterrupted():
+    with uninterrupted():
         forkserver.ensure_running()
     # The first process comes when the server has imported all, which takes seconds. It does
     # nothing, so that it can be waited for with interrupts let through.
@@ -125,78 +211,16 @@ def _server() -> ForkServerContext:
 
 _PRELOADED = [
     "lcprune.data._readers",
-    "lcprune.data._read",
+    "lcprune.data._pixels",
     "torchvision.transforms.v2.functional",
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
 ]
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that are started within never see an interrupt, this one sees it afterwards."""
-    came: list[int] = []
-    kept: dict[int, Any] = {}
-    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    before = mask(signal.SIG_BLOCK, []) if mask else None
-    try:
-        if threading.current_thread() is threading.main_thread():
-            # A signal that this thread blocks is given to another one, and handled in this one.
-            for number in _ENDING:
-                if callable(signal.getsignal(number)):
-                    kept[number] = signal.signal(number, lambda number, _: came.append(number))
-        if mask:
-            from multiprocessing import resource_tracker
-
-            resource_tracker.ensure_running()  # when it starts, it lets interrupts through again
-            mask(signal.SIG_BLOCK, [signal.SIGINT])
-        yield
-    finally:
-        # Once its handler is back, an interrupt that another thread was slow to take is raised
-        # here, so what must not be left undone comes before.
-        if mask:
-            mask(signal.SIG_SETMASK, before)
-        try:
-            for number in reversed(kept):
-                signal.signal(number, kept[number])
-        finally:
-            for number in came:
-                signal.raise_signal(number)
-
-
-_ENDING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-
-_LOCK = threading.Lock()
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes that are started within don't import the main module.
-
-    Nothing that they do needs it, and a script that isn't guarded by ``__name__ == "__main__"``
-    would run again in each of them.
-    """
-    with _LOCK:
-        main = vars(sys.modules["__main__"])
-        kept: dict[str, Any] = {
-            name: main[name] for name in ("__spec__", "__file__") if name in main
-        }
-        try:
-            main["__spec__"] = None
-            main.pop("__file__", None)
-            yield
-        finally:
-            main.update(kept)
-
-
 def _work(connection: Connection, read: Read[T], truncated: bool) -> None:
     """What a process does: read blocks as they are asked for, until nobody is there to ask."""
-    # An interrupt and a hang-up reach every process of a terminal; the first one ends the others.
-    for number in _ENDING:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
+    ignore_hang_ups()
     torch.set_num_threads(1)
     ImageFile.LOAD_TRUNCATED_IMAGES = truncated
     # Pillow's remarks on odd metadata would come from each process anew.
@@ -217,7 +241,7 @@ def _read(read: Read[T], block: list[T]) -> Any:
     A tensor would go through shared memory, of which containers often have very little.
     """
     try:
-        return stacked(read, block).numpy()
+        return _stacked(read, block).numpy()
     except DataError as error:
         return error
     except Exception:  # some can't be pickled

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.errors import DataError, InputError, ModelError
-from lcprune.fitness._divisible import first_part
-from lcprune.fitness._folding import Folding
-from lcprune.fitness._modes import eval_mode
+from lcprune.fitness._fold import folded
 from lcprune.fitness._precision import Precision
-from lcprune.fitness._workers import replicas, spread, worker_count
+from lcprune.fitness._running import eval_mode, replicas, spread, worker_count
 
 
 class CrossEntropy:
@@ -45,7 +45,6 @@ class CrossEntropy:
         )
         self._count = len(labels)
         self._classes = int(labels.max()) + 1
-        self._folding = Folding()
 
     def part(self, share: float) -> CrossEntropy:
         """The same on the first ``share`` of the images, 0 … 1, at least 16; nothing is copied."""
@@ -58,7 +57,7 @@ class CrossEntropy:
 
     def __call__(self, model: nn.Module) -> float:
         with eval_mode(model):
-            evaluated = self._folding.of(model)
+            evaluated = folded(model)
             workers = worker_count(model, len(self._batches))
             # What torch.fx could follow keeps nothing of its own between calls.
             traced = evaluated is not model
@@ -82,3 +81,39 @@ class CrossEntropy:
             raise ModelError(
                 f"expected logits ({count}, at least {self._classes}), got {tuple(outputs.shape)}"
             )
+
+
+FEWEST = 16
+
+Batch = TypeVar("Batch", bound=Tensor | tuple[Tensor, ...])
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A fitness that can be measured on a part of its images."""
+
+    def part(self, share: float) -> Callable[[nn.Module], float]:
+        """The same fitness on the first ``share`` of the images, above 0 and at most 1."""
+
+
+def first_part(batches: Sequence[Batch], share: float) -> list[Batch]:
+    """The first ``share`` of the images in ``batches``, rounded up, not copied.
+
+    At least ``FEWEST``, where there are as many. A batch is a tensor (N, …) or a tuple of such.
+    The last one may be cut, but not to a single image, of which BatchNorm can't always make
+    statistics: that one is left out.
+    """
+    sizes = [len(batch) if isinstance(batch, Tensor) else len(batch[0]) for batch in batches]
+    # Rounded first: 0.1 * 30 is a little above 3 in binary.
+    left = max(FEWEST, math.ceil(round(share * sum(sizes), 9)))
+    part: list[Batch] = []
+    for batch, size in zip(batches, sizes, strict=True):
+        if left <= 0 or (left == 1 < size and part):
+            break
+        part.append(_first(batch, left) if left < size else batch)
+        left -= size
+    return part
+
+
+def _first(batch: Any, count: int) -> Any:
+    return batch[:count] if isinstance(batch, Tensor) else tuple(held[:count] for held in batch)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lcprune.fitness._workers import replicas
+from lcprune.fitness._running import replicas
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-class Tracer(fx.Tracer):
+class _Tracer(fx.Tracer):
     """Takes every module without children as it is, whoever wrote it."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -31,34 +32,26 @@ def folded(model: nn.Module) -> nn.Module:
     """
     copied = replicas(model, 2)[1]  # a forward may keep what it sees in the model itself
     try:
-        graph = Tracer().trace(copied)
+        graph = _Tracer().trace(copied)
     except Exception:  # control flow on values, unusual arguments: whatever user code does
         return model
-    pairs = fold_graph(graph, copied)
-    if not pairs:
-        return model
-    result = fx.GraphModule(copied, graph)
-    for source, norm in pairs:
-        fused = fuse_conv_bn_eval(copied.get_submodule(source), copied.get_submodule(norm))  # type: ignore[type-var, arg-type]
-        result.set_submodule(source, fused)
-    return result.eval()
-
-
-def fold_graph(graph: fx.Graph, model: nn.Module) -> list[tuple[str, str]]:
-    """Take norms out of ``graph``, in place: the names of convolutions and of what each takes in.
-
-    ``model`` is what the graph was found in, or a model that is like it.
-    """
-    modules = dict(model.named_modules())
+    modules = dict(copied.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    pairs: list[tuple[str, str]] = []
+    fused: dict[str, nn.Module] = {}
     for node in list(graph.nodes):
         source = _foldable(node, modules, calls)
         if source is not None:
-            pairs.append((str(source.target), str(node.target)))
+            convolution: Any = modules[str(source.target)]
+            norm: Any = modules[str(node.target)]
+            fused[str(source.target)] = fuse_conv_bn_eval(convolution, norm)
             node.replace_all_uses_with(source)
             graph.erase_node(node)
-    return pairs
+    if not fused:
+        return model
+    result = fx.GraphModule(copied, graph)
+    for name, module in fused.items():
+        result.set_submodule(name, module)
+    return result.eval()
 
 
 def _foldable(

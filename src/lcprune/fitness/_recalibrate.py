@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lcprune.errors import InputError
-from lcprune.fitness._modes import eval_mode
-from lcprune.fitness._workers import replicas, spread, worker_count
+from lcprune.fitness._running import eval_mode, replicas, spread, worker_count
 
 HALF = (torch.bfloat16, torch.float16)
 

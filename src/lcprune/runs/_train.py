@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lcprune.artifact import save, versions
 from lcprune.cost import CostModel
-from lcprune.data import Data, ImageSet, TrainingBatches, training_batches
+from lcprune.data import Data, ImageSet, TrainingBatches, ValidationBatches, training_batches
 from lcprune.errors import LcpruneError
 from lcprune.fitness import Precision
 from lcprune.ranking import Plan
@@ -24,9 +24,9 @@ from lcprune.runs._run import CHECKPOINT, Run, RunState, at_work_in, earlier_run
 from lcprune.runs._summary import Scores, TrainSummary, peak_rss_mb, read_train_summary
 from lcprune.tracing import trace
 from lcprune.training import (
-    Dtype,
     EpochReport,
     Schedule,
+    StepProgress,
     TrainingConfig,
     TrainingResult,
     choose_training_precision,
@@ -146,16 +146,25 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place on the training images, from its checkpoint if there is one.
 
-    With ``validate`` the accuracy on the images held out is told after each epoch. Where a range
-    test shall find the learning rate, it does so once a run.
+    With ``validate`` the accuracy on the images held out is told after each epoch; within one it
+    is told how far it is. Where a range test shall find the learning rate, it does so once a run.
     """
     batches = batches_of(on.data.train, on.data, options)
     training = with_found_rate(
         run, options, name, training, lambda: model, batches, on.device, teacher
     )
     held = on.held if validate else None
-    loader = None if held is None else ValidationBatches(held, on.data)
+    loader = None
+    if held is not None:
+        loader = ValidationBatches(held, on.data, evaluation_batch(held.shape))
     with run.reporter.progress(name, training.epochs) as advance:
+
+        def on_step(at: StepProgress) -> None:
+            if at.steps is not None and at.step < at.steps:  # of the last one the epoch tells
+                loss = "" if at.loss is None else f"loss {at.loss:.4f}  "
+                speed = f"{at.images_per_second:,.0f} images/s"
+                advance(at.epoch - 1 + at.step / at.steps, loss + speed)
+
         return finetune(
             model,
             batches,
@@ -165,7 +174,9 @@ def train(
             checkpoint=checkpoint,
             resume=checkpoint.exists(),
             on_epoch=lambda report: advance(report.epoch, _told(report)),
+            on_step=on_step,
             device=str(on.device),
+            processes=options.processes,
         )
 
 
@@ -219,7 +230,7 @@ def training_config(options: Options, epochs: int, precision: Precision) -> Trai
         ema=options.ema or None,
         clip=options.clip or None,
         seed=options.seed,
-        dtype=cast(Dtype, precision.dtype),
+        dtype=precision.dtype,
         channels_last=precision.channels_last,
     )
 
@@ -260,23 +271,10 @@ def made_choices(run: Run) -> dict[str, dict[str, Any]]:
     return {name: dict(state[key]) for key, name in names.items() if key in state}
 
 
-class ValidationBatches:
-    """The images of a set in order, normalised, as often as they are asked for."""
-
-    def __init__(self, images: ImageSet, data: Data) -> None:
-        self._images = images
-        self._data = data
-        self._batch = evaluation_batch(images.shape)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels in self._images.batches(self._batch):
-            yield self._data.normalise(pixels), labels
-
-
 def _told(report: EpochReport) -> str:
     accuracy = report.val_accuracy
     held_out = "" if accuracy is None else f"  held out: top-1 {accuracy:.2f} %"
-    return f"loss {report.loss:.4f}{held_out}"
+    return f"loss {report.loss:.4f}  {report.images_per_second:,.0f} images/s{held_out}"
 
 
 def _epoch(report: EpochReport) -> dict[str, float | None]:
@@ -285,6 +283,7 @@ def _epoch(report: EpochReport) -> dict[str, float | None]:
         "loss": report.loss,
         "learning_rate": report.learning_rate,
         "seconds": report.seconds,
+        "images_per_second": report.images_per_second,
         "top1_held_out": report.val_accuracy,
     }
 

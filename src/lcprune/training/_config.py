@@ -10,7 +10,6 @@ from lcprune.errors import InputError
 from lcprune.fitness import Precision
 
 Schedule = Literal["cosine", "one-cycle"]
-Dtype = Literal["float32", "bfloat16"]
 
 WARM_UP = 0.15
 """Share of a one-cycle run in which the learning rate rises."""
@@ -51,7 +50,7 @@ class TrainingConfig:
     mixup: float = 0.0
     ema: float | None = None
     seed: int = 0
-    dtype: Dtype = "float32"
+    dtype: str = "float32"
     channels_last: bool = True
     teacher_precision: Precision = field(default_factory=Precision)
 

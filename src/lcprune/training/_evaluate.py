@@ -39,14 +39,42 @@ def evaluate_top1(
     """
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    correct = count = 0
-    with eval_mode(model), torch.inference_mode():
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for pixels, labels in images.batches(batch or evaluation_batch(images.shape)):
-            logits = model(data.normalise(pixels.to(device)))
-            check_logits(logits, len(labels), len(data.classes))
-            correct += int((logits.argmax(1).cpu() == labels.cpu()).sum())
-            count += len(labels)
-    return 100 * correct / count
+            yield data.normalise(pixels.to(device, non_blocking=True)), labels, 1
+
+    right, count = count_right(model, batches(), device, classes=len(data.classes))
+    return 100 * right / count
+
+
+def count_right(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor, float]],
+    device: torch.device,
+    *,
+    classes: int | None = None,
+) -> tuple[float, float]:
+    """How many samples have their largest logit at their target, and how many there are.
+
+    A batch is inputs, targets, and what each of its samples counts for. ``ModelError`` where there
+    are not as many logits as ``classes``, if that is given.
+    """
+    right: list[Tensor] = []
+    weights: list[float] = []
+    count = 0.0
+    with eval_mode(model), torch.inference_mode():
+        for inputs, targets, weight in batches:
+            logits = model(inputs.to(device, non_blocking=True))
+            if classes is not None:
+                check_logits(logits, len(targets), classes)
+            targets = targets.to(device, non_blocking=True)
+            right.append((logits.argmax(1) == targets).sum())
+            weights.append(weight)
+            count += weight * len(targets)
+    # Read together: on a GPU each reading waits for all that was begun.
+    counts = torch.stack(right).tolist() if right else []
+    return sum(w * n for w, n in zip(weights, counts, strict=True)), count
 
 
 def evaluation_batch(shape: tuple[int, int, int], most: int = 250) -> int:
@@ -62,16 +90,3 @@ def check_logits(logits: object, count: int, classes: int) -> None:
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (count, classes):
         raise ModelError(f"the model yields {shape}, expected ({count}, {classes}) logits")
-
-
-def accuracy(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> float:
-    """Percentage of samples whose largest logit is that of their target."""
-    correct = count = 0
-    with eval_mode(model), torch.inference_mode():
-        for inputs, targets in batches:
-            predicted = model(inputs.to(device)).argmax(1).cpu()
-            correct += int((predicted == targets.cpu()).sum())
-            count += len(targets)
-    return 100 * correct / max(count, 1)

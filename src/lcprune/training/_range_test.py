@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError
-from lcprune.training._batches import Batches, epoch_of
 from lcprune.training._config import TrainingConfig
-from lcprune.training._divergence import FACTOR
-from lcprune.training._generators import seeded_generators
-from lcprune.training._layout import lay_out
-from lcprune.training._mixup import Mixup
-from lcprune.training._optimizer import sgd
-from lcprune.training._processes import Processes
-from lcprune.training._step import Step
-from lcprune.training._teaching import teaching
+from lcprune.training._distributed import Ranks
+from lcprune.training._hooks import FACTOR
+from lcprune.training._loop import (
+    Batches,
+    Step,
+    epoch_of,
+    lay_out,
+    on_device_of,
+    seeded_generators,
+    sgd,
+)
+from lcprune.training._loss import Mixup
 
 SHARE = 1 / 3
 """The suggestion as a share of the highest rate that did no harm in the test.
@@ -85,27 +88,26 @@ def find_learning_rate(
     rates: list[float] = []
     losses: list[float] = []
     with seeded_generators(config.seed, place):
-        teach = teaching(teacher, config, place)
-        step = Step(copied, copied, sgd(copied, config), config, teach, Processes(0, 1, place))
+        step = Step(copied, sgd(copied, config), config, teacher, Ranks(device=place))
         for i, (inputs, targets, mix) in enumerate(
-            itertools.islice(_endless(loader, config), steps)
+            itertools.islice(_endless(on_device_of(loader, place), config), steps)
         ):
             rate = low * (high / low) ** (i / (steps - 1))
-            loss = step(inputs, targets, mix, rate)
+            loss = float(step(inputs, targets, len(targets), mix, rate, i))
             if not math.isfinite(loss):
                 break
             rates.append(rate)
             losses.append(loss)
-            limit = FACTOR * max(losses[0], step.guess)
+            limit = FACTOR * max(losses[0], step.blind_loss)
             if all(value > limit for value in losses[-_ENOUGH:]):
                 break
-    return LearningRateRange(tuple(rates), tuple(losses), suggest(rates, losses, step.guess))
+    return LearningRateRange(tuple(rates), tuple(losses), suggest(rates, losses, step.blind_loss))
 
 
-def suggest(rates: Sequence[float], losses: Sequence[float], guess: float) -> float:
+def suggest(rates: Sequence[float], losses: Sequence[float], blind_loss: float) -> float:
     """The peak rate after a curve of rising rates; ``InputError`` where the lowest did harm.
 
-    ``guess``, the loss of a network that answers the same to everything, is the unit in which a
+    ``blind_loss``, that of a network which answers the same to everything, is the unit in which a
     climb is too much.
     """
     smooth = [
@@ -113,7 +115,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float], guess: float) -> fl
     ]
     if smooth:
         noise = statistics.median(abs(a - b) for a, b in zip(losses, smooth, strict=True))
-        least = min(smooth) + max(noise, TOLERANCE * guess)
+        least = min(smooth) + max(noise, TOLERANCE * blind_loss)
         harmless = [i for i, loss in enumerate(smooth) if loss <= least]
         if harmless[-1] > 0:
             return SHARE * rates[harmless[-1]]

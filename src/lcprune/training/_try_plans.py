@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
-from lcprune.training._batches import Batches, epoch_of
 from lcprune.training._config import TrainingConfig
-from lcprune.training._finetune import finetune
+from lcprune.training._loop import Batches, epoch_of, finetune, on_device_of
 
 
 def try_plans(
@@ -38,8 +38,7 @@ def try_plans(
     is better; what is not finite counts as ``inf``, as does a training that diverges.
 
     The loss of a plan depends on the plan and the other arguments alone, not on the other plans
-    or their order. ``InputError`` for fewer than one step and where there is no batch. In several
-    processes it is to be called like ``finetune``.
+    or their order. ``InputError`` for fewer than one step and where there is no batch.
 
     Example:
         losses = try_plans(
@@ -49,7 +48,7 @@ def try_plans(
     """
     if steps < 1:
         raise InputError(f"plans tried for {steps} steps, expected 1 or more")
-    first = FirstBatches(loader, steps)
+    first = _FirstBatches(loader, steps)
     config = replace(config or TrainingConfig(), epochs=1)
     losses = []
     for plan in plans:
@@ -63,7 +62,7 @@ def try_plans(
     return losses
 
 
-class FirstBatches:
+class _FirstBatches:
     """The first ``count`` batches of a loader as an epoch; they may be those of several.
 
     ``InputError`` where an epoch of the loader holds none.
@@ -72,6 +71,10 @@ class FirstBatches:
     def __init__(self, loader: Batches, count: int) -> None:
         self._loader = loader
         self._count = count
+
+    def on_device(self, device: torch.device) -> _FirstBatches:
+        """The same batches there."""
+        return _FirstBatches(on_device_of(self._loader, device), self._count)
 
     def __len__(self) -> int:
         return self._count

@@ -1,0 +1,361 @@
+"""Labelled images, in memory or in files, and what a model has to know about them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import repeat
+from pathlib import Path
+from typing import Protocol, Self, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprune.data._pixels import Size, evaluated, is_small, resized_for, transforms
+from lcprune.data._readers import default_workers, read_batches
+from lcprune.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Digest(Protocol):
+    """A hash that is being made, as of ``hashlib``."""
+
+    def update(self, part: bytes | memoryview, /) -> None: ...
+
+
+class ImageSet(Protocol):
+    """Labelled images, in memory or read from files when they are asked for."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image as it is evaluated."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at ``indices``, int64 (M,)."""
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels, uint8 (B, C, H, W), as they are evaluated, and labels (B,), in order."""
+
+    def in_memory(self) -> Images:
+        """The same images, as they are evaluated, in memory."""
+
+    def digest(self, into: Digest) -> None:
+        """Add what tells this set from another to a hash."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Pixels, uint8 (N, C, H, W), and labels, int64 (N,): an ``ImageSet`` in memory."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            raise DataError(
+                "pixels: expected uint8 (N, C, H, W), got "
+                f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(
+                f"labels: expected int64 ({len(self.pixels)},), got "
+                f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    def subset(self, indices: Tensor) -> Images:
+        """The images at ``indices``, int64 (M,), as a copy."""
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels of ``size`` images at a time, in order, as views."""
+        yield from zip(torch.split(self.pixels, size), torch.split(self.labels, size), strict=True)
+
+    def in_memory(self) -> Images:
+        """These images."""
+        return self
+
+    def digest(self, into: Digest) -> None:
+        """Add number, labels and pixels to a hash."""
+        into.update(len(self).to_bytes(8, "little"))
+        into.update(self.labels.contiguous().numpy().data)
+        into.update(self.pixels.contiguous().numpy().data)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training may do to an image: shift by up to ``crop`` pixels, mirror with ``flip``.
+
+    With ``area``, the least and the largest share, a random part of the image is scaled to its
+    full size instead of a shift.
+    """
+
+    crop: int = 4
+    flip: bool = True
+    area: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise DataError(f"expected a shift of at least 0 pixels, got {self.crop}")
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise DataError(f"area: expected two shares in 0..1, the least first, got {self.area}")
+
+
+AREA = (0.08, 1.0)
+"""Share of a large image that a random part has (Szegedy et al., 2015)."""
+
+
+def standard_augmentation(shape: tuple[int, int, int]) -> Augmentation:
+    """The usual variation in training of images of ``shape``, (C, H, W).
+
+    Small ones are mirrored and shifted by up to an eighth of their side: 4 pixels at 32, 8 at 64
+    (He et al., 2015, section 4.2). Of larger ones, as at 224, a random part is mirrored and
+    scaled.
+    """
+    size = shape[1:]
+    if is_small(size):
+        return Augmentation(crop=min(size) // 8)
+    return Augmentation(crop=0, area=AREA)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set for classification: a training and a test split, and how to normalise them.
+
+    ``mean`` and ``std`` hold one number per channel, for pixels in 0..1; ``input_shape`` is
+    (C, H, W). The test split is for final figures only. ``DataError`` where the parts don't fit
+    one another.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int]
+    name: str = ""
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise DataError(f"{self._label}expected at least two classes, got {len(self.classes)}")
+        channels = self.input_shape[0]
+        if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
+            raise DataError(f"{self._label}expected a mean and a std > 0 for {channels} channels")
+        for split, images in (("train", self.train), ("test", self.test)):
+            if len(images) == 0:
+                raise DataError(f"{self._label}the {split} split holds no images")
+            if tuple(images.shape) != tuple(self.input_shape):
+                raise DataError(
+                    f"{self._label}{split} images are {tuple(images.shape)}, "
+                    f"expected {tuple(self.input_shape)}"
+                )
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{self._label}{split} labels run from {low} to {high}, "
+                    f"expected 0 to {len(self.classes) - 1}"
+                )
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels (N, C, H, W) into float32: to 0..1, minus mean, over deviation."""
+        shape = (1, -1, 1, 1)
+        output = pixels.to(torch.float32).div_(255)
+        output.sub_(torch.tensor(self.mean).to(output.device, non_blocking=True).view(shape))
+        return output.div_(torch.tensor(self.std).to(output.device, non_blocking=True).view(shape))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of class names and of what tells both splits from others."""
+        digest = hashlib.sha256(repr((self.classes, self.input_shape)).encode())
+        for images in (self.train, self.test):
+            images.digest(digest)
+        return digest.hexdigest()
+
+    @property
+    def _label(self) -> str:
+        return f"{self.name}: " if self.name else ""
+
+
+def first_pixels(images: ImageSet, count: int) -> Tensor:
+    """Pixels, uint8 (B, C, H, W), of the first ``count`` images or of all, if they are fewer."""
+    return images.subset(torch.arange(min(count, len(images)))).in_memory().pixels
+
+
+class FileNames(Sequence[Path]):
+    """Paths of files below one folder, as an array of bytes.
+
+    A million ``Path`` objects take most of a gigabyte, and every process that reads some of them
+    would come to own a copy of the pages they lie in.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root = root
+        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> FileNames:
+        """The files as they are below the deepest folder that holds them all."""
+        if isinstance(files, FileNames):
+            return files
+        absolute = [os.path.abspath(file) for file in files]  # noqa: PTH100  links stay
+        root = os.path.commonpath([os.path.dirname(file) for file in absolute] or ["/"])  # noqa: PTH120
+        return cls(Path(root), [os.path.relpath(file, root) for file in absolute])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> FileNames: ...
+    def __getitem__(self, index: int | slice) -> Path | FileNames:
+        if isinstance(index, slice):
+            return self._with(self._names[index])
+        return self.root / os.fsdecode(self._names[index].item())
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, indices: Tensor) -> FileNames:
+        """The files at ``indices``, int64 (M,)."""
+        return self._with(self._names[indices.numpy()])
+
+    def relative(self) -> Iterator[bytes]:
+        """The names below the root, with / between folders."""
+        separator = os.sep.encode()
+        return (name.item().replace(separator, b"/") for name in self._names)
+
+    def _with(self, names: np.ndarray[tuple[int], np.dtype[np.bytes_]]) -> FileNames:
+        other = FileNames(self.root, [])
+        other._names = names
+        return other
+
+
+MAX_BYTES = 8 * 2**30
+"""Most that ``in_memory`` takes."""
+
+
+class ImageFiles:
+    """An ``ImageSet`` of image files of any size, decoded as RGB in worker processes.
+
+        images = ImageFiles(files, labels, size=224)
+
+    ``labels`` is int64 (N,), ``size`` a side or (H, W). As it is evaluated, an image is scaled
+    until it just covers ``resized`` (none takes what is usual for the size: 256 for 224) and cut
+    to its centre. ``workers`` processes read ahead; none takes one per CPU, 0 reads in this
+    process. A file is opened when it is its turn, and ``DataError`` names one that can't be read.
+    ``DataError`` too where labels don't fit the files or torchvision is missing.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Tensor,
+        size: int | Size,
+        *,
+        resized: int | Size | None = None,
+        workers: int | None = None,
+    ) -> None:
+        if labels.dtype != torch.int64 or labels.shape != (len(files),):
+            raise DataError(
+                f"labels: expected int64 ({len(files)},), got {labels.dtype} {tuple(labels.shape)}"
+            )
+        transforms()
+        self.files = FileNames.of(files)
+        self._labels = labels
+        self.size = (size, size) if isinstance(size, int) else size
+        around = resized_for(self.size) if resized is None else resized
+        self.resized = (around, around) if isinstance(around, int) else around
+        if min(self.size) < 1 or any(r < s for r, s in zip(self.resized, self.size, strict=True)):
+            raise DataError(f"expected a size of at least 1, and {self.resized} >= {self.size}")
+        self.workers = default_workers() if workers is None else workers
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,)."""
+        return self._labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W)."""
+        return (3, *self.size)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def subset(self, indices: Tensor) -> ImageFiles:
+        """The images at ``indices``, int64 (M,)."""
+        return ImageFiles(
+            self.files.take(indices),
+            self._labels[indices],
+            self.size,
+            resized=self.resized,
+            workers=self.workers,
+        )
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels and labels of ``size`` images at a time, in order, read ahead."""
+        read = partial(evaluated, resized=self.resized, size=self.size)
+        pixels = read_batches(read, self.files, repeat(size), self.workers)
+        for start, part in zip(range(0, len(self), size), pixels, strict=True):
+            yield part, self._labels[start : start + size]
+
+    def in_memory(self) -> Images:
+        """The same images, as they are evaluated, in memory; ``DataError`` above 8 GiB."""
+        pixels = len(self) * 3 * self.size[0] * self.size[1]
+        if pixels > MAX_BYTES:
+            raise DataError(
+                f"{self.files.root}: {len(self)} images of {self.size[1]}x{self.size[0]} take "
+                f"{pixels / 2**30:.1f} GiB in memory, expected at most {MAX_BYTES / 2**30:.0f}"
+            )
+        result = torch.empty((len(self), *self.shape), dtype=torch.uint8)
+        start = 0
+        for part, _ in self.batches(_MEMORY_BATCH):
+            result[start : start + len(part)] = part
+            start += len(part)
+        return Images(result, self._labels)
+
+    def digest(self, into: Digest) -> None:
+        """Add labels, image sizes, and names and sizes in bytes of all files to a hash.
+
+        What a file holds is not read: one that changes and keeps its length goes unseen.
+        ``DataError`` names a file that is missing or empty.
+        """
+        into.update(repr((len(self), self.size, self.resized)).encode())
+        into.update(self._labels.contiguous().numpy().data)
+        for name in self.files.relative():
+            into.update(name + b"\0%d\0" % self._bytes(os.fsdecode(name)))
+
+    def _bytes(self, name: str) -> int:
+        file = self.files.root / name
+        try:
+            length = file.stat().st_size
+        except OSError as error:
+            raise DataError(f"{file}: can't be read: {error.strerror}") from error
+        if not length:
+            raise DataError(f"{file}: can't be read as an image: it is empty")
+        return length
+
+
+_MEMORY_BATCH = 64
