@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, FloatArray, IntArray
@@ -223,7 +224,7 @@ class Moves:
         widths: IntArray = self._joined[self._starts + levels]
         return widths
 
-    def levels(self, widths: IntArray | FloatArray) -> IntArray:
+    def levels(self, widths: npt.NDArray[Any]) -> IntArray:
         """The highest levels that are no wider than ``widths`` [families]; at least 0."""
         found = [
             np.searchsorted(rungs, width, side="right") - 1

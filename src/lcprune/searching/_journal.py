@@ -123,6 +123,8 @@ class Journal:
         with ExitStack() as held:
             if self._path is not None:
                 file = self._path.resolve()
+                if not file.parent.is_dir():
+                    raise RunError(f"journal {path} can't be used, expected a folder to hold it")
                 lock = file.with_name(f"{PARTIAL}{file.name}.lock")
                 held.enter_context(locked(lock, f"journal {self._path}"))
             with _in_one_line(self._path):
