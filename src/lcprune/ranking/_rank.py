@@ -48,20 +48,24 @@ class Ranker:
         self._cost = cost = CostModel(graph)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
-        self._cut = Cut(graph, cost, self.limits, min_keep, round_to)
+        self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)
         self._builder = PlanBuilder(graph, cost)
 
     @cached_property
     def widths(self) -> Widths:
         """The widths that plans can have, and latents for them."""
-        return Widths(self._graph, self._cost, self.compensation, self._cut.blocks, self.limits)
+        return Widths(self._graph, self._cost, self.compensation, self._cutter.blocks, self.limits)
 
-    def keep(self, latent: FloatArray) -> BoolArray:
-        """The groups that stay, bool [prunable], for a latent, float64 [families, parameters].
+    def cut(self, scores: FloatArray) -> BoolArray:
+        """The groups that stay, bool [prunable], for float64 scores [prunable]; see ``Cut``.
 
         Raises ``BudgetError`` with the least possible value where the floors forbid a bound.
         """
-        return self._cut.keep(self.compensation.apply(latent))
+        return self._cutter.keep(scores)
+
+    def keep(self, latent: FloatArray) -> BoolArray:
+        """The ``cut`` of what a latent, float64 [families, parameters], makes of the saliencies."""
+        return self.cut(self.compensation.apply(latent))
 
     def at_least_0(self, latent: FloatArray) -> BoolArray:
         """The groups that a latent scores at least 0, bool [prunable], whatever the budget."""
@@ -69,7 +73,7 @@ class Ranker:
 
     def check(self, keep: BoolArray) -> None:
         """Raise ``InputError`` where a mask is not within the budget, the floors and multiples."""
-        self._cut.check(keep)
+        self._cutter.check(keep)
 
     def plan(self, latent: FloatArray) -> Plan:
         """The plan of ``keep(latent)``."""
