@@ -83,7 +83,7 @@ def finalists_of(out: Path) -> list[tuple[Trial, float]]:
 
 def network(problem: Problem, trial: Trial) -> nn.Module:
     """The network of a trial, cut and recalibrated."""
-    plan = rank(problem.graph, problem.saliency, problem.budget, np.array(trial.latent))
+    plan = rank(problem.graph, problem.saliency, problem.budget, np.array(trial.note["latent"]))
     assert plan.digest == trial.digest
     small = slim(problem.model, plan)
     images = problem.data.train.subset(problem.split.recalibrate).in_memory()
