@@ -1,23 +1,20 @@
-"""The commands in two processes, as ``torchrun`` starts them.
+"""``--processes``: the commands train in several processes, which one process starts.
 
 Rounding grows in float32; ``tests/training`` compares in float64.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lcprune._files import read_sealed
 from lcprune.cli import main
+
+pytestmark = [pytest.mark.xdist_group("processes")]
 
 TRAIN = (
     "train digits_resnet --data digits --epochs 1 --learning-rate 0.01 "
@@ -30,64 +27,39 @@ PRUNE = (
 )
 
 
-def in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "lcprune", *arguments],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def processes_of(out: Path) -> int:
-    """How many took part in a training, by its checkpoint."""
-    state = torch.load(io.BytesIO(read_sealed(out / "checkpoint.pt")), weights_only=True)
-    return 1 + len(state["others"])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that two processes trained."""
-    out = tmp_path_factory.mktemp("two") / "base"
-    result = in_two_processes(*TRAIN.split(), "--out", str(out))
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("saved to") == 1
-    return out
-
-
-def test_two_processes_train_what_one_trains(trained: Path, tmp_path: Path) -> None:
-    assert main([*TRAIN.split(), "--out", str(tmp_path / "one")]) == 0
-    assert [processes_of(out) for out in (tmp_path / "one", trained)] == [1, 2]
-    one, two = (load_file(out / "model.safetensors") for out in (tmp_path / "one", trained))
+def test_two_processes_train_what_one_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in ("1", "2"):
+        line = [*TRAIN.split(), "--processes", count, "--out", str(tmp_path / count)]
+        assert main(line) == 0
+        assert capsys.readouterr().out.count("saved to") == 1
+    one, two = (load_file(tmp_path / count / "model.safetensors") for count in ("1", "2"))
     torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3)
-    figures = [
-        json.loads((out / "summary.json").read_text()) for out in (tmp_path / "one", trained)
-    ]
+    figures = [json.loads((tmp_path / c / "summary.json").read_text()) for c in ("1", "2")]
     assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], rel=1e-3)
 
 
-def test_two_processes_prune_what_one_prunes(trained: Path, tmp_path: Path) -> None:
-    line = [*PRUNE.split(), "--weights", str(trained / "model.safetensors"), "--out"]
-    result = in_two_processes(*line, str(tmp_path / "two"))
-    assert result.returncode == 0, result.stderr
-    assert main([*line, str(tmp_path / "one")]) == 0
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert [processes_of(out) for out in (one, two)] == [1, 2]
+@pytest.mark.thorough
+def test_two_processes_prune_what_one_prunes(tmp_path: Path, weights: Path) -> None:
+    for count in ("1", "2"):
+        line = [*PRUNE.split(), "--weights", str(weights), "--processes", count]
+        assert main([*line, "--out", str(tmp_path / count)]) == 0
+    one, two = tmp_path / "1", tmp_path / "2"
     assert (one / "plan.json").read_bytes() == (two / "plan.json").read_bytes()
     finalists = [json.loads((out / "summary.json").read_text())["finalists"] for out in (one, two)]
     assert finalists[0] == finalists[1]
     assert len(finalists[0]) == 2
-    weights = [load_file(out / "model.safetensors") for out in (one, two)]
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-3)
+    weights_of = [load_file(out / "model.safetensors") for out in (one, two)]
+    torch.testing.assert_close(weights_of[1], weights_of[0], rtol=1e-2, atol=1e-3)
 
 
-def test_an_error_of_the_user_is_told_once(tmp_path: Path) -> None:
-    result = in_two_processes(
-        *TRAIN.replace("digits_resnet", "no_such_model").split(), "--out", str(tmp_path / "out")
-    )
-    assert result.returncode != 0
-    assert result.stderr.count("error: unknown model") == 1
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_a_number_of_processes_that_can_not_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    assert main([*TRAIN.split(), "--processes", count, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "processes" in error
     assert not (tmp_path / "out").exists()

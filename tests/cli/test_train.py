@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +252,24 @@ def test_a_learning_rate_is_a_number_or_auto(
     line = f"train digits_resnet --data digits --out {tmp_path}/a --learning-rate {rate}"
     assert main(line.split()) == 2
     assert "expected more than 0, or auto" in capsys.readouterr().err
+
+
+def test_within_an_epoch_it_is_told_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole numbers are epochs that are done, and the rest of it lies between them."""
+    monkeypatch.setattr("lcprune.training._report.SECONDS_APART", 0.0)
+    told: list[tuple[float, str]] = []
+
+    class Told(Silent):
+        @contextmanager
+        def progress(self, name: str, total: int) -> Iterator[Advance]:
+            yield lambda done, text: told.append((done, text))
+
+    train_job(config(epochs=2, batch_size=256), tmp_path / "out", reporter=Told())
+    done = [share for share, _ in told]
+    assert done == sorted(done)
+    assert [share for share in done if share == int(share)] == [1, 2]
+    assert len([share for share in done if share < 1]) == len(done) // 2 - 1 > 1
+    assert all("images/s" in text for _, text in told)
+    assert "held out: top-1" in told[-1][1]
