@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """One executed contraction: ``coefficient`` times the kept labels of every vector."""
-
-    kind: str
-    module: str
-    coefficient: int
-    vectors: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
 class Sized:
     """A module's attribute that counts the labels of a vector."""
 

@@ -62,7 +62,7 @@ def convolution(call: Call) -> Any:
     positions = prod((source if transposed else out).shape[channel_dim + 1 :])
     batch = prod(out.shape[:channel_dim])
     kernel = prod(weight.shape[2:])
-    flow.count("conv", batch * positions * kernel, *counts)
+    flow.count(batch * positions * kernel, *counts)
     flow.size_attribute("in_channels", inputs)
     flow.size_attribute("out_channels", outputs)
     return out
@@ -154,7 +154,7 @@ def matrix_product(call: Call) -> Any:
             reason,
         )
     flow.set(out, result)
-    flow.count("matmul", 1, *counts)
+    flow.count(1, *counts)
     if isinstance(flow.module, nn.Linear):
         flow.size_attribute("in_features", features)
         flow.size_attribute("out_features", counts[2])
@@ -187,7 +187,6 @@ def batched_matrix_product(call: Call) -> Any:
             flow.labels.produce(plane)
     flow.set(out, planes)
     flow.count(
-        "matmul",
         1,
         vector(along(planes, 0), 0, out.shape[0]),
         vector(along(planes, 1), 1, out.shape[1]),

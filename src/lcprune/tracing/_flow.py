@@ -13,20 +13,18 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.graph import FIXED
-from lcprune.tracing._call import Asked, Call, Counted, Required, Rule, Sized
+from lcprune.tracing._call import Asked, Call, Required, Rule, Sized
 from lcprune.tracing._channel_pad import ChannelPad
 from lcprune.tracing._deciding import DataWatch, note_of, operands
 from lcprune.tracing._extremes import Extremes
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._planes import Planes, along, compact, varying
+from lcprune.tracing._record import Counted, Geometry, Record, geometry
 from lcprune.tracing._sizes import (
     Expression,
     Kept,
     leaves,
 )
-
-Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
-
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules of PyTorch that check every size against attributes of theirs."""
@@ -51,7 +49,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.scaled_by_width: set[str] = set()
         self._apply = apply
         self.labels = LabelSpace()
-        self.counted: list[Counted] = []
+        self.record = Record()
+        self._counted: list[Counted] = []
         self.sized: list[Sized] = []
         self.uncounted: dict[str, None] = {}
         self.notes: dict[str, None] = {}
@@ -78,7 +77,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]:
             if tensor.is_meta:
                 raise ModelError(f"{name} is on the meta device; expected real tensors")
-            if self._geometry(tensor) in self._planes:
+            if geometry(tensor) in self._planes:
                 continue
             planes = []
             for dim, size in enumerate(tensor.shape):
@@ -96,38 +95,26 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -- the planes of tensors -------------------------------------------------------------
 
-    @staticmethod
-    def _geometry(tensor: Tensor) -> Geometry:
-        # Without elements there is no address: the object, which is held, is its own.
-        place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
-        return (
-            place,
-            int(tensor.storage_offset()),
-            tuple(tensor.shape),
-            tuple(tensor.stride()),
-            tensor.dtype,
-        )
-
     def planes(self, tensor: Tensor) -> Planes:
         """The planes of a tensor; none for one that no label has reached."""
         if tensor.dim() == 0 or tensor.layout != torch.strided:
             return ()
-        return self._planes.get(self._geometry(tensor), ())
+        return self._planes.get(geometry(tensor), ())
 
     def set(self, tensor: Tensor, planes: Planes) -> None:
         """Give a tensor its planes; it is held from then on, so that its address stays its own."""
         if tensor.dim() == 0 or tensor.layout != torch.strided:
             return
-        geometry = self._geometry(tensor)
-        self._planes[geometry] = planes
-        self._by_storage.setdefault(geometry[0], {})[geometry] = tensor
+        key = geometry(tensor)
+        self._planes[key] = planes
+        self._by_storage.setdefault(key[0], {})[key] = tensor
         self._alive.append(tensor)
 
     def write(self, tensor: Tensor, planes: Planes) -> None:
         """Give a tensor that was written in place its planes, and every view of it theirs."""
-        geometry = self._geometry(tensor)
-        views = self._by_storage.get(geometry[0], {})
-        before = self._planes.get(geometry, ())
+        key = geometry(tensor)
+        views = self._by_storage.get(key[0], {})
+        before = self._planes.get(key, ())
         if len(views) <= 1 or (
             len(before) == len(planes)
             and all(torch.equal(a, b) for a, b in zip(before, planes, strict=True))
@@ -170,9 +157,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flat = torch.full(
             (storage.nbytes() // tensor.element_size(),), FIXED, dtype=torch.int64, device="cpu"
         )
-        for geometry, view in self._by_storage.get(storage.data_ptr(), {}).items():
-            if self._planes[geometry] and view.element_size() == tensor.element_size():
-                self._strided(flat, view).copy_(self._full(self._planes[geometry], view))
+        for key, view in self._by_storage.get(storage.data_ptr(), {}).items():
+            if self._planes[key] and view.element_size() == tensor.element_size():
+                self._strided(flat, view).copy_(self._full(self._planes[key], view))
         return flat
 
     @staticmethod
@@ -232,10 +219,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -- what the rules note ---------------------------------------------------------------
 
-    def count(self, kind: str, coefficient: int, *vectors: Tensor) -> None:
-        """Note the multiply-adds of a contraction."""
-        if self.counting:
-            self.counted.append(Counted(kind, self.module_name, coefficient, vectors))
+    def count(self, coefficient: int, *vectors: Tensor) -> None:
+        """Note multiply-adds of the operator that runs: ``coefficient`` times the kept labels."""
+        self._counted.append(Counted(coefficient, vectors))
 
     def note_decision(self) -> None:
         """Note that the running module decides by data."""
@@ -315,6 +301,20 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         index = kept.reshape(-1).nonzero().reshape(-1).to(tensor.device)
         return tensor.index_select(dim, index), index
 
+    # -- the record ------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> bool:
+        """Whether operators are noted: in the run that counts, which masks nothing."""
+        return self.counting and self._keep is None
+
+    def begin(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
+        """Note what is there before the first operator runs."""
+        for tensor in inputs:
+            self.record.add("input", tensor)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            self.record.add("state", tensor, self.planes(tensor), name)
+
     # -- dispatch --------------------------------------------------------------------------
 
     def __torch_dispatch__(
@@ -327,7 +327,18 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(self, func, args, dict(kwargs or {}))
         self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
                          if t.layout == torch.strided)  # fmt: skip
-        out = self._apply(call)
+        recording = self.recording
+        reads = self.record.numbers(call.tensors()) if recording else ()
+        before, outer, self._counted = len(self.record.ops), self._counted, []
+        try:
+            out = self._apply(call)
+            counted = self._counted
+        finally:
+            self._counted = outer
+        # What a rule took apart is there already, as the operators that ran.
+        if recording and (counted or len(self.record.ops) == before):
+            written = [(tensor, self.planes(tensor)) for tensor in operands((out,))]
+            self.record.ran(func, self.module_name, reads, written, (args, call.kwargs), counted)
         self.extremes.follow(func, call.tensors(), operands((out,)))
         if self.data.follow(func, call.tensors(), out):
             self.note_decision()

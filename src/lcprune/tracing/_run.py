@@ -100,10 +100,15 @@ def computed_state(model: nn.Module) -> dict[int, Any]:
 
 def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
     """The model's output, without gradients; ``ModelError`` in one line where it raises."""
+    return forward_on(model, own(arguments))
+
+
+def forward_on(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
+    """The same on these very arguments, into which a model may write."""
     try:
         # In inference mode composite operations are not taken apart, and no rule knows them.
         with torch.inference_mode(False), torch.no_grad():
-            return model(*_own(arguments))
+            return model(*arguments)
     except Exception as error:
         raise ModelError(
             f"the model's forward fails on the example input ({_described(arguments)}): "
@@ -111,9 +116,11 @@ def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
         ) from error
 
 
-def _own(arguments: tuple[Any, ...]) -> list[Any]:
+def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments for a model to keep: it may write into them."""
-    return list(tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, list(arguments)))
+    with torch.inference_mode(False), torch.no_grad():
+        copies = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, list(arguments))
+    return tuple(copies)
 
 
 def _described(arguments: tuple[Any, ...]) -> str:
