@@ -10,22 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lcprune.tracing._planes import Planes
-
-Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
-
-
-def geometry(tensor: Tensor) -> Geometry:
-    """What tells a tensor from all others that are alive: where its values are, and how."""
-    # Without elements there is no address: the object, which is held, is its own.
-    place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
-    return (
-        place,
-        int(tensor.storage_offset()),
-        tuple(tensor.shape),
-        tuple(tensor.stride()),
-        tensor.dtype,
-    )
+from lcprune.tracing._notes import Counted
+from lcprune.tracing._planes import Geometry, Planes, geometry
 
 
 @dataclass(frozen=True)
@@ -37,14 +23,6 @@ class Made:
     planes: Planes
     storage: int
     name: str = ""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Multiply-adds: ``coefficient`` times the kept labels of every vector."""
-
-    coefficient: int
-    vectors: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._labels import Source
+from lcprune.tracing._notes import Counted
 from lcprune.tracing._planes import varying
-from lcprune.tracing._record import Counted, Ran
-from lcprune.tracing._rules import apply_rule
+from lcprune.tracing._record import Ran
 from lcprune.tracing._run import (
     ExampleInput,
     as_arguments,
@@ -42,6 +42,7 @@ from lcprune.tracing._run import (
 )
 from lcprune.tracing._settle import settle
 from lcprune.tracing._sizes import sized_attributes
+from lcprune.tracing.rules import apply_rule
 
 
 def trace(
@@ -74,8 +75,8 @@ def trace(
     arguments = first_sample(copied, as_arguments(example_input))
     flow = LabelFlow(copied, apply_rule)
     run_labelled(flow, copied, arguments)
-    if flow.scaled_by_width:
-        flow = LabelFlow(copied, apply_rule, frozenset(flow.scaled_by_width))
+    if flow.notes.scaled_by_width:
+        flow = LabelFlow(copied, apply_rule, frozenset(flow.notes.scaled_by_width))
         run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
     leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
@@ -86,17 +87,12 @@ def trace(
 def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
     """Run a model under a flow, pin what it returns, and return its output tensors."""
     arguments = own(arguments)
-    if flow.recording:
-        flow.begin(model, [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
+    flow.begin(model, [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
     with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
         found = outputs(forward_on(model, arguments))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
-    if flow.recording:
-        flow.record.outputs = flow.record.numbers(found)
-    for tensor in found:
-        for plane in (*flow.planes(tensor), *flow.extremes.under(tensor)):
-            flow.labels.pin(plane, "an output of the model")
+    flow.end(found)
     return found
 
 
@@ -106,13 +102,13 @@ def _follow_training(
     unreached = _unreached(flow, model)
     if not unreached:
         return ()
-    flow.counting = False
-    attributes = len(flow.sized)
+    flow.notes.counting = False
+    attributes = len(flow.notes.sized)
     model.train()
     try:
         run_labelled(flow, model, twice(arguments))
     except ModelError:
-        del flow.sized[attributes:]
+        del flow.notes.sized[attributes:]
     model.eval()
     return tuple(f"{name} is not reached by the forward pass" for name in _unreached(flow, model))
 
@@ -122,7 +118,7 @@ def _unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if name and name not in flow.entered and _unread(flow, module)
+        if name and name not in flow.running.entered and _unread(flow, module)
     ]
 
 
@@ -187,8 +183,8 @@ class _Assembly:
             outputs=self.flow.record.outputs,
             vectors=tuple(self.vectors),
             untouched=self._untouched(),
-            uncounted=tuple(self.flow.uncounted),
-            notes=(*self.flow.notes, *notes),
+            uncounted=tuple(self.flow.notes.uncounted),
+            notes=(*self.flow.notes.decisions, *notes),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
@@ -269,7 +265,7 @@ class _Assembly:
 
     def _attributes(self) -> tuple[Attribute, ...]:
         found: dict[Attribute, None] = {}
-        for sized in self.flow.sized:
+        for sized in self.flow.notes.sized:
             groups = self._groups(sized.vector)
             if bool((groups != FIXED).any()):
                 attribute = Attribute(sized.module, sized.name, sized.index, self._vector(groups))
