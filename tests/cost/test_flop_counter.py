@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from counting import counted
 from lcprune.cost import CostModel
 from lcprune.models import build
 from lcprune.slimming import slim
+from lcprune.testing import counted
 from lcprune.tracing import trace
 from networks import random_network
 from oracle import plan_of, random_keep

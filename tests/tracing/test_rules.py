@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from counting import counted
 from lcprune.cost import CostModel
 from lcprune.graph import ChannelGraph
 from lcprune.slimming import slim
+from lcprune.testing import counted
 from lcprune.tracing import trace
-from oracle import check, plan_of, random_keep, randomise
+from oracle import at_least_two, check, plan_of, random_keep, randomise
 from tracing import (
     rules_convolution,
     rules_interface,
@@ -102,13 +102,6 @@ def test_a_network_in_training_is_left_as_it_was() -> None:
     assert modes == [module.training for module in model.modules()]
     assert modes == [module.training for module in small.modules()]
     assert all(torch.equal(state[name], t) for name, t in model.state_dict().items())
-
-
-def at_least_two(graph: ChannelGraph, keep: np.ndarray) -> np.ndarray:
-    """A mask that keeps two groups of every family: einsum has another way for a size of 1."""
-    for family in graph.families:
-        keep[list(family.groups[:2])] = True
-    return keep
 
 
 def single_input(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:

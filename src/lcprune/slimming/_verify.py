@@ -116,7 +116,7 @@ def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
 def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> list[Tensor]:
     """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
     flow = LabelFlow(model, apply_rule)
-    flow.keep_only(_keep(flow, plan))
+    flow.mask.keep_only(_keep(flow, plan))
     with _same_draws(), keep_double():
         return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
 
