@@ -19,7 +19,7 @@ from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._table import cost_name, latency_name, quantity, result_table, training_table
-from lcprune.cost import CostModel
+from lcprune.cost import RESOURCES, CostModel
 from lcprune.data import first_pixels, load_data
 from lcprune.errors import LcpruneError
 from lcprune.runs import (
@@ -106,14 +106,14 @@ def evaluate_saved(options: EvaluateOptions, warn: Callable[[str], None]) -> Ite
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    cost = CostModel(trace(model, example_input)).evaluate()
+    cost = CostModel(trace(model, example_input), tuple(RESOURCES)).evaluate()
     (latency,) = measure_latencies([model], example_input)
     top1 = evaluate_top1(model.to(device), data.test, data)
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
     table.add_row(f"top-1 of {len(data.test)} test images, %", f"{top1:.2f}")
     for name, value in cost.items():
-        table.add_row(cost_name(name), quantity(value))
+        table.add_row(cost_name(name), quantity(value, RESOURCES[name].unit))
     threads = torch.get_num_threads()
     table.add_row(latency_name(len(example_input), threads), f"{latency:.2f}")
     yield table

@@ -305,7 +305,7 @@ def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
     """What the network cost and costs, and whether that is within its bounds."""
     return {
         name: Cost(
-            unit=_UNITS[name],
+            unit=RESOURCES[name].unit,
             asked=problem.budget.asked.get(name),
             limit=problem.limits.get(name),
             before=before,
@@ -349,7 +349,3 @@ def _kept(problem: Problem, plan: Plan) -> Mapping[int, int]:
         keep[removed[(removed >= 0) & (removed < len(keep))]] = False
     counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
     return {family.id: int(counts[family.id]) for family in graph.families}
-
-
-_UNITS = {"macs": "MACs", "params": "parameters"}
-assert set(_UNITS) == set(RESOURCES)
