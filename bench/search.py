@@ -294,6 +294,9 @@ def plot(key: tuple[Any, ...], methods: dict[str, dict[int, Row]], out: Path) ->
     import matplotlib
 
     matplotlib.use("svg")
+    # Text stays text, in a grey that is read on white and on black.
+    colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    matplotlib.rcParams.update({"svg.fonttype": "none"} | dict.fromkeys(colours, "#7d8590"))
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
@@ -305,8 +308,8 @@ def plot(key: tuple[Any, ...], methods: dict[str, dict[int, Row]], out: Path) ->
     axes.set_ylabel("best loss so far, before any training")
     axes.set_yscale("log")
     axes.set_title(f"{key[0]} ({key[1]}), {key[2]:.0%} of the MACs", fontsize=10)
-    axes.legend(fontsize=8)
-    figure.savefig(out)
+    axes.legend(fontsize=8, framealpha=0)
+    figure.savefig(out, transparent=True, metadata={"Date": None})
 
 
 if __name__ == "__main__":
