@@ -52,9 +52,9 @@ OPTIONS = PruneOptions(
     finetune_epochs=2,
     seed=1,
 )
-ARTIFACT, BASE, JOURNAL, PLAN, RUN, SUMMARY, WEIGHTS = (
-    "artifact.json", "base.safetensors", "search.sqlite", "plan.json", "run.json", "summary.json",
-    "model.safetensors",
+ARTIFACT, BASE, GRAPH, JOURNAL, PLAN, RUN, SUMMARY, WEIGHTS = (
+    "artifact.json", "base.safetensors", "graph.json", "search.sqlite", "plan.json", "run.json",
+    "summary.json", "model.safetensors",
 )  # fmt: skip
 VARYING = ("search_seconds", "finetune_seconds", "peak_rss_mb")
 """What a run took, in its summary; of latencies only the milliseconds vary."""
@@ -334,8 +334,10 @@ def stage(out: Path) -> str:
 def differences(one: Path, other: Path) -> list[str]:
     """Where two finished runs are not equal, a line each."""
     found = []
-    for name in (PLAN, WEIGHTS, BASE, ARTIFACT):
-        if (one / name).read_bytes() != (other / name).read_bytes():
+    for name in (PLAN, WEIGHTS, BASE, ARTIFACT, GRAPH):
+        paths = [out / name for out in (one, other)]
+        whole = [path.read_bytes() if path.exists() else None for path in paths]
+        if whole[0] != whole[1]:
             found.append(f"{name} differs")
     trials = [read_journal(out / JOURNAL).trials for out in (one, other)]
     if trials[0] != trials[1]:

@@ -125,11 +125,15 @@ def where() -> Row:
 @cache
 def commit() -> str:
     """The commit that is checked out, with a ``+`` where the package differs from it."""
-    here = Path(__file__).parent
-    run = {"cwd": here, "capture_output": True, "text": True, "check": True}
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "../src"], **run).stdout.strip()
-    return head + ("+" if changed else "")
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(["git", *arguments], cwd=Path(__file__).parent, text=True)
+
+    try:
+        changed = git("status", "--porcelain", "../src").strip()
+        return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def machine() -> str:
