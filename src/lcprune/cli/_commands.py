@@ -12,11 +12,10 @@ from rich.table import Table
 from rich.tree import Tree
 
 from lcprune.artifact import RunState, check_run, load, read_run, resume_line, run_state
-from lcprune.cli._app import tell
 from lcprune.cli._inspect import inspect_model
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
-from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
+from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals, tell
 from lcprune.cli._table import latency_name, quantity, result_table, training_table
 from lcprune.cost import CostModel
 from lcprune.data import first_pixels, load_data
