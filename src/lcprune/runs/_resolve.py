@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar
 
 from lcprune.errors import InputError
 
@@ -225,7 +225,8 @@ class Concern:
 
 def options_of(kind: type[Concern]) -> Mapping[str, Option]:
     """The options of a class by key, in the order of its fields."""
-    return _options_of(cast(Any, kind))  # else mypy takes the class for one of its instances
+    hashable: Any = kind  # as every class is: mypy takes the hash of its instances
+    return _options_of(hashable)
 
 
 @functools.cache
