@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,11 @@ def test_help_and_an_empty_line_explain_the_commands(capsys: pytest.CaptureFixtu
         printed = capsys.readouterr().out
         for command in ("demo", "prune", "train", "inspect", "evaluate"):
             assert command in printed
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{version('lcprune')}\n"
 
 
 def test_the_demo_trains_prunes_and_can_be_resumed(

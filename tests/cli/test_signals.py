@@ -260,18 +260,28 @@ class NobodyReads:
 
     encoding = "utf-8"
 
+    def __init__(self, number: int = -1) -> None:
+        self.number = number
+
     def write(self, _: str) -> int:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     flush = isatty = lambda self: False
 
+    def fileno(self) -> int:
+        return self.number
 
+
+@pytest.mark.parametrize("command", ["inspect digits_resnet", "prune --help", "--help"])
 def test_a_closed_pipe_ends_a_command_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("sys.stdout", NobodyReads())
-        assert main(["inspect", "digits_resnet"]) == 141
+    with monkeypatch.context() as patch, (tmp_path / "stdout").open("w") as file:
+        patch.setattr("sys.stdout", NobodyReads(file.fileno()))
+        assert main(command.split()) == 141
     assert capsys.readouterr().err == ""
 
 

@@ -7,13 +7,11 @@ and everything is caught from the first line on.
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
-from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, leaving_at_once
+from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, leaving_at_once, tell
 from lcprune.errors import InputError, LcpruneError
 
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
@@ -29,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with leaving_at_once(program=arguments is None):
             typed = list(sys.argv[1:] if arguments is None else arguments)
-            parser = importlib.import_module("lcprune.cli._parser")
-            asked = parser.parse(typed or ["--help"])
+            from lcprune.cli import _parser
+
+            asked = _parser.parse(typed or ["--help"])
             if asked is None:
                 return 0
-            commands = importlib.import_module("lcprune.cli._commands")
-        code: int = commands.run(asked)
+            from lcprune.cli import _commands
+        code = _commands.run(asked)
         _flush()
     except InputError as error:
         return _fail(str(error), _BAD_INPUT)
@@ -51,12 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     return code
-
-
-def tell(line: str) -> None:
-    """A line on stderr, where there is one: not with a terminal that is gone or a full disk."""
-    with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _fail(message: str, code: int) -> int:

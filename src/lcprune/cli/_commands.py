@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.tree import Tree
 
 from lcprune.artifact import load
-from lcprune.cli._app import tell
 from lcprune.cli._inspect import inspect_model
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
-from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
+from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals, tell
 from lcprune.cli._table import cost_name, latency_name, quantity, result_table, training_table
 from lcprune.cost import RESOURCES, CostModel
 from lcprune.data import first_pixels, load_data

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from lcprune.cli._signals import PipeClosedError
 from lcprune.errors import InputError
 from lcprune.runs import (
     Concern,
@@ -120,6 +121,8 @@ def parse(arguments: Sequence[str]) -> Asked | None:
         asked: Asked | None = app(list(arguments))
     except CycloptsError as error:
         raise InputError(str(error)) from error
+    except SystemExit as error:  # how rich ends where nobody reads what it prints
+        raise PipeClosedError from error
     return asked
 
 

@@ -1,9 +1,10 @@
-"""How a run ends when it is asked to: by Ctrl-C, by SIGTERM, by SIGHUP."""
+"""How a run ends when it is asked to: by Ctrl-C, SIGTERM, SIGHUP, or a pipe that is closed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -112,6 +113,12 @@ def ending_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def tell(line: str) -> None:
+    """A line on stderr, where there is one: not with a terminal that is gone or a full disk."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _in_child(number: int) -> None:

@@ -193,12 +193,12 @@ class MachineOptions(Concern):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions, TrainingOptions, MachineOptions):
+class Options(MachineOptions, TrainingOptions, DataOptions):  # fields go from the last to the first
     """What ``prune`` and ``train`` have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(Options, ChoiceOptions, SearchOptions, FinetuningOptions):
+class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
     """Everything that decides the result of a pruning run, each value checked.
 
     ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a

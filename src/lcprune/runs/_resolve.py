@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import operator
 import tomllib
 import types
 import typing
@@ -23,6 +24,12 @@ from typing import Any, ClassVar, Self, TypeVar
 from lcprune.errors import InputError
 
 T = TypeVar("T")
+_BOUNDS = {
+    "at_least": operator.ge,
+    "more_than": operator.gt,
+    "at_most": operator.le,
+    "less_than": operator.lt,
+}
 _LARGEST = 2**63 - 1
 """The largest integer that everything which stores an option can hold."""
 
@@ -53,36 +60,26 @@ class Details:
     flag: bool = False
     positional: bool = False
 
-    @functools.cached_property
+    @property
+    def bounds(self) -> list[tuple[str, float]]:
+        """The bounds that there are, by their name here."""
+        found = [(name, getattr(self, name)) for name in _BOUNDS]
+        return [(name, bound) for name, bound in found if bound is not None]
+
+    @property
     def range(self) -> str:
-        """The range in words: ``at least 1``, ``0, or 2 or more``; empty where all is fine."""
-        least, above, most, below = self.at_least, self.more_than, self.at_most, self.less_than
-        text = ", ".join(self.choices)
-        if least is not None and most is not None:
-            text = f"between {least:g} and {most:g}"
-        elif least is not None and below is not None:
-            text = f"at least {least:g} and less than {below:g}"
-        elif least is not None:
-            text = f"{least:g} or more" if self.also or not least else f"at least {least:g}"
-        elif above is not None:
-            text = f"more than {above:g}"
-        words = [value for value in self.also if isinstance(value, str)]
+        """The range in words: ``at least 1``, ``0, or at least 2``; empty where all is fine."""
+        bounds = " and ".join(f"{name.replace('_', ' ')} {bound:g}" for name, bound in self.bounds)
         numbers = [f"{value:g}" for value in self.also if not isinstance(value, str)]
-        return ", or ".join([*numbers, text, *words])
+        words = [value for value in self.also if isinstance(value, str)]
+        return ", or ".join([*numbers, bounds or ", ".join(self.choices), *words])
 
     def holds(self, value: float | str) -> bool:
         """Whether a value of the right type is one of the choices, or in the range and finite."""
-        if value in self.also:
-            return True
         if isinstance(value, str):
-            return value in self.choices or not (self.choices or self.also)
-        return (
-            math.isfinite(value)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.more_than is None or value > self.more_than)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.less_than is None or value < self.less_than)
-        )
+            return value in (*self.choices, *self.also) or not (self.choices or self.also)
+        within = all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
+        return value in self.also or (math.isfinite(value) and within)
 
 
 def option(default: T, help: str, **details: Any) -> T:
