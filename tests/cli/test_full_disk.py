@@ -94,7 +94,10 @@ def test_a_disk_that_is_full_at_each_file_in_turn(
     assert read_journal(out / JOURNAL).trials == read_journal(finished / JOURNAL).trials
 
 
-@pytest.mark.parametrize(("limit", "name"), [(10_000, JOURNAL), (60_000, CHECKPOINT)])
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [(10_000, JOURNAL), pytest.param(60_000, CHECKPOINT, marks=pytest.mark.thorough)],
+)
 def test_a_file_that_the_system_lets_grow_no_further(
     tmp_path: Path,
     finished: Path,
@@ -126,7 +129,7 @@ class Full(io.TextIOBase):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("stderr", [True, False])
+@pytest.mark.parametrize("stderr", [pytest.param(True, marks=pytest.mark.thorough), False])
 def test_a_log_on_a_full_disk(
     prune: Prune,
     tmp_path: Path,

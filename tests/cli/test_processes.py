@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from lcprune.cli import main
+from lcprune.training import TrainingResult
 
 pytestmark = [pytest.mark.xdist_group("processes")]
 
@@ -27,6 +28,7 @@ PRUNE = (
 )
 
 
+@pytest.mark.thorough
 def test_two_processes_train_what_one_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +54,22 @@ def test_two_processes_prune_what_one_prunes(tmp_path: Path, weights: Path) -> N
     assert len(finalists[0]) == 2
     weights_of = [load_file(out / "model.safetensors") for out in (one, two)]
     torch.testing.assert_close(weights_of[1], weights_of[0], rtol=1e-2, atol=1e-3)
+
+
+def test_the_number_of_processes_reaches_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def noted(*_: object, processes: int, **__: object) -> TrainingResult:
+        asked.append(processes)
+        return TrainingResult(())
+
+    monkeypatch.setattr("lcprune.runs._train.finetune", noted)
+    for line in (TRAIN, f"{PRUNE} --weights random --base-epochs 1 --finalists 1"):
+        out = tmp_path / line.partition(" ")[0]
+        assert main([*line.split(), "--processes", "3", "--out", str(out)]) == 0
+    assert asked == [3, 3, 3]
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "two"])

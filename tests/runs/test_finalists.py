@@ -146,6 +146,7 @@ def test_what_is_fine_tuned_has_not_had_the_steps(
         torch.testing.assert_close(saved, expected[name])
 
 
+@pytest.mark.thorough
 def test_ctrl_c_between_two(
     tmp_path: Path,
     tried: Path,
@@ -232,6 +233,7 @@ def test_the_images_are_out_of_those_held_out(options: dict[str, Any]) -> None:
     assert problem.finalist_training is problem.data.train
 
 
+@pytest.mark.thorough
 def test_a_rate_by_a_range_test_is_found_once(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +255,7 @@ def test_a_rate_by_a_range_test_is_found_once(
     [
         ({"finalists": 0}, "finalists = 0: expected at least 1"),
         ({"finalists": -2}, "finalists"),
-        ({"finalists": "few"}, "--finalists"),
+        ({"finalists": "few"}, "finalists = 'few': expected an integer"),
         ({"finalist_steps": 0}, "finalist_steps = 0: expected at least 1"),
         ({"finalists": 2, "fitness_images": 1000}, "images to judge finalists on, got 338"),
         ({"finalists": 2, "fitness_images": 5000}, "images to judge finalists on, got 0"),
