@@ -26,7 +26,7 @@ setup: .venv/.dev
 
 .venv-oldest/.dev: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
-	$(OLDEST)/python $(INSTALL) -e ".[vision,timm,distributed,ray,dev]" -c constraints-oldest.txt
+	$(OLDEST)/python $(INSTALL) -e ".[vision,timm,distributed,ray,test]" -c constraints-oldest.txt
 	@touch $@
 
 demo: .venv/.base
