@@ -8,15 +8,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+# One thread a process, before any library makes its pool: two workers share two cores, and runs
+# are compared bit for bit with those of processes that tests start.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ["digit_runs"]
+pytest_plugins = ["digit_runs", "order", "pytester"]
+torch.set_num_threads(1)
 
 # What a user's machine chose by measurement decides nothing here, nor the other way round.
-os.environ["LCPRUNE_CACHE"] = tempfile.mkdtemp(prefix="lcprune-cache-")
+_CACHE = tempfile.TemporaryDirectory(prefix="lcprune-cache-")
+os.environ["LCPRUNE_CACHE"] = _CACHE.name
 
 # A shell starts what runs in its background with interrupts ignored, nohup with hang-ups, and
 # children inherit that.

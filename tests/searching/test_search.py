@@ -377,6 +377,20 @@ def test_masks_need_no_latent(tmp_path: Path) -> None:
     assert strategy.told[1].note == {"why": ["a", {"b": 1 / 3}]}
 
 
+def test_a_mask_may_be_a_list_and_is_changed_by_nobody() -> None:
+    (first,) = legal({})
+
+    class Same(Masks):
+        def tell(self, candidate: Candidate, loss: float) -> None:
+            if candidate.number == 0:
+                first.keep[:] = False
+
+    second = replace(first, number=1, keep=first.keep.tolist())  # type: ignore[arg-type]
+    history = run(strategy=Same(first, second), trials=2).history
+    assert history[0].keep.tolist() == history[1].keep.tolist()
+    assert history[1].same_as == 0
+
+
 def test_a_plan_names_no_latent_that_did_not_give_it() -> None:
     true = np.random.default_rng(0)
     latent = Ranker(GRAPH, SALIENCY, BUDGET).compensation.draw(true).tolist()
@@ -395,6 +409,8 @@ def test_a_plan_names_no_latent_that_did_not_give_it() -> None:
         ({"keep": np.ones(3, dtype=np.bool_)}, r"mask of bool \(3,\), expected bool"),
         ({"keep": np.ones(GRAPH.prunable)}, "mask of float64"),
         ({"keep": np.arange(GRAPH.prunable) % 24 == 0}, "keeps 1 channels of f0, .* at least 3"),
+        ({"number": 4}, "number 4, expected 1"),
+        ({"number": 0}, "number 0, expected 1"),
         ({"share": 0.0}, "share of 0.0, expected more than 0"),
         ({"share": 1.5}, "share of 1.5"),
         ({"note": {"set": {1}}}, "its note is not JSON"),

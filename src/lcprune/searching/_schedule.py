@@ -8,6 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from lcprune.errors import InputError
 from lcprune.ranking import Plan, Ranker
@@ -116,20 +119,21 @@ class Schedule:
         Raises ``InputError`` for one that can't be tried.
         """
         candidate = self._strategy.ask()
+        expected = len(self.history) + len(self._begun)
         try:
+            if candidate.number != expected:
+                raise InputError(f"number {candidate.number}, expected {expected}")
             if not 0 < candidate.share <= 1:
                 raise InputError(f"share of {candidate.share}, expected more than 0, at most 1")
+            candidate = replace(
+                candidate, keep=np.array(candidate.keep), note=_plain(candidate.note)
+            )
             if candidate.final:
                 self._ranker.check(candidate.keep)
-            note = json.loads(json.dumps(dict(candidate.note), allow_nan=False))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self._whose(candidate)}: its note is not JSON: {error}") from error
         except InputError as error:
-            raise InputError(f"{self._whose(candidate)}: {error}") from error
-        return replace(candidate, note=note)
-
-    def _whose(self, candidate: Candidate) -> str:
-        return f"candidate {candidate.number} of strategy {self._strategy.settings.get('name')}"
+            name = self._strategy.settings.get("name")
+            raise InputError(f"candidate {expected} of strategy {name}: {error}") from error
+        return candidate
 
     def _finish(self, workers: Workers) -> None:
         evaluation = workers.next()
@@ -174,3 +178,12 @@ class Schedule:
         recent = history[-_RECENT:]
         pace = sum(trial.seconds for trial in recent) / len(recent)
         return SearchProgress(best_of(history), len(history), total, pace * (total - len(history)))
+
+
+def _plain(note: Mapping[str, Any]) -> dict[str, Any]:
+    """A note as JSON gives it back; ``InputError`` where it is none."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(note), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its note is not JSON: {error}") from error
+    return plain

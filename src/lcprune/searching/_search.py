@@ -97,7 +97,8 @@ def search(
     search that goes on evaluates again what was in flight.
 
     ``finalists`` is how many plans to name in all, for a choice by more than the fitness: the best
-    one, and the next best that differ from it and from one another by more than a few channels.
+    one, and the next best that differ from it and from one another by more than a few channels; the
+    last is the strategy's reference (for ``auto`` the uniform width), where it tried one.
 
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
