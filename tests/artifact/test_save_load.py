@@ -214,7 +214,7 @@ def test_a_save_that_ends_at_any_step_leaves_the_old_model_or_the_new(
         save(old, out, plan=Plan(kept={}), example_input=example)
         ended = ends(out, step, how.partition(" ")[0], new, example)
         if how == "killed twice":  # the next one finds what the first left
-            ends(out, 2, "killed", third, example)
+            ends(out, 7, "killed", third, example)
         state = load(out, make(1)).state_dict()
         [name] = [
             name
