@@ -23,6 +23,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 
 STAGES = (
+    "graph",
     "tracing",
     "cost",
     "criteria",

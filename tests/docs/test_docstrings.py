@@ -62,7 +62,7 @@ def test_every_public_name_has_one_place(docstrings: ModuleType) -> None:
         module, _, leaf = home.rpartition(".")
         assert getattr(importlib.import_module(module), leaf) is getattr(lcprune, name)
     private = f"{lcprune.ChannelGraph.__module__}.ChannelGraph"
-    assert names[private] == names["ChannelGraph"] == "lcprune.tracing.ChannelGraph"
+    assert names[private] == names["ChannelGraph"] == "lcprune.graph.ChannelGraph"
 
 
 def test_the_top_page_lists_every_public_name() -> None:
