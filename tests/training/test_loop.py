@@ -451,6 +451,13 @@ def test_within_an_epoch_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch)
     assert all(report.images_per_second > 0 for report in result.reports)
 
 
+def test_an_epoch_of_less_than_a_second_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_report, "SECONDS_APART", 1e9)
+    seen: list[StepProgress] = []
+    finetune(network(), Batches(), config=TrainingConfig(epochs=2), on_step=seen.append)
+    assert [(progress.epoch, progress.step) for progress in seen] == [(1, 3), (2, 3)]
+
+
 def test_without_a_length_what_is_left_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_report, "SECONDS_APART", 0.0)
     seen: list[StepProgress] = []
