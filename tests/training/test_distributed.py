@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,11 @@ def test_what_cannot_be_shared_is_refused() -> None:
         finetune(network(), Loader().batches, config=CONFIG, processes=2)
     with pytest.raises(InputError, match=r"got list$"):
         finetune(network(), Loader(), Loader().batches, config=CONFIG, processes=2)
+    locked = Loader()
+    locked.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"something that can be pickled: .*lock") as caught:
+        finetune(network(), locked, config=CONFIG, processes=2)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="0 processes, expected 1 or more"):
         finetune(network(), Loader(), config=CONFIG, processes=0)
     with pytest.raises(InputError, match="expected cpu or cuda, got mps"):
