@@ -39,6 +39,7 @@ maximum_signature_line_length = 88
 autodoc_type_aliases = {
     "BoolArray": "lcprune.graph.BoolArray",
     "FloatArray": "lcprune.graph.FloatArray",
+    "IntArray": "lcprune.graph.IntArray",
     "npt.ArrayLike": "numpy.typing.ArrayLike",
 }
 

@@ -50,8 +50,8 @@ def test_stars_of_paths_are_stars(docstrings: ModuleType) -> None:
 
 
 def test_signatures_are_plain(docstrings: ModuleType) -> None:
-    made = "(a: TypeAliasForwardRef('lcprune.cost.BoolArray') | None = <factory>, b: str = 'x')"
-    plain = "(a: ~lcprune.cost.BoolArray | None = ..., b: str = 'x')"
+    made = "(a: TypeAliasForwardRef('lcprune.graph.BoolArray') | None = <factory>, b: str = 'x')"
+    plain = "(a: ~lcprune.graph.BoolArray | None = ..., b: str = 'x')"
     assert docstrings.plain_signature(made) == plain
 
 
