@@ -86,7 +86,9 @@ def packed(value: Any, pickler: Any = None) -> bytes:
     a cloudpickle, if it is to be another than the usual one.
     """
     if pickler is None:
-        import cloudpickle as pickler  # type: ignore[import-untyped, no-redef]
+        import cloudpickle
+
+        pickler = cloudpickle
     made = [sys.modules[name] for name in sys.modules if name.startswith(FACTORY_MODULES)]
     for module in made:
         pickler.register_pickle_by_value(module)
