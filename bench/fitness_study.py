@@ -111,14 +111,14 @@ def searched(options: argparse.Namespace, budget: float, strategy: str, seed: in
 def drawn(out: Path, count: int) -> list[tuple[str, Any]]:
     """Latents of a search: its end, others of its best quartile, and half of the rest."""
     found = read_journal(out / "search.sqlite").trials
-    trials = sorted((t for t in found if t.eligible), key=lambda trial: trial.loss)
+    trials = sorted((t for t in found if t.final), key=lambda trial: trial.loss)
     distinct = list({trial.digest: trial for trial in reversed(trials)}.values())
     distinct.sort(key=lambda trial: trial.loss)
     quarter = max(1, len(distinct) // 4)
     best = spaced(distinct[:quarter], (count + 1) // 2)
     rest = spaced(distinct[quarter:], count // 2)
     origins = ["end"] + ["best quartile"] * (len(best) - 1) + ["rest"] * len(rest)
-    return [(o, t.latent) for o, t in zip(origins, [*best, *rest], strict=True)]
+    return [(o, t.note["latent"]) for o, t in zip(origins, [*best, *rest], strict=True)]
 
 
 def spaced(items: list[Any], count: int) -> list[Any]:

@@ -82,15 +82,19 @@ class CmaEs:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
-        if number == 0:
-            return Candidate(number, self._ranker.compensation.identity(), "identity")
-        beta = self._optimizer.ask() * self._widths
-        return Candidate(number, self._ranker.compensation.offset(beta), "generation")
+        compensation = self._ranker.compensation
+        latent, origin = compensation.identity(), "identity"
+        if number > 0:
+            latent = compensation.offset(self._optimizer.ask() * self._widths)
+            origin = "generation"
+        note = {"origin": origin, "latent": latent.tolist()}
+        return Candidate(number, self._ranker.keep(latent), note=note)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         if candidate.number == 0:
             return
-        self._losses.append((candidate.latent[:, -1] / self._widths, loss))
+        beta = np.array(candidate.note["latent"])[:, -1]
+        self._losses.append((beta / self._widths, loss))
         if len(self._losses) == self._optimizer.population_size:
             self._optimizer.tell(self._losses)
             self._losses = []
@@ -201,7 +205,7 @@ class Study:
             runner.append("plans", row)
         small = precision.apply(slim(self.model, result.plan))
         recalibrate(small, batches)
-        within = [t.loss if t.eligible else math.inf for t in result.history]
+        within = [t.loss if t.final else math.inf for t in result.history]
         return {
             "seconds": rounded(itertools.accumulate(t.seconds for t in result.history), 2),
             "best": rounded(itertools.accumulate(within, min), 4),

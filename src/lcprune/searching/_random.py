@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lcprune.ranking import Compensation
-from lcprune.searching._strategy import Candidate, trial_generator
+from lcprune.ranking import Ranker
+from lcprune.searching._strategy import Candidate, ranked, trial_generator
 
 
 class RandomSearch:
     """The identity, then independent draws: the control that a strategy must beat.
 
     Example:
-        strategy = RandomSearch(Additive(graph, saliency), trials=400)
+        strategy = RandomSearch(ranker, trials=400)
         for _ in range(400):
             candidate = strategy.ask()
-            strategy.tell(candidate, loss_of(candidate.latent))
+            strategy.tell(candidate, loss_of(candidate.keep))
     """
 
-    def __init__(self, compensation: Compensation, trials: int, seed: int = 0) -> None:
-        self._compensation = compensation
+    def __init__(self, ranker: Ranker, trials: int, seed: int = 0) -> None:
+        self._ranker = ranker
         self._seed = seed
         self._next = 0
 
@@ -31,10 +31,11 @@ class RandomSearch:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
+        compensation = self._ranker.compensation
         if number == 0:
-            return Candidate(number, self._compensation.identity(), "identity")
-        latent = self._compensation.draw(trial_generator(self._seed, number))
-        return Candidate(number, latent, "draw")
+            return ranked(self._ranker, number, compensation.identity(), "identity")
+        latent = compensation.draw(trial_generator(self._seed, number))
+        return ranked(self._ranker, number, latent, "draw")
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)

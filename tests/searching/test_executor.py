@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
 from lcprune.ranking import Plan
-from lcprune.searching._evaluate import Evaluator, Stopwatch
+from lcprune.searching._executor import Evaluator, Stopwatch
 from lcprune.slimming import slim
 from lcprune.tracing import trace
 from networks import random_network
@@ -93,13 +93,25 @@ precisions = st.builds(
 )
 
 
-@given(seed=st.integers(0, 10_000), precision=precisions)
-def test_random_networks_and_plans(seed: int, precision: Precision) -> None:
+def check_random(seed: int, precision: Precision) -> None:
     model, example = random_network(seed)
     first, second = plans_of(randomise(model, seed), example, 2, seed)
     check(model, [first, second, first], example, precision)
 
 
+@settings(max_examples=6)
+@given(seed=st.integers(0, 10_000), precision=precisions)
+def test_random_networks_and_plans(seed: int, precision: Precision) -> None:
+    check_random(seed, precision)
+
+
+@pytest.mark.thorough
+@given(seed=st.integers(0, 10_000), precision=precisions)
+def test_many_random_networks_and_plans(seed: int, precision: Precision) -> None:
+    check_random(seed, precision)
+
+
+@settings(max_examples=8)
 @given(precision=precisions)
 def test_shared_tensors_and_state_of_its_own(precision: Precision) -> None:
     model = randomise(Tied(), 0)

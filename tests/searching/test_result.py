@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,10 @@ from graphs import chain
 from lcprune.cost import Budget
 from lcprune.criteria import saliency
 from lcprune.errors import InputError
-from lcprune.graph import BoolArray, FloatArray
 from lcprune.ranking import Plan, rank
-from lcprune.searching import Candidate, SearchResult, Trial, search
-from lcprune.searching._finalists import choose_finalists
-from lcprune.searching._strategy import PROBE
+from lcprune.searching import SearchResult, Trial, search
+from lcprune.searching._result import choose_finalists
+from searching.small_search import evolution
 
 MODEL, GRAPH = chain([24, 20, 28, 32])
 SALIENCY = saliency(MODEL, GRAPH, "l2")
@@ -39,9 +38,8 @@ def fitness(small: nn.Module) -> float:
 
 
 def run(**options: Any) -> SearchResult:
-    return search(
-        MODEL, GRAPH, SALIENCY, BUDGET, **{"fitness": fitness, "trials": 90, "seed": 4, **options}
-    )
+    given = {"fitness": fitness, "trials": 40, "seed": 4, "strategy": evolution, **options}
+    return search(MODEL, GRAPH, SALIENCY, BUDGET, **given)
 
 
 @cache
@@ -78,7 +76,7 @@ def check(
 
     ``gone`` is what the plan of a trial removes, by the trial's number.
     """
-    good = [t for t in trials if math.isfinite(t.loss) and t.origin != PROBE]
+    good = [t for t in trials if math.isfinite(t.loss) and t.final]
     good.sort(key=lambda t: (t.loss, t.number))
     places = [good.index(trial) for trial in chosen]
     assert places == sorted(set(places))
@@ -106,61 +104,63 @@ SHARES = [0.0, 0.01, 0.03, 0.06, 0.1]
 """Of the groups in which a plan differs from that whose neighbour it is."""
 
 
-def crowd(seed: int) -> tuple[list[Trial], list[BoolArray]]:
-    """Trials and what they keep: some plans, neighbours of theirs, many losses more than once."""
+def crowd(seed: int) -> list[Trial]:
+    """Trials of some plans and neighbours of theirs, many losses more than once."""
     generator = np.random.default_rng(seed)
     groups = len(FAMILIES)
     some = [generator.random(groups) < share for share in generator.choice([0.2, 0.8], 3)]
     keeps = [keep ^ (generator.random(groups) < share) for keep in some for share in SHARES]
-    trials = [
+    return [
         Trial(
             number=number,
-            latent=(),
-            origin=str(generator.choice(["identity", "child", PROBE])),
-            parent=None,
+            keep=keep,
             loss=float(generator.choice([0.1, 0.2, 0.3, 0.4, math.inf])),
             digest=str(keep.tolist()),
             cost={},
+            final=bool(generator.random() < 2 / 3),
         )
         for number, keep in enumerate(keeps)
     ]
-    return trials, keeps
+
+
+def gone(trials: Sequence[Trial]) -> dict[int, set[int]]:
+    return {trial.number: set(np.flatnonzero(~trial.keep).tolist()) for trial in trials}
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_the_choice_is_greedy(seed: int, count: int) -> None:
-    trials, keeps = crowd(seed)
-    chosen = choose_finalists(trials, lambda t: keeps[t.number], np.array(FAMILIES), count)
-    gone = {number: set(np.flatnonzero(~keep).tolist()) for number, keep in enumerate(keeps)}
-    check(chosen, trials, gone, FAMILIES, count)
+    trials = crowd(seed)
+    chosen = choose_finalists(trials, np.array(FAMILIES), count)
+    check(chosen, trials, gone(trials), FAMILIES, count)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(0, 14))
-def test_the_uniform_width_is_the_last_of_several(seed: int, count: int, place: int) -> None:
-    trials, keeps = crowd(seed)
+def test_the_reference_is_the_last_of_several(seed: int, count: int, place: int) -> None:
+    trials = crowd(seed)
+    trials[place] = replace(trials[place], final=True)
 
-    def numbers(origin: str) -> list[int]:
-        own = [*trials[:place], replace(trials[place], origin=origin), *trials[place + 1 :]]
-        chosen = choose_finalists(own, lambda t: keeps[t.number], np.array(FAMILIES), count)
-        return [trial.number for trial in chosen]
+    def numbers(reference: bool) -> list[int]:
+        one = replace(trials[place], reference=reference)
+        own = [*trials[:place], one, *trials[place + 1 :]]
+        return [trial.number for trial in choose_finalists(own, np.array(FAMILIES), count)]
 
-    plain = numbers("child")
-    gone = [set(np.flatnonzero(~keep).tolist()) for keep in keeps]
-    another = all(are_two(gone[place], gone[n], gone[plain[0]], FAMILIES) for n in plain)
+    plain = numbers(reference=False)
+    removed = gone(trials)
+    another = all(are_two(removed[place], removed[n], removed[plain[0]], FAMILIES) for n in plain)
     if count > 1 and math.isfinite(trials[place].loss) and another:
-        assert numbers("uniform") == [*plain[: count - 1], place]
+        assert numbers(reference=True) == [*plain[: count - 1], place]
     else:
-        assert numbers("uniform") == plain
+        assert numbers(reference=True) == plain
 
 
 def test_a_search_of_auto_ends_with_the_uniform_width() -> None:
-    result = run(strategy="auto", trials=60, finalists=3)
-    uniform = next(trial for trial in result.history if trial.origin == "uniform")
+    result = run(strategy="auto", trials=24, finalists=3)
+    uniform = next(trial for trial in result.history if trial.note["origin"] == "uniform")
     assert result.finalists[-1].digest == uniform.digest
     assert len(result.finalists) == 3
     losses = [result.loss_of(plan) for plan in result.finalists]
     assert losses == sorted(losses)
-    assert run(strategy="auto", trials=60).plan == result.plan
+    assert run(strategy="auto", trials=24).plan == result.plan
 
 
 def test_those_of_a_search_by_its_plans_alone() -> None:
@@ -168,7 +168,7 @@ def test_those_of_a_search_by_its_plans_alone() -> None:
     numbers = {trial.digest: trial.number for trial in reversed(result.history)}
     trials = {trial.number: trial for trial in result.history}
     gone = {
-        trial.number: removed(rank(GRAPH, SALIENCY, BUDGET, np.array(trial.latent)))
+        trial.number: removed(rank(GRAPH, SALIENCY, BUDGET, np.array(trial.note["latent"])))
         for trial in result.history
     }
     chosen = [trials[numbers[plan.digest]] for plan in result.finalists]
@@ -188,42 +188,13 @@ def test_a_search_is_the_same_with_and_without_them(tmp_path: Path) -> None:
     assert alone.finalists == (alone.plan,)
     assert alone.history == found().history
     again = run(journal=journal, finalists=4)
-    assert again.resumed == 90
+    assert again.resumed == 40
     assert again.finalists == found().finalists
 
 
 def test_there_are_fewer_where_there_are_no_more() -> None:
     assert len(run(compensation="none", finalists=3).finalists) == 1
     assert 1 <= len(run(trials=3, finalists=5).finalists) <= 3
-
-
-class Probing:
-    """Begins with a probe that keeps everything, which no plan within the budget comes near."""
-
-    settings: Mapping[str, Any] = {"name": "probing"}
-
-    def __init__(self) -> None:
-        self._generator = np.random.default_rng(0)
-        self._asked = 0
-
-    def ask(self) -> Candidate:
-        number, self._asked = self._asked, self._asked + 1
-        latent: FloatArray = self._generator.normal(size=(len(GRAPH.families), 1))
-        if number % 2 == 0:
-            return Candidate(number, latent + SALIENCY.values.max() + 10, PROBE)
-        return Candidate(number, latent, "draw")
-
-    def tell(self, candidate: Candidate, loss: float) -> None:
-        pass
-
-
-def test_a_probe_is_none() -> None:
-    result = run(strategy=Probing(), trials=12, finalists=12)
-    probes = [trial for trial in result.history if trial.origin == PROBE]
-    assert min(probe.loss for probe in probes) < result.loss
-    limit = BUDGET.limits({"macs": probes[0].cost["macs"]})["macs"]
-    assert all(plan.cost["macs"] <= limit for plan in result.finalists)
-    assert len(result.finalists) > 1
 
 
 def test_none_at_all_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
+import pickle
+import signal
+import socket
 import sys
+import threading
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +21,16 @@ import torch
 
 from lcprune._factory import one_line
 from lcprune.errors import InputError, LcpruneError, RunError
-from lcprune.searching._executor import Evaluation, Job, Work, Workers
-from lcprune.searching._ray_cluster import connect, import_ray
-from lcprune.searching._ray_worker import Worker, packed
+from lcprune.searching._executor import Evaluation, Evaluator, Job, Work, Workers, evaluate
+
+_STORE = 2**28
+"""Bytes of the object store of a cluster of one's own, beside what is put there."""
+
+_LISTENING = 10.0
+"""Seconds within which a cluster takes a connection."""
+
+_FACTORY_MODULES = "_lcprune_factory_"
+"""How the modules are called that were made from a file, which other processes can't import."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +86,15 @@ class RayExecutor:
     def start(self, work: Work) -> Workers:
         """Begin the workers; ``InputError`` or ``RunError`` where that can't be done."""
         _check_devices(work.model, self.gpus)
-        ray = import_ray()
+        ray = _import_ray()
         try:
-            content = packed(work, ray.cloudpickle)
+            content = _packed(work, ray.cloudpickle)
         except Exception as error:  # whatever __reduce__ of the caller's raises
             raise InputError(
                 f"the fitness can't be sent to other processes ({one_line(error)}), expected one"
                 " that can be pickled"
             ) from error
-        connected = connect(ray, self.address, self.workers * self.threads, len(content))
+        connected = _connect(ray, self.address, self.workers * self.threads, len(content))
         workers = _RayWorkers(ray, self, connected)
         try:
             workers.begin(content)
@@ -218,3 +231,123 @@ def _reason(error: BaseException) -> str:
     for mark in ("Worker exit detail:", "Worker exit type:"):
         text = text.rpartition(mark)[2]
     return f"{type(error).__name__}: {one_line(RuntimeError(text), 240)}"
+
+
+class Worker:
+    """Holds the network and its fitness, and evaluates one plan at a time.
+
+    ``work`` is ``_packed`` (uint8, straight from the object store), ``path`` is where the modules
+    of the caller are, as far as this machine has them.
+    """
+
+    def __init__(self, work: Any, threads: int, path: Sequence[str]) -> None:
+        torch.set_num_threads(threads)
+        sys.path.extend(folder for folder in path if folder not in sys.path)
+        self._work = work
+        self._evaluator: Evaluator | None = None
+
+    def load(self) -> Evaluator:
+        """Unpack the work, once; apart from ``__init__`` so that an error keeps its type."""
+        if self._evaluator is None:
+            work: Work = pickle.loads(memoryview(self._work))
+            self._evaluator = work.evaluator()
+            self._work = None
+        return self._evaluator
+
+    def ready(self) -> bool:
+        self.load()
+        return True
+
+    def evaluate(self, job: Job) -> Evaluation:
+        return evaluate(self.load(), job)
+
+
+def _packed(work: Work, cloudpickle: Any) -> bytes:
+    """All that a worker needs, as bytes.
+
+    What lives in a script or in a file named on the command line travels by value.
+    """
+    made = [sys.modules[name] for name in sys.modules if name.startswith(_FACTORY_MODULES)]
+    for module in made:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        content: bytes = cloudpickle.dumps(work)
+    finally:
+        for module in made:
+            cloudpickle.unregister_pickle_by_value(module)
+    return content
+
+
+def _import_ray() -> Any:
+    """Ray, imported at first use; ``InputError`` where it is missing."""
+    # Before the import, which reads them: nothing is sent home, GPUs of others stay hidden.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError(
+            f"the Ray executor needs Ray ({one_line(error)}), expected `pip install lcprune[ray]`"
+        ) from error
+
+
+def _connect(ray: Any, address: str | None, cpus: int, size: int) -> bool:
+    """Connect to the cluster at ``address``, or to one that is begun here for ``cpus``.
+
+    Returns whether the connection is new and is to be closed again; one that the caller had
+    opened is used as it is.
+    """
+    if ray.is_initialized():
+        return False
+    if address is not None:
+        _check_address(address)
+    own = {"num_cpus": cpus, "object_store_memory": _STORE + 2 * size} if address is None else {}
+    try:
+        with _sigterm_kept():
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **own,
+            )
+    except (OSError, RuntimeError, ValueError) as error:  # a half-made connection stays otherwise
+        with suppress(Exception):
+            ray.shutdown()
+        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+        raise RunError(
+            f"can't connect to {where} ({one_line(error)}), expected one that runs, with the same"
+            " versions of Ray and Python"
+        ) from error
+    except BaseException:  # Ctrl-C meanwhile
+        ray.shutdown()
+        raise
+    return True
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once a place where nobody listens, for which Ray would wait minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"nobody listens at {address} ({one_line(error)}), expected the address of a Ray"
+            " cluster, as `ray start --head` prints it"
+        ) from error
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Ray puts its own handler in the place of the caller's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -1,13 +1,28 @@
-"""Scale of the normalisation that follows a filter."""
+"""Criteria that look at weights alone, and one that looks at nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor, nn
 
-from lcprune.criteria._coupling import coupled, rows
-from lcprune.criteria._request import Request
+from lcprune.criteria._coupling import Request, coupled, over_filters, rows
 from lcprune.graph import FloatArray
+
+
+def l1(request: Request) -> FloatArray:
+    """``Σ |w|`` over a filter's weights (Li et al., "Pruning filters for efficient ConvNets",
+    ICLR 2017)."""
+    return over_filters(request, lambda _, filters: np.abs(filters).sum(axis=1))
+
+
+def l2(request: Request) -> FloatArray:
+    """``sqrt(Σ w²)`` over a filter's weights (He et al., "Soft filter pruning", IJCAI 2018)."""
+    return over_filters(request, lambda _, filters: np.sqrt((filters**2).sum(axis=1)))
+
+
+def l2_squared(request: Request) -> FloatArray:
+    """``Σ w²`` over a filter's weights (LeGR; Chin et al., CVPR 2020)."""
+    return over_filters(request, lambda _, filters: (filters**2).sum(axis=1))
 
 
 def bn_scale(request: Request) -> FloatArray:
@@ -33,3 +48,11 @@ def _is_scale(model: nn.Module, tensor: str) -> bool:
     normalises = hasattr(module, "running_var") or "norm" in type(module).__name__.lower()
     weight = getattr(module, leaf, None)
     return normalises and isinstance(weight, Tensor) and weight.dim() == 1
+
+
+def random(request: Request) -> FloatArray:
+    """A uniform number in [0, 1) for each group: the control that others must beat.
+
+    The reduction plays no part, so that coupled channels are not favoured.
+    """
+    return np.random.default_rng(request.seed).random(request.graph.prunable)

@@ -1,4 +1,4 @@
-"""First-order Taylor expansion of the loss."""
+"""Criteria that look at gradients of the loss."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune.criteria._coupling import over_filters, rows
-from lcprune.criteria._request import Loss, Request
+from lcprune.criteria._coupling import Loss, Request, over_filters, rows
 from lcprune.errors import InputError
 from lcprune.graph import FloatArray
 
