@@ -14,8 +14,6 @@ outside. ``--kinds`` ends one run once for each file and each kind of change. Fo
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
 import os
 import random
@@ -27,30 +25,42 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import record
-from lcprune.artifact import ARTIFACT, BASE, JOURNAL, PLAN, RUN, SUMMARY, WEIGHTS
-from lcprune.cli import main as lcprune
+import runner
 from lcprune.errors import LcpruneError
+from lcprune.runs import PruneOptions, prune_job
 from lcprune.searching import read_journal
 from write_points import END, EXIT_CODE, GO_ON, HALF, Point, end, watched
 
-OPTIONS = (
-    "prune digits_resnet --data digits --weights random --base-epochs 1 --budget macs=50% "
-    "--trials 5 --recalibrate-images 100 --fitness-images 100 --search-dtype float32 "
-    "--train-dtype float32 --batch-size 256 --finetune-epochs 2 --seed 1"
+OPTIONS = PruneOptions(
+    model="digits_resnet",
+    data="digits",
+    weights="random",
+    base_epochs=1,
+    budget=("macs=50%",),
+    trials=5,
+    recalibrate_images=100,
+    fitness_images=100,
+    search_dtype="float32",
+    train_dtype="float32",
+    batch_size=256,
+    finetune_epochs=2,
+    seed=1,
 )
+ARTIFACT, BASE, GRAPH, JOURNAL, PLAN, RUN, SUMMARY, WEIGHTS = (
+    "artifact.json", "base.safetensors", "graph.json", "search.sqlite", "plan.json", "run.json",
+    "summary.json", "model.safetensors",
+)  # fmt: skip
 VARYING = ("search_seconds", "finetune_seconds", "peak_rss_mb")
 """What a run took, in its summary; of latencies only the milliseconds vary."""
 
 _MOST_RUNS, _MOST_ENDS = 5, 400
-LATENCIES = ("latency_ms_before", "latency_ms_after")
+LATENCIES = {"latency_ms_before", "latency_ms_after"}
 
 
 Label = tuple[str, int, int]
@@ -167,9 +177,9 @@ class Tally:
 class Endurance:
     """Runs, killed and unbroken, in one directory; each process is forked off this one."""
 
-    def __init__(self, home: Path, options: str) -> None:
+    def __init__(self, home: Path, options: PruneOptions) -> None:
         self._home = home
-        self._options = options.split()
+        self._options = options
         self._unbroken = home / "unbroken"
         self._out = home / "killed"
         self.tally = Tally(Counter())
@@ -185,10 +195,8 @@ class Endurance:
             points.append(point)
             return GO_ON
 
-        with redirect_stdout(io.StringIO()), watched(self._unbroken, meet):
-            code = self._lcprune(self._unbroken)
-        if code != 0:
-            raise SystemExit(f"the unbroken run ended in {code}")
+        with watched(self._unbroken, meet):
+            self._prune(self._unbroken)
         return points
 
     def all_the_way(self, points: Sequence[Point], kinds: Sequence[str] | None = None) -> None:
@@ -274,18 +282,18 @@ class Endurance:
             os.dup2(log, 2)
             if isinstance(how, At | Way):
                 with watched(self._out, self._meet(how)):
-                    code = self._lcprune(self._out)
+                    self._prune(self._out)
             else:
-                code = self._lcprune(self._out)
-            sys.stdout.flush()
+                self._prune(self._out)
+            code = 0
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(code)
 
-    def _lcprune(self, out: Path) -> int:
-        return lcprune([*self._options, "--out", str(out), "--resume"])
+    def _prune(self, out: Path) -> None:
+        prune_job(self._options, out, resume=True)
 
     def _meet(self, how: At | Way) -> Callable[[Point], str]:
         points: list[Point] = []
@@ -326,8 +334,10 @@ def stage(out: Path) -> str:
 def differences(one: Path, other: Path) -> list[str]:
     """Where two finished runs are not equal, a line each."""
     found = []
-    for name in (PLAN, WEIGHTS, BASE, ARTIFACT):
-        if (one / name).read_bytes() != (other / name).read_bytes():
+    for name in (PLAN, WEIGHTS, BASE, ARTIFACT, GRAPH):
+        paths = [out / name for out in (one, other)]
+        whole = [path.read_bytes() if path.exists() else None for path in paths]
+        if whole[0] != whole[1]:
             found.append(f"{name} differs")
     trials = [read_journal(out / JOURNAL).trials for out in (one, other)]
     if trials[0] != trials[1]:
@@ -346,8 +356,10 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _fixed(summary: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in summary.items() if key not in VARYING}
-    for key in LATENCIES:
+    for key in LATENCIES & kept.keys():
         kept[key] = {**kept[key], "value": None}
+    if kept.get("latency"):
+        kept["latency"] = [{**e, "before_ms": None, "after_ms": None} for e in kept["latency"]]
     return kept
 
 
@@ -369,29 +381,41 @@ def one_of_each(points: Iterable[Point]) -> list[str]:
     return [kinds[turn % len(kinds)] for turn, kinds in enumerate(by_file.values())]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kinds", action="store_true", help="each kind of change once")
-    parser.add_argument("--fresh", type=int, default=6, help="how many runs with two ends each")
-    parser.add_argument("--real", type=int, default=20, help="how many are killed from outside")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--no-row", action="store_true", help="measure without keeping it")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def main() -> None:
+    bench = runner.Bench("endurance", __doc__)
+    bench.argument("--kinds", action="store_true", help="each kind of change once")
+    bench.argument("--fresh", type=int, default=6, help="how many runs with two ends each")
+    bench.argument("--real", type=int, default=20, help="how many are killed from outside")
+    bench.argument("--seed", type=int, default=0, help="of the random moments")
+    options = bench.parse()
+    torch.set_num_threads(options.threads or 1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what was used before a fork can't be after it
-    chance = random.Random(options.seed)
+    equal = []
+
+    def measure() -> runner.Row:
+        row = endure(options.kinds, options.fresh, options.real, options.seed)
+        equal.append(row["equal"])
+        return row
+
+    bench.row({"seed": options.seed}, measure)
+    raise SystemExit(0 if all(equal) else 1)
+
+
+def endure(kinds: bool, fresh: int, real: int, seed: int) -> runner.Row:
+    """Every end, and how the runs came out."""
+    chance = random.Random(seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
         endurance = Endurance(Path(home), OPTIONS)
         start = time.monotonic()
         points = endurance.unbroken()
         seconds = (time.monotonic() - start) / 2  # of which the first half was for imports
-        endurance.all_the_way(points, one_of_each(points) if options.kinds else None)
-        for ends in spread(points, options.fresh, chance):
+        endurance.all_the_way(points, one_of_each(points) if kinds else None)
+        for ends in spread(points, fresh, chance):
             endurance.endure(ends)
-        endurance.from_outside(options.real, seconds, chance)
+        endurance.from_outside(real, seconds, chance)
     tally = endurance.tally
-    row = {
+    return {
         "points": len(points),
         "kinds": len({point.kind for point in points}),
         "kills": sum(tally.kills.values()),
@@ -401,14 +425,9 @@ def main() -> int:
         "failed": tally.failed,
         "differing": tally.differing,
         "equal": not tally.failed and not tally.differing,
-        "seed": options.seed,
         "seconds": round(time.monotonic() - began, 1),
     }
-    if not options.no_row:
-        record.append("endurance", row)
-    print(json.dumps(row, indent=1))
-    return 0 if row["equal"] else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

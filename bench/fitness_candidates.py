@@ -1,27 +1,72 @@
-"""The fitnesses that ``fitness_study.py`` compares: each a number from a plan, lower is better."""
+"""The study of ``fitness_study.py``, and the fitnesses that it compares.
+
+Each candidate gives a number for a plan, and lower is better.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import lcprune as lp
+import plans
 from lcprune.data import Data, ImageSet, training_batches
+from lcprune.fitness import Precision, recalibrate
 from lcprune.ranking import Plan
 from lcprune.training import TrainingConfig, finetune
 
-if TYPE_CHECKING:
-    from fitness_study import Study
-
-Candidate = Callable[["Study", Plan], float]
-
 BATCH = 250
 RIDGE = 1e-2
+
+
+class Study:
+    """The base network and the parts of the data.
+
+    The 5,000 images that the base never saw are split: ``unseen`` has 1,000 for fitnesses that want
+    such images, ``judge`` the 4,000 that trained networks are judged on.
+    """
+
+    def __init__(self, network: str, weights: Path, cifar: Path, dtype: Any = "float32") -> None:
+        self.base = plans.load_base(network, weights)
+        self.planner = plans.Planner(self.base)
+        split = plans.load_split(cifar)
+        self.data = split.data
+        order = torch.randperm(len(split.held), generator=torch.Generator().manual_seed(0))
+        self.unseen: ImageSet = split.held.subset(order[:1000])
+        self.judge: ImageSet = split.held.subset(order[1000:])
+        self.training = TrainingConfig(
+            epochs=1, dtype=dtype, teacher_precision=Precision(dtype, channels_last=True)
+        )
+
+    def cut(self, plan: Plan, images: int = 1000, seed: int = 0) -> nn.Module:
+        """The slimmed network with statistics of so many training images."""
+        small = lp.slim(self.base.model, plan)
+        recalibrate(small, list(torch.split(self.training_images(images, seed)[0], 250)))
+        return small
+
+    def train(self, plan: Plan, steps: int, seed: int) -> nn.Module:
+        """The slimmed network after so many steps of fine-tuning."""
+        model = self.cut(plan)
+        batches = training_batches(self.data.train, self.data, 128, seed=seed)
+        config = replace(self.training, seed=seed)
+        finetune(model, FirstBatches(batches, steps), teacher=self.base.model, config=config)
+        return model
+
+    def training_images(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Normalised images that the base was trained on, and their labels."""
+        generator = torch.Generator().manual_seed(1000 + seed)
+        order = torch.randperm(len(self.data.train), generator=generator)
+        return all_images(self.data.train.subset(order[:count]), self.data)
+
+
+Candidate = Callable[[Study, Plan], float]
 
 
 def offered(study: Study) -> dict[str, Candidate]:
@@ -29,21 +74,21 @@ def offered(study: Study) -> dict[str, Candidate]:
     seen = {count: study.training_images(count, 1) for count in (500, 1000, 2000, 4000)}
     unseen = all_images(study.unseen, study.data)
     mixed = {count: augmented(study, count) for count in (500, 2000)}
-    taught = {count: logits(study.base, images) for count, images in mixed.items()}
-    taught_unseen = logits(study.base, unseen[0])
+    teacher = {count: logits(study.base.model, images) for count, images in mixed.items()}
+    teacher_unseen = logits(study.base.model, unseen[0])
 
     def loss_on(images: Tensor, labels: Tensor, recalibrated: int = 1000) -> Candidate:
         return lambda study, plan: cross_entropy(
             logits(study.cut(plan, recalibrated), images), labels
         )
 
-    def divergence_on(images: Tensor, teacher: Tensor) -> Candidate:
-        return lambda study, plan: divergence(logits(study.cut(plan), images), teacher)
+    def divergence_on(images: Tensor, wanted: Tensor) -> Candidate:
+        return lambda study, plan: divergence(logits(study.cut(plan), images), wanted)
 
-    def refitted(images: Tensor, teacher: Tensor) -> Candidate:
+    def refitted(images: Tensor, wanted: Tensor) -> Candidate:
         def value(study: Study, plan: Plan) -> float:
-            small = refit(study.cut(plan), study, mixed[2000], taught[2000])
-            return divergence(logits(small, images), teacher)
+            small = refit(study.cut(plan), study, mixed[2000], teacher[2000])
+            return divergence(logits(small, images), wanted)
 
         return value
 
@@ -63,10 +108,10 @@ def offered(study: Study) -> dict[str, Candidate]:
         "error, 4,000 training images": lambda study, plan: errors(
             logits(study.cut(plan), seen[4000][0]), seen[4000][1]
         ),
-        "divergence, 2,000 augmented images": divergence_on(mixed[2000], taught[2000]),
-        "divergence, 500 augmented images": divergence_on(mixed[500], taught[500]),
-        "divergence, 1,000 unseen images": divergence_on(unseen[0], taught_unseen),
-        "divergence after a ridge refit, 1,000 unseen images": refitted(unseen[0], taught_unseen),
+        "divergence, 2,000 augmented images": divergence_on(mixed[2000], teacher[2000]),
+        "divergence, 500 augmented images": divergence_on(mixed[500], teacher[500]),
+        "divergence, 1,000 unseen images": divergence_on(unseen[0], teacher_unseen),
+        "divergence after a ridge refit, 1,000 unseen images": refitted(unseen[0], teacher_unseen),
     }
     found["most narrowed layer (no images)"] = most_narrowed
     found["unevenness of widths (no images)"] = unevenness
@@ -82,7 +127,7 @@ def shares_removed(study: Study, plan: Plan) -> list[float]:
     """Of every tensor dimension that may be cut."""
     return [
         1 - len(plan.kept.get(dimension.key, dimension.channels)) / len(dimension.channels)
-        for dimension in study.graph.dimensions
+        for dimension in study.planner.graph.dimensions
     ]
 
 
@@ -167,7 +212,7 @@ class FirstBatches:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         for _, batch in zip(range(self._count), self._batches, strict=False):
             yield batch
 
@@ -178,7 +223,7 @@ def stepped(study: Study, plan: Plan, steps: int) -> nn.Module:
     batches = training_batches(study.data.train, study.data, 128, seed=5)
     # A whole schedule in a few steps: its peak is lower than that of a training.
     config: TrainingConfig = replace(study.training, learning_rate=0.01)
-    finetune(model, FirstBatches(batches, steps), teacher=study.base, config=config)
+    finetune(model, FirstBatches(batches, steps), teacher=study.base.model, config=config)
     return copy.deepcopy(model)
 
 

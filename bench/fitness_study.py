@@ -1,155 +1,124 @@
-"""Which fitness foretells the accuracy after fine-tuning? Rows for ``fitness_table.py``.
+"""Which fitness foretells the accuracy after fine-tuning?
 
-    python bench/fitness_study.py plans  --weights CLEAN --cifar DIR --work DIR
-    python bench/fitness_study.py truth  --weights CLEAN --cifar DIR --work DIR [--part 0/2]
-    python bench/fitness_study.py values --weights CLEAN --cifar DIR --work DIR
+    python bench/fitness_study.py plans  --cifar DIR --work DIR
+    python bench/fitness_study.py truth  --cifar DIR [--part 0/2]
+    python bench/fitness_study.py values --cifar DIR
+    python bench/fitness_study.py table
 
 ``plans`` runs short searches on training images and keeps, for each budget, plans of evolution's
 best quartile and as many of the rest, the end of each other search, a ranking without compensation
-and a uniform width.
-``truth`` fine-tunes every plan with two seeds: the noise that no fitness can foretell.
-``values`` measures every candidate fitness on every plan. The 5,000 images that the base never saw
-are split: 1,000 for fitnesses that want unseen images, 4,000 to judge the trained networks.
-Rows that are there are not measured again; each is appended as soon as it is known.
+and a uniform width, as rows of ``results/plans.jsonl``; those of the study on the base of ten
+epochs are there. ``truth`` fine-tunes every plan with two seeds: the noise that no fitness can
+foretell. ``values`` measures every candidate fitness on every plan.
+
+The table has Kendall's tau between a fitness and the loss of the trained networks on the judge's
+images (the mean of the seeds), over all plans of a budget and over the better half of them, and the
+regret: by how many points the plan that the fitness would choose is worse than the best one. The
+first line is what one seed foretells of the other: no fitness can be expected to do better. Where
+not all plans have a second seed there is no such line, and the first seed is the truth.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from scipy.stats import kendalltau
 
 import fitness_candidates as candidates
 import lcprune as lp
-import record
-from base_network import load_base
-from lcprune.data import ImageSet, training_batches
-from lcprune.fitness import Precision, recalibrate
-from lcprune.graph import ChannelGraph
-from lcprune.ranking import Plan, Ranker
-from lcprune.runs import prune_job, resolve
+import plans
+import runner
+from fitness_candidates import Study
+from lcprune.runs import PruneOptions, prune_job
 from lcprune.searching import read_journal
-from lcprune.training import TrainingConfig, finetune
+from runner import Row, markdown
 
-BUDGETS = ("50%", "30%")
+KEYS = ("kind", "budget", "plan", "name", "seed")
+BUDGETS = (0.5, 0.3)
 SEARCH_SEEDS = (0, 1)
-SEARCH_IMAGES = {"recalibrate_images": 250, "fitness_images": 500}
-ROWS = "fitness_study"
 
 
-class Study:
-    """The base network, the parts of the data, and the rows that are there."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        loaded = load_base(options.network, options.weights, options.cifar)
-        self.base, self.data, held = loaded.model, loaded.data, loaded.held
-        order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
-        self.unseen: ImageSet = held.subset(order[:1000])
-        self.judge: ImageSet = held.subset(order[1000:])
-        self.training = TrainingConfig(
-            epochs=1,
-            dtype=options.dtype,
-            teacher_precision=Precision(options.dtype, channels_last=True),
-        )
-
-    @cached_property
-    def graph(self) -> ChannelGraph:
-        return lp.trace(self.base, self.training_images(1, 0)[0])
-
-    @cached_property
-    def done(self) -> set[tuple[str, ...]]:
-        return {key_of(row) for row in record.rows(ROWS)}
-
-    def append(self, row: dict[str, Any]) -> None:
-        record.append(ROWS, row)
-
-    def plans(self) -> list[tuple[str, str, Plan]]:
-        """(budget, origin, plan) of every plan that was kept."""
-        found = []
-        for path in sorted(self.options.work.glob("plan-*.json")):
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            if self.options.only not in (None, raw["budget"]):
-                continue
-            found.append((raw["budget"], raw["origin"], Plan.from_json(json.dumps(raw["plan"]))))
-        return found
-
-    def cut(self, plan: Plan, images: int = 1000, seed: int = 0) -> nn.Module:
-        """The slimmed network with statistics of so many training images."""
-        small = lp.slim(self.base, plan)
-        recalibrate(small, list(torch.split(self.training_images(images, seed)[0], 250)))
-        return small
-
-    def training_images(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Normalised images that the base was trained on, and their labels."""
-        order = torch.randperm(
-            len(self.data.train), generator=torch.Generator().manual_seed(1000 + seed)
-        )
-        part = self.data.train.subset(order[:count]).in_memory()
-        return self.data.normalise(part.pixels), part.labels
+def main() -> None:
+    bench = runner.Bench("fitness_study", __doc__, KEYS, table)
+    bench.argument("what", choices=("plans", "truth", "values"))
+    bench.argument("--weights", type=Path, default=plans.BASES["53f40250"])
+    bench.argument("--cifar", type=Path, required=True)
+    bench.argument("--work", type=Path, help="where the runs of plans are kept")
+    bench.argument("--network", default="cifar_resnet20")
+    bench.argument("--trials", type=int, default=200)
+    bench.argument("--strategies", nargs="+", default=["evolution", "auto", "random"])
+    bench.argument("--plans", type=int, nargs=2, default=(24, 12), help="of 50 and of 30 %%")
+    bench.argument("--seeds", type=int, nargs="+", default=(0, 1), help="of the fine-tuning")
+    bench.argument("--steps", type=int, default=700, help="that a plan is fine-tuned for")
+    bench.argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    bench.argument("--part", default="0/1", help="of the plans, for several processes: 0/2")
+    bench.argument("--only", type=float, choices=BUDGETS, help="a budget")
+    bench.argument("--names", nargs="+", help="only these candidates")
+    options = bench.parse()
+    if options.what == "plans" and options.work is None:
+        bench.error("plans needs --work")
+    study = Study(options.network, options.weights, options.cifar, options.dtype)
+    {"plans": choose_plans, "truth": find_truth, "values": measure_values}[options.what](
+        bench, study, options
+    )
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("kind", "budget", "plan", "name", "seed"))
-
-
-def choose_plans(study: Study) -> None:
-    """Search, and write the plans that the study is about."""
-    options = study.options
-    options.work.mkdir(parents=True, exist_ok=True)
+def choose_plans(_: runner.Bench, study: Study, options: argparse.Namespace) -> None:
+    """Search, and keep the plans that the study is about."""
+    known = {row["digest"] for row in plans.rows("fitness", study.base.digest)}
     for budget, count in zip(BUDGETS, options.plans, strict=True):
-        kept: dict[str, tuple[str, Plan]] = {}
-        for compensation in ("none", "uniform"):
-            plan = ranked(study, budget, compensation)
-            kept[plan.digest] = (compensation, plan)
-        ranker = ranker_of(study, budget, "additive")
+        found = [(study.planner.control(budget, c), {"origin": c}) for c in ("none", "uniform")]
         for strategy, seed in itertools.product(options.strategies, SEARCH_SEEDS):
-            out = options.work / f"{strategy}-{budget.rstrip('%')}-{seed}"
-            config = resolve(
-                {
-                    "model": options.network,
-                    "data": f"cifar10:{options.cifar}",
-                    "weights": str(options.weights),
-                    "budget": [f"macs={budget}"],
-                    "trials": options.trials,
-                    **SEARCH_IMAGES,
-                    "finetune_epochs": 0,
-                    "strategy": strategy,
-                    "seed": seed,
-                }
-            )
-            prune_job(config, out, resume=out.exists())
             most = (count - 2) // len(SEARCH_SEEDS) if strategy == "evolution" else 1
-            for origin, latent in drawn(out, most):
-                plan = ranker.plan(np.array(latent, dtype=np.float64))
-                kept.setdefault(plan.digest, (f"{strategy}, seed {seed}: {origin}", plan))
-        for digest, (origin, plan) in kept.items():
-            path = options.work / f"plan-{budget.rstrip('%')}-{digest[:12]}.json"
-            raw = {"budget": budget, "origin": origin, "plan": json.loads(plan.to_json())}
-            path.write_text(json.dumps(raw), encoding="utf-8")
+            come = {"strategy": strategy, "seed": seed, "trials": options.trials}
+            for origin, latent in drawn(searched(options, budget, strategy, seed), most):
+                plan = study.planner.ranker(budget).plan(np.array(latent, dtype=np.float64))
+                found.append((plan, come | {"origin": origin}))
+        for plan, come in found:
+            if plan.digest not in known and not options.no_row:
+                row = plans.row_of(study.base, budget, plan, study="fitness", **come)
+                runner.append("plans", row)
+            known.add(plan.digest)
+
+
+def searched(options: argparse.Namespace, budget: float, strategy: str, seed: int) -> Path:
+    """The directory of a finished run without fine-tuning."""
+    out: Path = options.work / f"{strategy}-{budget:.0%}-{seed}".replace("%", "")
+    config = PruneOptions(
+        model=options.network,
+        data=f"cifar10:{options.cifar}",
+        weights=str(options.weights),
+        budget=(f"macs={budget:.0%}",),
+        trials=options.trials,
+        recalibrate_images=250,
+        fitness_images=500,
+        finetune_epochs=0,
+        strategy=strategy,
+        seed=seed,
+    )
+    prune_job(config, out, resume=out.exists())
+    return out
 
 
 def drawn(out: Path, count: int) -> list[tuple[str, Any]]:
     """Latents of a search: its end, others of its best quartile, and half of the rest."""
     found = read_journal(out / "search.sqlite").trials
-    trials = sorted((t for t in found if t.eligible), key=lambda trial: trial.loss)
+    trials = sorted((t for t in found if t.final), key=lambda trial: trial.loss)
     distinct = list({trial.digest: trial for trial in reversed(trials)}.values())
     distinct.sort(key=lambda trial: trial.loss)
     quarter = max(1, len(distinct) // 4)
     best = spaced(distinct[:quarter], (count + 1) // 2)
     rest = spaced(distinct[quarter:], count // 2)
     origins = ["end"] + ["best quartile"] * (len(best) - 1) + ["rest"] * len(rest)
-    return [(o, t.latent) for o, t in zip(origins, [*best, *rest], strict=True)]
+    return [(o, t.note["latent"]) for o, t in zip(origins, [*best, *rest], strict=True)]
 
 
 def spaced(items: list[Any], count: int) -> list[Any]:
@@ -158,73 +127,103 @@ def spaced(items: list[Any], count: int) -> list[Any]:
     return [items[i * (len(items) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def ranker_of(study: Study, budget: str, compensation: str) -> Ranker:
-    saliency = lp.saliency(study.base, study.graph, "l2")
-    return Ranker(
-        study.graph, saliency, lp.Budget.parse([f"macs={budget}"]), compensation=compensation
-    )
+def kept(study: Study, options: argparse.Namespace) -> list[tuple[Row, lp.Plan]]:
+    """What rows of the study's plans begin with, and the plans."""
+    found = []
+    for row in plans.rows("fitness", study.base.digest):
+        if options.only in (None, row["budget"]):
+            searched = row["strategy"] is not None
+            where = f"{row['strategy']}, seed {row['seed']}: " if searched else ""
+            key = {"budget": f"{row['budget']:.0%}", "plan": row["digest"]}
+            found.append((key | {"origin": where + row["origin"]}, study.planner.plan(row)))
+    return sorted(found, key=lambda pair: (pair[0]["budget"], pair[0]["plan"]))
 
 
-def ranked(study: Study, budget: str, compensation: str) -> Plan:
-    ranker = ranker_of(study, budget, compensation)
-    return ranker.plan(ranker.compensation.identity())
+def find_truth(bench: runner.Bench, study: Study, options: argparse.Namespace) -> None:
+    """Fine-tune every plan with each seed; the judge's images say how good it is."""
+    part, parts = map(int, options.part.split("/"))
+    for seed in options.seeds:
+        for key, plan in kept(study, options)[part::parts]:
+            full = {"kind": "truth", **key, "name": "", "seed": seed}
+            bench.row(full, partial(truth, study, plan, options.steps, seed))
 
 
-def find_truth(study: Study) -> None:
-    """Fine-tune every plan with two seeds; the judge's images say how good it is."""
-    part, parts = map(int, study.options.part.split("/"))
-    for seed in study.options.seeds:
-        for i, (budget, origin, plan) in enumerate(study.plans()):
-            row = {"kind": "truth", "budget": budget, "plan": plan.digest, "name": "", "seed": seed}
-            if i % parts != part or key_of(row) in study.done:
-                continue
-            model = study.cut(plan)
-            batches = training_batches(study.data.train, study.data, 128, seed=seed)
-            start = time.perf_counter()
-            first = candidates.FirstBatches(batches, study.options.steps)
-            finetune(model, first, teacher=study.base, config=replace(study.training, seed=seed))
-            top1, loss = candidates.top1_and_loss(model, study.judge, study.data)
-            study.append(
-                row
-                | {"origin": origin, "top1": top1, "loss": loss}
-                | {"steps": study.options.steps, "seconds": round(time.perf_counter() - start, 1)}
-            )
+def truth(study: Study, plan: lp.Plan, steps: int, seed: int) -> Row:
+    start = time.perf_counter()
+    model = study.train(plan, steps, seed)
+    top1, loss = candidates.top1_and_loss(model, study.judge, study.data)
+    seconds = round(time.perf_counter() - start, 1)
+    return {"top1": top1, "loss": loss, "steps": steps, "seconds": seconds}
 
 
-def measure_values(study: Study) -> None:
+def measure_values(bench: runner.Bench, study: Study, options: argparse.Namespace) -> None:
     """Every candidate fitness on every plan."""
-    offered: dict[str, Callable[[Study, Plan], float]] = candidates.offered(study)
-    names = study.options.names or list(offered)
-    for name in names:
-        for budget, origin, plan in study.plans():
-            row = {"kind": "value", "budget": budget, "plan": plan.digest, "name": name, "seed": 0}
-            if key_of(row) in study.done:
-                continue
-            start = time.perf_counter()
-            value = offered[name](study, plan)
-            seconds = round(time.perf_counter() - start, 3)
-            study.append(row | {"origin": origin, "value": value, "seconds": seconds})
+    offered = candidates.offered(study)
+    for name in options.names or offered:
+        for key, plan in kept(study, options):
+            full = {"kind": "value", **key, "name": name, "seed": 0}
+            bench.row(full, partial(value, study, plan, offered[name]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("plans", "truth", "values"))
-    parser.add_argument("--weights", type=Path, required=True, help="of a base on 45,000 images")
-    parser.add_argument("--cifar", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--network", default="cifar_resnet20")
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--strategies", nargs="+", default=["evolution", "auto", "random"])
-    parser.add_argument("--plans", type=int, nargs=2, default=(24, 12), help="of 50 and of 30 %%")
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1), help="of the fine-tuning")
-    parser.add_argument("--steps", type=int, default=700, help="that a plan is fine-tuned for")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--part", default="0/1", help="of the plans, for several processes: 0/2")
-    parser.add_argument("--only", help="a budget: 50%% or 30%%")
-    parser.add_argument("--names", nargs="+", help="only these candidates")
-    options = parser.parse_args()
-    study = Study(options)
-    {"plans": choose_plans, "truth": find_truth, "values": measure_values}[options.what](study)
+def value(study: Study, plan: lp.Plan, fitness: candidates.Candidate) -> Row:
+    start = time.perf_counter()
+    found = fitness(study, plan)
+    return {"value": found, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def table(_: argparse.Namespace) -> None:
+    rows = list(runner.rows("fitness_study"))
+    for budget in sorted({row["budget"] for row in rows}, reverse=True):
+        foretold([row for row in rows if row["budget"] == budget], budget)
+
+
+def foretold(rows: list[Row], budget: str) -> None:
+    truths: dict[str, list[Row]] = defaultdict(list)
+    values: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row["kind"] == "truth":
+            truths[row["plan"]].append(row)
+        else:
+            values[row["name"]][row["plan"]] = row
+    twice = all(len(found) > 1 for found in truths.values())
+    if not twice:
+        truths = {plan: found[:1] for plan, found in truths.items()}
+    plans = sorted(truths)
+    loss = {plan: mean(row["loss"] for row in truths[plan]) for plan in plans}
+    top1 = {plan: mean(row["top1"] for row in truths[plan]) for plan in plans}
+    print(f"{budget} of the MACs, {len(plans)} plans, {2 if twice else 1} seeds each\n")
+    origins = sorted(((top1[p], loss[p], truths[p][0]["origin"]) for p in plans), reverse=True)
+    lines = [[origin, f"{t:.2f}", f"{value:.3f}"] for t, value, origin in origins]
+    print(markdown(["origin", "top-1 after training", "loss"], lines), end="\n\n")
+    lines = []
+    for name, found in values.items():
+        if all(plan in found for plan in plans):
+            fitness = {plan: found[plan]["value"] for plan in plans}
+            seconds = f"{mean(found[plan]['seconds'] for plan in plans):.2f}"
+            lines.append([name, seconds, *figures(fitness, loss, top1)])
+    lines.sort(key=lambda cells: -float(cells[2]))
+    if twice:
+        one, other = (
+            {plan: next(r["loss"] for r in truths[plan] if r["seed"] == seed) for plan in plans}
+            for seed in (0, 1)
+        )
+        lines.insert(0, ["the loss with another seed", "", *figures(one, other, top1)])
+    heads = ["fitness", "seconds", "tau", "tau, better half", "regret, points"]
+    print(markdown(heads, lines), end="\n\n")
+
+
+def figures(
+    fitness: dict[str, float], loss: dict[str, float], top1: dict[str, float]
+) -> tuple[str, str, str]:
+    """Tau over all plans, over the better half, and the regret."""
+    plans = sorted(loss, key=lambda plan: loss[plan])
+    half = plans[: max(3, len(plans) // 2)]
+    whole, better = (
+        kendalltau([fitness[p] for p in part], [loss[p] for p in part]).statistic
+        for part in (plans, half)
+    )
+    regret = max(top1.values()) - top1[min(plans, key=lambda plan: fitness[plan])]
+    return f"{whole:.2f}", f"{better:.2f}", f"{regret:.2f}"
 
 
 if __name__ == "__main__":

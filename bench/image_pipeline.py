@@ -7,8 +7,7 @@ in images a second: the training pipeline alone (decode, random part, mirror, no
 epoch; torchvision's ResNet-50 forward and backward alone on batches that are there; both together,
 as a training has them. Memory is the peak of this process and of the largest worker as the
 system counts it, and the most that all processes, the server that workers are forked from among
-them, held together while training (shared pages counted once). Appends a row to
-``results/image_pipeline.jsonl``.
+them, held together while training (shared pages counted once).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-import record
+import runner
 from lcprune.data import Data, ImageFiles, load_data, training_batches
 
 CLASSES = 10
@@ -36,41 +35,38 @@ SIZE = (500, 375)
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
+KEYS = ("images", "size", "batch", "workers", "dtype", "batches", "commit", "machine")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batches", type=int, help="train on so many only; default all")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--workers", type=int, help="default: one for each CPU")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--tree", type=Path, help="where the images are, or are made and stay")
-    options = parser.parse_args()
+    bench = runner.Bench("image_pipeline", __doc__, KEYS)
+    bench.argument("--images", type=int, default=1000)
+    bench.argument("--batch", type=int, default=32)
+    bench.argument("--batches", type=int, help="train on so many only; default all")
+    bench.argument("--size", type=int, default=224)
+    bench.argument("--workers", type=int, default=os.cpu_count(), help="default: one for each CPU")
+    bench.argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    bench.argument("--tree", type=Path, help="where the images are, or are made and stay")
+    options = bench.parse()
+    key = {name: getattr(options, name) for name in KEYS[:6]}
     with tempfile.TemporaryDirectory() as temporary:
         tree = options.tree or Path(temporary)
         write_tree(tree, options.images)
-        measure(load_data(f"imagefolder:{tree}@{options.size}"), options)
+        data = load_data(f"imagefolder:{tree}@{options.size}")
+        bench.row(key, lambda: measure(data, options))
 
 
-def measure(data: Data, options: argparse.Namespace) -> None:
+def measure(data: Data, options: argparse.Namespace) -> runner.Row:
     assert isinstance(data.train, ImageFiles)
     files = ImageFiles(
         data.train.files, data.train.labels, data.train.size, workers=options.workers
     )
     batches = training_batches(files, data, options.batch)
     step = Step(options.dtype)
-    row: dict[str, object] = {
-        "images": len(files),
-        "kilobytes_per_image": round(mean_bytes(files) / 1000, 1),
-        "size": options.size,
-        "batch": options.batch,
-        "workers": files.workers,
-        "dtype": options.dtype,
-    }
+    row: runner.Row = {"kilobytes_per_image": round(mean_bytes(files) / 1000, 1)}
 
     def note(key: str, value: float) -> None:
         row[key] = round(value, 1)
-        print(f"{key:28} {value:10.1f}", flush=True)
 
     next(iter(batches))  # the first of a process waits for the server, which imports PyTorch
     note("pipeline_images_per_s", rate(batches, lambda *_: None))
@@ -91,7 +87,7 @@ def measure(data: Data, options: argparse.Namespace) -> None:
     note("peak_rss_mb", peak_rss_mb())
     note("worker_peak_rss_mb", max(workers, default=0.0))
     note("all_processes_mb", max(held))
-    record.append("image_pipeline", row)
+    return row
 
 
 class Step:

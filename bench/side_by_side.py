@@ -32,12 +32,11 @@ import peer
 import workers
 import zoo
 import zoo_models
+from judge import masked_outputs, randomise, relative_difference
 from lcprune.errors import LcpruneError, VerificationError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan
-from lcprune.slimming._verify import masked_outputs, relative_difference
-from lcprune.tracing import trace
-from lcprune.tracing._run import outputs
+from lcprune.tracing import outputs, trace
 
 RATIO = 0.5
 MOST = 0.9
@@ -258,7 +257,7 @@ def _zoo_rows() -> dict[str, dict[str, Any]]:
 def _fresh(name: str) -> nn.Module:
     """The network of ``zoo.py`` with the same random values."""
     torch.manual_seed(0)
-    return zoo.randomise(zoo_models.build(name), seed=1)
+    return randomise(zoo_models.build(name), seed=1)
 
 
 def _ends(graph: ChannelGraph | None) -> list[str]:
@@ -316,9 +315,8 @@ def _warm_up() -> None:
 
 
 def main() -> None:
-    workers.main(
-        __doc__, zoo_models.names(), examine, "not judged", limit=1200, rows="torch_pruning"
-    )
+    names = zoo_models.names()
+    workers.main("torch_pruning", __doc__, names, examine, "not judged", limit=1200)
 
 
 if __name__ == "__main__":

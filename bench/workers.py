@@ -2,95 +2,102 @@
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import multiprocessing
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import record
+import runner
 
 Examine = Callable[[str], dict[str, Any]]
 """Makes the row of a network from its name; a function of a script's top level."""
 
 
 def main(
-    doc: str | None, names: list[str], examine: Examine, failure: str, *, limit: float, rows: str
+    rows: str, doc: str | None, names: list[str], examine: Examine, failure: str, *, limit: float
 ) -> None:
-    """The command line of a bench over many networks; those that have a row are left out."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--match", help="only these, and again where they have a row")
-    parser.add_argument("--verdict", nargs="+", help="only those with these verdicts, again")
-    parser.add_argument("--first", type=int, help="how many of the shuffled names at most")
-    parser.add_argument("--limit", type=float, default=limit, help="seconds for a network")
-    parser.add_argument("--batch", type=int, default=20, help="networks for a process")
-    parser.add_argument("--rows", default=rows, help="the file of rows in results/")
-    options = parser.parse_args()
-    done = latest(options.rows)
+    """The command line of a bench over many networks: a row of ``results/ROWS.jsonl`` for each.
+
+    The worker process is replaced after ``--batch`` networks, or when one has taken ``--limit``
+    seconds. ``failure`` is the verdict on a network for which ``examine`` gives no row.
+    """
+    bench = runner.Bench(rows, doc, ("model",))
+    bench.argument("--match", help="only these, and again where they have a row")
+    bench.argument("--verdict", nargs="+", help="only those with these verdicts, again")
+    bench.argument("--first", type=int, help="how many of the shuffled names at most")
+    bench.argument("--limit", type=float, default=limit, help="seconds for a network")
+    bench.argument("--batch", type=int, default=20, help="networks for a process")
+    options = bench.parse()
     names = names[: options.first]
     if options.match:
         names = [name for name in names if fnmatch.fnmatch(name, options.match)]
     elif options.verdict:
+        done = latest(rows)
         names = [n for n in names if n in done and done[n]["verdict"] in options.verdict]
-    else:
-        names = [name for name in names if name not in done]
-    run(names, examine, failure, options.limit, options.batch, options.rows)
-
-
-def run(
-    names: Iterable[str], examine: Examine, failure: str, limit: float, batch: int, file: str
-) -> None:
-    """Append a row for every network to ``results/FILE.jsonl``, as soon as it is there.
-
-    The worker process is replaced after ``batch`` networks, or when one has taken ``limit``
-    seconds. ``failure`` is the verdict on a network for which ``examine`` gives no row.
-    """
-    context = multiprocessing.get_context("spawn")
-    process, here, left = None, None, 0
+    options.again |= bool(options.match or options.verdict)
+    worker = _Worker(examine, failure, options.limit, options.batch)
+    torch.set_num_threads(1)  # as in the workers, for the row
     for name in names:
-        if process is None or left == 0:
-            if process is not None:
-                here.send(None)
-                process.join()
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, examine, failure), daemon=True)
-            process.start()
-            there.close()
-            left = batch
+        bench.row({"model": name}, partial(worker.row, name))
+    worker.end()
+
+
+class _Worker:
+    """A process that makes rows, replaced after some and when it fails."""
+
+    def __init__(self, examine: Examine, failure: str, limit: float, batch: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._examine, self._failure = examine, failure
+        self._limit, self._batch, self._left = limit, batch, 0
+        self._process: Any = None
+
+    def row(self, name: str) -> runner.Row:
+        """The row of a network, or what happened instead of one."""
+        if self._process is None or self._left == 0:
+            self._begin()
         start = time.perf_counter()
-        here.send(name)
-        why = None
+        self._here.send(name)
+        self._left -= 1
+        row: runner.Row = {"verdict": self._failure}
         try:
-            if here.poll(limit):
-                row = here.recv()
+            if self._here.poll(self._limit):
+                row = self._here.recv()
             else:
-                why = f"took more than {limit:g} s"
+                row["why"] = f"took more than {self._limit:g} s"
         except EOFError:
-            why = "the process ended"
-        left -= 1
-        if why is not None:
-            row = {"model": name, "verdict": failure, "why": why}
-            process.kill()
-            process = None
-        row["seconds"] = round(time.perf_counter() - start, 2)
-        record.append(file, row)
-        print(f"{row['verdict']:13}{row.get('coverage') or '':>7} {row['seconds']:>6}s {name}  "
-              f"{row.get('why') or row.get('error')}", flush=True)  # fmt: skip
-    if process is not None:
-        here.send(None)
-        process.join()
+            row["why"] = "the process ended"
+        if "peak_rss_mb" not in row:
+            self._process.kill()
+            self._process = None
+        return row | {"seconds": round(time.perf_counter() - start, 2)}
+
+    def _begin(self) -> None:
+        self.end()
+        self._here, there = self._context.Pipe()
+        self._process = self._context.Process(
+            target=_serve, args=(there, self._examine, self._failure), daemon=True
+        )
+        self._process.start()
+        there.close()
+        self._left = self._batch
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._here.send(None)
+            self._process.join()
 
 
 def latest(file: str) -> dict[str, dict[str, Any]]:
     """The last row of every network."""
-    return {row["model"]: row for row in record.rows(file)}
+    return {row["model"]: row for row in runner.rows(file)}
 
 
 def _serve(channel: Connection, examine: Examine, failure: str) -> None:

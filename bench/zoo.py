@@ -12,10 +12,8 @@ of the MACs that is reachable when every family keeps at least 10 %.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import workers
 import zoo_models
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
+from judge import masked_outputs, plain_outputs, random_keep, randomise, relative_difference
 from lcprune.cost import CostModel
 from lcprune.errors import LcpruneError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming import repair, slim
-from lcprune.slimming._verify import masked_outputs, plain_outputs, relative_difference
 from lcprune.tracing import trace
-from oracle import random_keep, randomise
 
 PLANS = 3
 TOLERANCE = 1e-9
@@ -132,7 +126,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    workers.main(__doc__, zoo_models.names(), examine, "wrong", limit=300, rows="zoo")
+    workers.main("zoo", __doc__, zoo_models.names(), examine, "wrong", limit=300)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ maximum_signature_line_length = 88
 
 # What a signature calls these, in place of what they stand for.
 autodoc_type_aliases = {
-    "BoolArray": "lcprune.cost.BoolArray",
-    "FloatArray": "lcprune.ranking.FloatArray",
+    "BoolArray": "lcprune.graph.BoolArray",
+    "FloatArray": "lcprune.graph.FloatArray",
+    "IntArray": "lcprune.graph.IntArray",
     "npt.ArrayLike": "numpy.typing.ArrayLike",
 }
 

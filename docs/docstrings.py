@@ -23,6 +23,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 
 STAGES = (
+    "graph",
     "tracing",
     "cost",
     "criteria",
@@ -69,7 +70,7 @@ def literal_blocks(lines: list[str]) -> list[str]:
 def public_names() -> dict[str, str]:
     """Where each public thing is documented, by every name that it is found under.
 
-    Keys are the full name of its definition (``lcprune.tracing._graph.ChannelGraph``) and of
+    Keys are the full name of its definition (``lcprune.graph._graph.ChannelGraph``) and of
     each re-export (``lcprune.ChannelGraph``); a bare name is one where it is unambiguous.
     """
     homes: dict[str, str] = {}

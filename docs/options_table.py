@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import typer
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lcprune.cli._app import app
+from lcprune.cli._parser import COMMANDS
 
 _MARKUP = re.compile(r"([\\*`|])|_\b")
 
 
-def commands() -> dict[str, Any]:
-    """Every command by name, as click's objects."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-
-
-def option_rows(command: str) -> list[tuple[str, str, str]]:
-    """(names, default, help) of every option of a command but ``--help``."""
+def option_rows(command: str) -> list[tuple[str, str, str, str]]:
+    """(names, default, range, help) of every option of a command."""
     return [
         (
-            " ".join([*option.opts, *option.secondary_opts]),
-            _default(option),
-            option.help or "",
+            " ".join(one.names),
+            "required" if one.required else one.shown_default,
+            one.details.range,
+            one.details.help,
         )
-        for option in commands()[command].params
-        if option.param_type_name == "option" and "--help" not in option.opts
+        for one in COMMANDS[command].options.values()
+        if one.names
     ]
-
-
-def _default(option: Any) -> str:
-    if option.required:
-        return "required"
-    if isinstance(option.show_default, str):
-        return option.show_default
-    return "" if option.default is None or option.default is False else str(option.default)
 
 
 class CommandOptions(SphinxDirective):
@@ -48,9 +34,9 @@ class CommandOptions(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         lines = [".. list-table::", "   :header-rows: 1", "", "   * - option", "     - default"]
-        lines.append("     - what it is")
-        for names, default, text in option_rows(self.arguments[0]):
-            lines += [f"   * - ``{names}``", f"     - {default}", f"     - {_escaped(text)}"]
+        lines += ["     - range", "     - what it is"]
+        for names, *cells in option_rows(self.arguments[0]):
+            lines += [f"   * - ``{names}``", *(f"     - {_escaped(cell)}" for cell in cells)]
         return self.parse_text_to_nodes("\n".join(lines))
 
 

@@ -7,11 +7,18 @@ import signal
 import sys
 from pathlib import Path
 
+# One thread a process, before any library makes its pool: two workers share two cores, and runs
+# are compared bit for bit with those of processes that tests start.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["order", "pytester"]
+torch.set_num_threads(1)
 
 # A shell starts what runs in its background with interrupts ignored, nohup with hang-ups, and
 # children inherit that.

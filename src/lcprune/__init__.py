@@ -13,27 +13,34 @@ Source: Chin, Zhang, Marculescu, "Layer-compensated pruning for resource-constra
 neural networks", 2018, arXiv 1810.00518.
 """
 
-from lcprune.artifact import load, save
-from lcprune.cost import Budget, CostModel
-from lcprune.criteria import Saliency, saliency
-from lcprune.errors import (
-    BudgetError,
-    DataError,
-    DivergenceError,
-    InputError,
-    LcpruneError,
-    ModelError,
-    RunError,
-    VerificationError,
-    WeightsError,
-)
-from lcprune.fitness import recalibrate
-from lcprune.graph import ChannelGraph
-from lcprune.ranking import Plan, rank
-from lcprune.searching import SearchResult, Trial, search
-from lcprune.slimming import repair, slim, verify
-from lcprune.tracing import ChannelPad, bake, trace
-from lcprune.training import TrainingConfig, finetune
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lcprune._lazy import lazily
+
+if TYPE_CHECKING:
+    from lcprune.artifact import load, save
+    from lcprune.cost import Budget, CostModel
+    from lcprune.criteria import Saliency, saliency
+    from lcprune.errors import (
+        BudgetError,
+        DataError,
+        DivergenceError,
+        InputError,
+        LcpruneError,
+        ModelError,
+        RunError,
+        VerificationError,
+        WeightsError,
+    )
+    from lcprune.fitness import recalibrate
+    from lcprune.graph import ChannelGraph
+    from lcprune.ranking import Plan, rank
+    from lcprune.searching import SearchResult, Trial, search
+    from lcprune.slimming import repair, slim, verify
+    from lcprune.tracing import ChannelPad, bake, trace
+    from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
     "Budget",
@@ -67,3 +74,20 @@ __all__ = [
     "trace",
     "verify",
 ]
+
+# PyTorch takes a second to import: it is, when something that needs it is asked for.
+_HOMES = {
+    ".artifact": "load save",
+    ".cost": "Budget CostModel",
+    ".criteria": "Saliency saliency",
+    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError ModelError RunError"
+    " VerificationError WeightsError",
+    ".fitness": "recalibrate",
+    ".graph": "ChannelGraph",
+    ".ranking": "Plan rank",
+    ".searching": "SearchResult Trial search",
+    ".slimming": "repair slim verify",
+    ".tracing": "ChannelPad bake trace",
+    ".training": "TrainingConfig finetune",
+}
+__getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

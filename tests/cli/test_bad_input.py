@@ -122,7 +122,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "no budget": (just(budget=[]), "--budget"),
     "no data": (just(data=None), "--data"),
     "no trials": (just(trials=0), "trials"),
-    "no number": (just(trials="many"), "--trials"),
+    "no number": (just(trials="many"), "trials"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from lcprune.artifact import (
     read_plan,
     read_summary,
 )
-from lcprune.cli import _evaluate, main
+from lcprune.cli import _commands, main
 from lcprune.cost import CostModel
 from lcprune.data import load_data
 from lcprune.errors import VerificationError
@@ -227,17 +228,20 @@ def test_help_and_an_empty_line_explain_the_commands(capsys: pytest.CaptureFixtu
     for arguments in ([], ["--help"]):
         assert main(arguments) == 0
         printed = capsys.readouterr().out
-        for command in ("demo", "prune", "inspect", "evaluate"):
+        for command in ("demo", "prune", "train", "inspect", "evaluate"):
             assert command in printed
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{version('lcprune')}\n"
 
 
 def test_the_demo_trains_prunes_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lcprune.cli import _app
-
     short = {"base_epochs": 2, "trials": 2, "finetune_epochs": 1}
-    monkeypatch.setattr(_app, "DEMO", {**_app.DEMO, **short})
+    monkeypatch.setattr(_commands, "DEMO", {**_commands.DEMO, **short})
     out = tmp_path / "out"
     assert main(["demo", "--out", str(out)]) == 0
     summary = read_summary(out)
@@ -276,7 +280,7 @@ def test_evaluate_tells_a_warning_of_loading_in_a_line(
         warnings.warn("another version", UserWarning, stacklevel=1)
         return load(finished)
 
-    monkeypatch.setattr(_evaluate, "load", warned)
+    monkeypatch.setattr(_commands, "load", warned)
     assert main(["evaluate", str(finished), "--data", "digits"]) == 0
     assert capsys.readouterr().err == "warning: another version\n"
 

@@ -74,7 +74,7 @@ def finalists_of(out: Path) -> list[tuple[Trial, float]]:
 def network(inputs: Inputs, trial: Trial, asked: dict[str, Any]) -> nn.Module:
     """The network of a trial, cut and recalibrated."""
     scores = score(resolve(asked), inputs)
-    plan = rank(inputs.graph, scores, inputs.budget, np.array(trial.latent))
+    plan = rank(inputs.graph, scores, inputs.budget, np.array(trial.note["latent"]))
     assert plan.digest == trial.digest
     small = slim(inputs.model, plan)
     images = inputs.recalibration.in_memory()

@@ -26,7 +26,7 @@ from lcprune.artifact import (
     run_state,
     update_run,
 )
-from lcprune.cli import _app, main
+from lcprune.cli import _commands, main
 from lcprune.runs import PruneOptions, _stages, _train, prune_job, resolve
 from lcprune.searching import read_journal
 
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_in_130_and_the_line_that_goes_on(
 ) -> None:
     out = tmp_path / "an out"
     with monkeypatch.context() as patch:
-        patch.setattr(_app, "OnConsole", lambda *_: StopAt(stage, step, signal.SIGINT))
+        patch.setattr(_commands, "OnConsole", lambda *_: StopAt(stage, step, signal.SIGINT))
         assert prune(out) == 130
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1

@@ -38,6 +38,38 @@ def test_the_time_left_counts_this_process_only() -> None:
     assert lines(301, 400, 2.0)[0] == "search 301/400  best loss 0.003  3:18 min left"
 
 
+def shares(first: float, total: int, parts: int, pace: float) -> list[str]:
+    """What a training prints that tells every ``parts``-th part of an epoch after the ``first``."""
+    now = [0.0]
+    printed: list[str] = []
+    advance = PlainProgress("training", total, printed.append, lambda: now[0])
+    for part in range(round(first * parts) + 1, total * parts + 1):
+        now[0] += pace / parts
+        whole = part % parts == 0
+        advance(part // parts if whole else part / parts, "loss 0.5" if whole else "9 images/s")
+    return printed
+
+
+def test_an_epoch_is_told_in_shares_with_the_time_left() -> None:
+    printed = shares(0, 5, 100, 3600.0)
+    assert printed[0] == "training 0.01/5  9 images/s  4:59 h left"
+    ends = [line for line in printed if "loss" in line]
+    assert [line.split()[1] for line in ends] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+    assert printed[-1] == "training 5/5  loss 0.5"
+    counts = [float(line.split()[1].partition("/")[0]) for line in printed]
+    assert counts == sorted(counts)
+    # Every twentieth, or what takes five minutes.
+    assert len(printed) == pytest.approx(5 * 3600 / 300, abs=10)
+
+
+def test_shares_that_take_no_time_stay_few() -> None:
+    assert 20 <= len(shares(0, 60, 50, 1.0)) <= 45
+
+
+def test_a_training_that_goes_on_in_the_middle_tells_the_time_left() -> None:
+    assert shares(3, 5, 4, 100.0)[0] == "training 3.25/5  9 images/s  2:55 min left"
+
+
 def test_every_step_of_a_short_way_is_told() -> None:
     assert len(lines(1, 5, 1.0)) == 5
 
@@ -57,3 +89,13 @@ def test_a_console_tells_stage_steps_and_warnings(terminal: bool) -> None:
     assert "best loss 3.25" in text
     assert "3/3" in text
     assert ("\x1b" in text) is terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_console_tells_shares(terminal: bool) -> None:
+    stream = io.StringIO()
+    reporter = OnConsole(Console(file=stream, force_terminal=terminal, width=100))
+    with reporter.progress("training", 3) as advance:
+        advance(1.5, "loss 0.5  900 images/s")
+    assert "1.50/3" in stream.getvalue()
+    assert "900 images/s" in stream.getvalue()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import Any
 import pytest
 
 from lcprune.artifact import CHECKPOINT, JOURNAL
-from lcprune.cli import _app, main
+from lcprune.cli import _commands, main
 from lcprune.cli._signals import Stop, Stopped, ending_on_signals
 from lcprune.data import AugmentedBatches
 from lcprune.errors import DataError
@@ -131,7 +135,7 @@ def test_a_run_that_is_done_is_not_said_to_be_lost(
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(INT)
 
-    monkeypatch.setattr(_app, "result_table", interrupted)
+    monkeypatch.setattr(_commands, "result_table", interrupted)
     assert main(["prune", "--out", str(finished), "--resume"]) == 130
     assert capsys.readouterr().err == f"interrupted; {finished} holds a finished run\n"
 
@@ -202,3 +206,109 @@ def test_children_that_are_forked_meanwhile(number: int, status: int) -> None:
             signal.raise_signal(number)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+
+
+HEAVY = """
+import threading
+
+while True:
+    try:
+        print("importing", flush=True)
+        threading.Event().wait()
+    except BaseException:  # as C code does that clears what a callback raised
+        pass
+"""
+
+
+@pytest.mark.parametrize("command", ["inspect digits_resnet", "prune m --data d --out o"])
+def test_ctrl_c_is_quiet_while_pytorch_is_imported(tmp_path: Path, command: str) -> None:
+    """A module that swallows every exception stands in for it."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(HEAVY)
+    search = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcprune", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(INT)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, "")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("owner", ["lcprune.cli._parser.parse", "lcprune.cli._commands.run"])
+def test_ctrl_c_is_quiet_in_a_host_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], owner: str
+) -> None:
+    monkeypatch.setattr(owner, lambda *_: signal.raise_signal(INT))
+    assert main(["inspect", "digits_resnet"]) == 130
+    assert capsys.readouterr() == ("", "")
+    assert signal.getsignal(INT) is signal.default_int_handler
+
+
+class NobodyReads:
+    """Standard output whose reader is gone."""
+
+    encoding = "utf-8"
+
+    def __init__(self, number: int = -1) -> None:
+        self.number = number
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    flush = isatty = lambda self: False
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("command", ["inspect digits_resnet", "prune --help", "--help"])
+def test_a_closed_pipe_ends_a_command_without_a_word(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    with monkeypatch.context() as patch, (tmp_path / "stdout").open("w") as file:
+        patch.setattr("sys.stdout", NobodyReads(file.fileno()))
+        assert main(command.split()) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_whose_pipe_is_closed_can_go_on(
+    tmp_path: Path,
+    prune: Prune,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", NobodyReads())
+        assert prune(out, trials=2, finetune_epochs=0) == 141
+    line = f"interrupted; to go on: lcprune prune --out {out} --resume\n"
+    assert capsys.readouterr().err == line
+    assert main(["prune", "--out", str(out), "--resume"]) == 0
+
+
+def test_what_is_printed_last_may_find_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A buffer that is only written at the end."""
+
+    def broken() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    out = io.StringIO()
+    monkeypatch.setattr(out, "flush", broken)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("lcprune.cli._commands.run", lambda *_: 0)
+    assert main(["inspect", "digits_resnet"]) == 141

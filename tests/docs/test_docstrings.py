@@ -50,8 +50,8 @@ def test_stars_of_paths_are_stars(docstrings: ModuleType) -> None:
 
 
 def test_signatures_are_plain(docstrings: ModuleType) -> None:
-    made = "(a: TypeAliasForwardRef('lcprune.cost.BoolArray') | None = <factory>, b: str = 'x')"
-    plain = "(a: ~lcprune.cost.BoolArray | None = ..., b: str = 'x')"
+    made = "(a: TypeAliasForwardRef('lcprune.graph.BoolArray') | None = <factory>, b: str = 'x')"
+    plain = "(a: ~lcprune.graph.BoolArray | None = ..., b: str = 'x')"
     assert docstrings.plain_signature(made) == plain
 
 
@@ -62,7 +62,7 @@ def test_every_public_name_has_one_place(docstrings: ModuleType) -> None:
         module, _, leaf = home.rpartition(".")
         assert getattr(importlib.import_module(module), leaf) is getattr(lcprune, name)
     private = f"{lcprune.ChannelGraph.__module__}.ChannelGraph"
-    assert names[private] == names["ChannelGraph"] == "lcprune.tracing.ChannelGraph"
+    assert names[private] == names["ChannelGraph"] == "lcprune.graph.ChannelGraph"
 
 
 def test_the_top_page_lists_every_public_name() -> None:

@@ -102,19 +102,21 @@ def test_maximal_widths_that_fit_are_those_of_their_latents_plan(
         now = wider[generator.integers(len(wider))]
     latent = space.latent(now)
     assert ranker.keep(latent).tolist() == mask(graph, given.values, now).tolist()
-    assert ranker.kept(latent).tolist() == now.tolist()
+    assert space.of(ranker.keep(latent)).tolist() == now.tolist()
 
 
 @given(case=rankers(), seed=st.integers(0, 99))
-def test_a_probe_has_its_widths_whatever_the_budget(
+def test_what_a_latent_scores_at_least_0_has_its_widths_whatever_the_budget(
     case: tuple[ChannelGraph, Saliency, Ranker], seed: int
 ) -> None:
     graph, given, ranker = case
     widths = drawn(ranker.widths, np.random.default_rng(seed))
-    assume(mask(graph, given.values, widths).any())
-    plan = ranker.probe(ranker.widths.latent(widths))
-    costs = CostModel(graph).evaluate(mask(graph, given.values, widths))
-    assert plan.cost == costs
+    best = mask(graph, given.values, widths)
+    keep = ranker.at_least_0(ranker.widths.latent(widths))
+    assert keep.tolist() == best.tolist()
+    assert ranker.widths.of(keep).tolist() == widths.tolist()
+    if best.any():
+        assert ranker.plan_of(keep).cost == CostModel(graph).evaluate(best)
 
 
 @pytest.mark.parametrize("round_to", [1, 2, 4])

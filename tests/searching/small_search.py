@@ -11,8 +11,9 @@ from torch import nn
 
 from graphs import chain
 from lcprune.cost import Budget
-from lcprune.criteria import saliency
-from lcprune.searching import SearchProgress, SearchResult, Trial, search
+from lcprune.criteria import Saliency, saliency
+from lcprune.ranking import Ranker
+from lcprune.searching import Evolution, SearchProgress, SearchResult, Trial, search
 
 MODEL, GRAPH = chain([24, 20, 28, 32])
 SALIENCY = saliency(MODEL, GRAPH, "l2")
@@ -51,9 +52,17 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(**options: Any) -> SearchResult:
-    options = {"fitness": Fitness(), "trials": 90, **options}
-    return search(MODEL, GRAPH, SALIENCY, BUDGET, **options)
+TRIALS = 40
+
+
+def evolution(ranker: Ranker, trials: int, seed: int) -> Evolution:
+    """With children after a few trials."""
+    return Evolution(ranker, trials, seed, population=12, tournament=4, share=0.3)
+
+
+def run(scores: Saliency = SALIENCY, budget: Budget = BUDGET, **options: Any) -> SearchResult:
+    options = {"fitness": Fitness(), "trials": TRIALS, "strategy": evolution, **options}
+    return search(MODEL, GRAPH, scores, budget, **options)
 
 
 @cache

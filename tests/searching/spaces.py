@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from lcprune.cost import Budget
 from lcprune.criteria import Saliency
 from lcprune.graph import FloatArray
 from lcprune.ranking import Ranker
-from lcprune.searching import Candidate
-from lcprune.searching._strategy import PROBE
+from lcprune.searching import Candidate, Strategy
 
 
 def chain_ranker(
@@ -31,18 +30,26 @@ class Convex:
 
     def __init__(self, ranker: Ranker, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
-        self.ranker = ranker
-        self.full = ranker.widths.full
-        self.factors: FloatArray = np.exp(generator.normal(0, 1.5, len(self.full)))
-        self.powers: FloatArray = generator.uniform(1.2, 3, len(self.full))
+        self.widths = ranker.widths
+        self.factors: FloatArray = np.exp(generator.normal(0, 1.5, len(self.widths.full)))
+        self.powers: FloatArray = generator.uniform(1.2, 3, len(self.widths.full))
 
     def of_widths(self, widths: np.ndarray) -> float:
-        excess = self.factors * (1 - widths / self.full) ** self.powers
+        excess = self.factors * (1 - widths / self.widths.full) ** self.powers
         return 0.1 + float(excess.sum() + 0.2 * excess.sum() ** 2)
 
     def __call__(self, candidate: Candidate) -> float:
-        if candidate.origin == PROBE:
-            keep = self.ranker.compensation.apply(candidate.latent) >= 0
-            family_of = self.ranker._graph.family_of
-            return self.of_widths(np.bincount(family_of[keep], minlength=len(self.full)))
-        return self.of_widths(self.ranker.kept(candidate.latent))
+        return self.of_widths(self.widths.of(candidate.keep))
+
+
+Run = list[tuple[Candidate, float]]
+
+
+def drive(strategy: Strategy, trials: int, loss: Callable[[Candidate], float]) -> Run:
+    """Ask for a candidate and tell its loss, one after the other."""
+    told = []
+    for _ in range(trials):
+        candidate = strategy.ask()
+        told.append((candidate, loss(candidate)))
+        strategy.tell(*told[-1])
+    return told

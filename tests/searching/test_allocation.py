@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.searching._allocation import allocate, halfway, narrower_by_one
-from lcprune.searching._curves import Curves
+from lcprune.graph import IntArray
+from lcprune.ranking import Widths
+from lcprune.searching._auto import Curves, Moves, allocate, halfway, narrower_by_one
 from searching.spaces import chain_ranker
 
 FULL = np.array([16, 32, 8])
 AROUND = np.array([12, 20, 8])
+
+
+def allocated(space: Widths, near: IntArray, curves: Curves) -> IntArray:
+    """An allocation in widths."""
+    moves = Moves(space)
+    return moves.widths(allocate(moves, near, curves))
 
 
 def square(factor: float, width: float, full: float) -> float:
@@ -96,7 +103,7 @@ def test_allocations_come_near_the_best_of_all(seed: int) -> None:
             (i, int(probe[i]), float(excess(probe) - excess(best)))
             for i, probe in enumerate(probes)
         ]
-        found = allocate(space, best, Curves.around(best, measured, space.full))
+        found = allocated(space, best, Curves.around(best, measured, space.full))
         assert space.fit(found)
         best = min(best, found, key=excess)
     assert excess(best) < np.quantile(fitting, 0.1)
@@ -110,7 +117,7 @@ def test_an_allocation_stays_near_what_was_probed(seed: int) -> None:
     generator = np.random.default_rng(seed)
     probes = [(i, int(around[i]) - 4, float(generator.exponential())) for i in range(4)]
     curves = Curves.around(around, probes, space.full)
-    found = allocate(space, around, curves)
+    found = allocated(space, around, curves)
     assert space.fit(found)
     assert (np.floor(0.6 * around) <= found).all()
     assert (found <= 1.5 * around).all()
@@ -119,4 +126,4 @@ def test_an_allocation_stays_near_what_was_probed(seed: int) -> None:
 def test_an_allocation_stops_at_the_floors() -> None:
     space = chain_ranker([10, 10], 0.012, min_keep=0.1).widths
     floors = np.array([1, 1])
-    assert allocate(space, floors, Curves.around(floors, [], space.full)).tolist() == [1, 1]
+    assert allocated(space, floors, Curves.around(floors, [], space.full)).tolist() == [1, 1]

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.searching._moves import Moves
+from lcprune.searching._auto import Moves
 from searching.spaces import chain_ranker
 
 SIZES = st.lists(st.integers(1, 24), min_size=1, max_size=7)
@@ -30,17 +30,17 @@ def test_proposals_fit_and_are_maximal_once_filled(
         return
     generator = np.random.default_rng(seed)
     proposals = moves.around(np.tile(moves.uniform(), (16, 1)), generator)
-    assert moves._widths.fit(moves.widths(proposals)).all()
+    assert moves.space.fit(moves.widths(proposals)).all()
     assert (proposals >= 0).all()
     assert (proposals <= moves.top).all()
     for proposal in proposals:
         child = moves.filled(proposal, generator.permutation(len(sizes)))
         assert (child >= proposal).all()
-        assert moves._widths.fit(moves.widths(child))
+        assert moves.space.fit(moves.widths(child))
         for family in np.flatnonzero(child < moves.top):
             wider = child.copy()
             wider[family] += 1
-            assert not moves._widths.fit(moves.widths(wider))
+            assert not moves.space.fit(moves.widths(wider))
 
 
 @given(SIZES, st.integers(0, 99))

@@ -1,16 +1,25 @@
 """Candidates that only tell something: measured on a part, not cut to the budget."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 from lcprune.cost import CostModel
-from lcprune.ranking import Ranker
-from lcprune.searching import Auto, Candidate, SearchProgress
-from lcprune.searching._strategy import PART
-from searching.small_search import BUDGET, GRAPH, SALIENCY, Fitness, press_ctrl_c, run
+from lcprune.searching import Auto, Candidate, SearchProgress, SearchResult
+from lcprune.searching._auto import PART
+from searching.small_search import BUDGET, GRAPH, Fitness, press_ctrl_c, run
+
+TRIALS = 28
+
+
+@cache
+def whole() -> SearchResult:
+    """Four families: two plans, five probes, an allocation, and moves."""
+    return run(strategy="auto", trials=TRIALS)
 
 
 class Parted:
@@ -33,18 +42,24 @@ class Parted:
         return self.whole(small)
 
 
-@pytest.mark.parametrize("stop", [1, 6, 30])
+@pytest.mark.parametrize("stop", [1, 6, 20])
 def test_an_interrupted_search_with_probes_ends_like_an_unbroken_one(
     tmp_path: Path, stop: int
 ) -> None:
     journal = tmp_path / "search.sqlite"
     fitness = Fitness(stop, press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        run(strategy="auto", fitness=fitness, on_trial=fitness.on_trial, journal=journal)
-    resumed, whole = run(strategy="auto", journal=journal), run(strategy="auto")
+        run(
+            strategy="auto",
+            trials=TRIALS,
+            fitness=fitness,
+            on_trial=fitness.on_trial,
+            journal=journal,
+        )
+    resumed = run(strategy="auto", trials=TRIALS, journal=journal)
     assert resumed.resumed >= stop
-    assert resumed.history == whole.history
-    assert resumed.plan == whole.plan
+    assert resumed.history == whole().history
+    assert resumed.plan == whole().plan
 
 
 class WholeFirst(Auto):
@@ -54,37 +69,34 @@ class WholeFirst(Auto):
         candidate = super().ask()
         if candidate.number:
             return candidate
-        widths = self._ranker.widths
-        return Candidate(0, widths.latent(widths.full), "probe")
+        return replace(candidate, keep=candidate.keep | True, final=False, share=PART)
 
 
 def test_a_probe_may_be_above_the_budget_and_is_never_the_result() -> None:
-    ranker = Ranker(GRAPH, SALIENCY, BUDGET)
-    result = run(strategy=WholeFirst(ranker, 60), trials=60)
+    result = run(strategy=WholeFirst, trials=TRIALS, finalists=TRIALS)
     (limit,) = BUDGET.limits(CostModel(GRAPH).evaluate()).values()
-    whole, *others = result.history
-    assert (whole.cost, whole.loss, whole.share) == (CostModel(GRAPH).evaluate(), 0.0, PART)
-    assert {trial.share for trial in others if trial.origin == "probe"} == {PART}
-    assert all(trial.cost["macs"] <= limit for trial in others if trial.origin != "probe")
-    eligible = [trial for trial in others if trial.eligible]
-    assert 40 < len(eligible) < len(others)
-    assert result.loss == min(trial.loss for trial in eligible) > whole.loss
-    assert result.plan.cost["macs"] <= limit
+    first, *others = result.history
+    assert (first.cost, first.loss, first.share) == (CostModel(GRAPH).evaluate(), 0.0, PART)
+    assert {trial.share for trial in others if not trial.final} == {PART}
+    assert all(trial.cost["macs"] <= limit for trial in others if trial.final)
+    final = [trial for trial in others if trial.final]
+    assert 10 < len(final) < len(others)
+    assert result.loss == min(trial.loss for trial in final) > first.loss
+    assert len(result.finalists) > 1
+    assert all(plan.cost["macs"] <= limit for plan in result.finalists)
 
 
 class ProbeFirst(Auto):
-    """The uniform width again and again, the first time as a probe."""
+    """The identity again and again, the first time as a probe."""
 
     def ask(self) -> Candidate:
-        candidate = super().ask()
-        latent = self._ranker.widths.latent(self._moves.widths(self._moves.uniform()))
-        return Candidate(candidate.number, latent, "child" if candidate.number else "probe")
+        number = super().ask().number
+        identity = self._ranker.keep(self._ranker.compensation.identity())
+        return Candidate(number, identity, 1.0 if number else PART, number > 0)
 
 
 def test_the_loss_of_a_plan_is_that_on_all_images() -> None:
-    result = run(
-        strategy=ProbeFirst(Ranker(GRAPH, SALIENCY, BUDGET), 3), trials=3, fitness=Parted()
-    )
+    result = run(strategy=ProbeFirst, trials=3, fitness=Parted())
     assert [trial.digest for trial in result.history] == 3 * [result.plan.digest]
     assert result.loss_of(result.plan) == result.loss == result.history[1].loss
     assert result.history[0].loss == result.loss + 1000
@@ -93,8 +105,7 @@ def test_the_loss_of_a_plan_is_that_on_all_images() -> None:
 @pytest.mark.parametrize("kind", [Auto, ProbeFirst])
 def test_a_plan_is_measured_again_where_it_was_measured_on_a_part_only(kind: type[Auto]) -> None:
     fitness = Parted()
-    strategy = kind(Ranker(GRAPH, SALIENCY, BUDGET), 60)
-    result = run(strategy=strategy, trials=60, fitness=fitness)
+    result = run(strategy=kind, trials=TRIALS, fitness=fitness)
     shares: dict[str, set[float]] = {}
     for trial in result.history:
         shares.setdefault(trial.digest, set()).add(trial.share)
@@ -110,17 +121,17 @@ def test_a_plan_is_measured_again_where_it_was_measured_on_a_part_only(kind: typ
 
 def test_progress_never_tells_of_a_probe_where_there_is_a_plan() -> None:
     told: list[SearchProgress] = []
-    run(strategy="auto", trials=30, on_trial=lambda _, progress: told.append(progress))
-    assert all(progress.best.eligible for progress in told)
+    run(strategy="auto", trials=10, on_trial=lambda _, progress: told.append(progress))
+    assert all(progress.best.final for progress in told)
     assert [p.best.loss for p in told] == sorted((p.best.loss for p in told), reverse=True)
 
 
 def test_a_longer_search_goes_on_with_its_own_probes(tmp_path: Path) -> None:
     journal = tmp_path / "search.sqlite"
     run(journal=journal, trials=4, strategy="auto")  # too few for probes
-    results = [run(journal=journal, trials=trials, strategy="auto") for trials in (40, 60)]
-    first, second = ([trial.origin for trial in result.history] for result in results)
+    results = [run(journal=journal, trials=trials, strategy="auto") for trials in (24, 27)]
+    first, second = ([trial.note["origin"] for trial in result.history] for result in results)
     assert first[:4] == ["identity", "uniform", "child", "child"]
     assert {"probe", "allocation"} < set(first[4:])
-    assert second == first + ["child"] * 20
+    assert second == first + ["child"] * 3
     assert results[1].loss <= results[0].loss

@@ -87,6 +87,7 @@ def test_two_workers_of_which_one_dies_find_what_one_process_finds(tmp_path: Pat
     assert ray.is_initialized()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_dies_again_and_again_ends_the_search_in_one_line(tmp_path: Path) -> None:
     executor = RayExecutor(workers=1, retries=0)
@@ -98,12 +99,14 @@ def test_a_worker_that_dies_again_and_again_ends_the_search_in_one_line(tmp_path
     assert [trial.number for trial in record.trials] == [0]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_what_the_fitness_raises_is_raised_here() -> None:
     with pytest.raises(DataError, match=r"^expected labels 0 … 9$"):
         run(Broken(MODEL), RayExecutor(workers=1))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cluster")
 def test_what_can_not_be_is_refused_at_once() -> None:
     for executor, part in (
@@ -159,6 +162,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_ctrl_c_ends_a_cluster_of_ones_own_and_all_its_processes(tmp_path: Path) -> None:
     mark = tmp_path / "evaluating"

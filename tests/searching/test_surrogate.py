@@ -45,7 +45,7 @@ def test_near_the_best_promises_more_than_near_the_worst() -> None:
     assert gains[order[:4]].min() > gains[order[-20:]].max()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.sampled_from([1e-3, 1.0, 1e4]), shift=st.sampled_from([-1e3, 0.0, 7.0]))
 def test_neither_the_unit_nor_the_sign_of_a_loss_matters(scale: float, shift: float) -> None:
     tried, losses = drawn(30, seed=0)
@@ -84,13 +84,13 @@ def test_probes_say_which_family_matters_and_are_not_the_loss_to_beat() -> None:
     assert gains[0] / gains[1] > without[0] / without[1]
 
 
-@settings(max_examples=10, deadline=None)
-@given(first=st.integers(4, 60), seed=st.integers(0, 99))
+@settings(max_examples=4)
+@given(first=st.integers(4, 30), seed=st.integers(0, 99))
 def test_one_that_was_asked_before_says_the_same_as_a_new_one(first: int, seed: int) -> None:
-    tried, losses = drawn(60, seed)
+    tried, losses = drawn(30, seed)
     asked, _ = drawn(20, seed + 1)
     old = Surrogate(FULL)
-    for count in range(first, 61):
+    for count in range(first, 31):
         known = tried[:count], losses[:count], np.arange(count) % 5 == 1
         found = old.improvements(*known, asked)
     assert found.tolist() == Surrogate(FULL).improvements(*known, asked).tolist()
@@ -107,9 +107,12 @@ def test_of_many_points_the_best_and_the_latest_others_are_taken(losses: list[fl
         assert max(left, default=-1) < min(latest)
 
 
-def test_more_low_probes_than_are_taken_leave_plans_to_beat() -> None:
-    tried, losses = drawn(700, seed=0)
-    probes = np.arange(700) >= 2
+def test_more_low_probes_than_are_taken_leave_plans_to_beat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lcprune.searching._surrogate._MOST", 40)
+    tried, losses = drawn(60, seed=0)
+    probes = np.arange(60) >= 2
     losses[:2] += 10
     gains = Surrogate(FULL).improvements(tried, losses, probes, drawn(5, seed=1)[0])
     assert (gains > 0).all()

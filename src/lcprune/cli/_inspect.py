@@ -1,23 +1,27 @@
-"""What can be pruned in a model, what it costs, and what can't be pruned and why."""
+"""What can be pruned in a model, what it costs, and what can't be pruned and why.
+
+What the filters of a module are coupled with is shown as a tree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
+from torch import nn
 
-from lcprune.cli._layer import layer_trees
 from lcprune.cli._table import quantity
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
-from lcprune.graph import ChannelGraph
+from lcprune.graph import ChannelGraph, Dimension
 from lcprune.models import build
+from lcprune.runs import InspectOptions
 from lcprune.slimming import repair
-from lcprune.tracing import trace
+from lcprune.tracing import is_within, outermost_named, trace
 
 _SHAPES = {"digits_resnet": (1, 1, 8, 8), "cifar_": (1, 3, 32, 32)}
 _IMAGENET = (1, 3, 224, 224)
@@ -39,31 +43,21 @@ def read_shape(text: str | None, model: str) -> tuple[int, int, int, int]:
     return (sizes[0] if len(sizes) == 4 else 1, channels, height, width)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which modules are left out, as ``trace`` takes it."""
-
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    skip_types: tuple[str, ...] = ()
-
-
-def inspect_model(
-    model: str,
-    shape: tuple[int, int, int, int],
-    *,
-    choice: Choice = Choice(),
-    layer: str | None = None,
-) -> Iterator[Table | Tree | str]:
-    """What to print about a model with random weights on an input of ``shape``.
+def inspect_model(options: InspectOptions) -> Iterator[Table | Tree | str]:
+    """What to print about a model with random weights.
 
     With ``layer``, a glob over module names, that is a tree per module of what its filters are
     coupled with. ``InputError`` where the model can't be built or run, and for a name that
     matches nothing.
     """
+    model, layer = options.model, options.layer
+    shape = read_shape(options.input, model)
     network = build(model, classes=None, input_shape=shape[1:])
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    graph = repair(network, trace(network, example, **asdict(choice)), example)
+    graph = trace(
+        network, example, only=options.only, skip=options.skip, skip_types=options.skip_types
+    )
+    graph = repair(network, graph, example)
     if layer is not None:
         yield from layer_trees(network, graph, layer)
         return
@@ -111,3 +105,72 @@ def _untouched(graph: ChannelGraph) -> Table:
         count = f"{entry.count} of {entry.size}"
         table.add_row(entry.tensor, str(entry.dim), count, entry.reason)
     return table
+
+
+def layer_trees(model: nn.Module, graph: ChannelGraph, pattern: str) -> Iterator[Tree]:
+    """A tree for each module with filters that ``pattern`` (a glob) or an ancestor matches.
+
+    A matching module without filters inside, a BatchNorm, is shown by its own channels.
+    ``InputError`` where nothing matches, or only what holds no channels.
+    """
+    tensors = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    names: dict[int, str] = {}  # of several names of one tensor the graph has the first
+    for name, tensor in tensors:
+        names.setdefault(id(tensor), name)
+    shown = False
+    for root in outermost_named(model, pattern, "layer"):
+        held = {names[id(t)] for name, t in tensors if is_within(_module(name), {root})}
+        inside = [d for d in graph.dimensions if d.tensor in held]
+        made = [d for d in inside if d.key in graph.producers]
+        for module in dict.fromkeys(_module(d.tensor) for d in made or inside):
+            own = [d for d in made or inside if _module(d.tensor) == module]
+            yield _tree(graph, module, own, "filters" if made else "channels")
+            shown = True
+    if not shown:
+        raise InputError(f"layer {pattern!r} matches only modules without channels of their own")
+
+
+def _tree(graph: ChannelGraph, module: str, own: list[Dimension], what: str) -> Tree:
+    count = max(len(d.channels) for d in own)
+    channels = np.unique(np.concatenate([d.channels for d in own]))
+    tree = Tree(Text(f"{module or 'the model'}: {count} {what} ({_tensors(own)})"))
+    others = [d for d in graph.dimensions if not any(d is mine for mine in own)]
+    free = channels[(channels >= 0) & (channels < graph.prunable)]
+    for number in np.unique(graph.family_of[free]).tolist():
+        family = graph.families[number]
+        branch = tree.add(Text(f"family {family.name}: {len(family.groups)} groups, all prunable"))
+        keys = set(family.dimensions)
+        _add_modules(branch, [d for d in others if d.key in keys])
+    by_reason: dict[str, list[int]] = {}
+    for group in channels[channels >= graph.prunable].tolist():
+        by_reason.setdefault(graph.pinned_reasons[group - graph.prunable], []).append(group)
+    for reason, groups in by_reason.items():
+        branch = tree.add(Text(f"{len(groups)} groups that stay: {reason}"))
+        _add_modules(branch, [d for d in others if bool(np.isin(d.channels, groups).any())])
+    return tree
+
+
+def _add_modules(branch: Tree, dimensions: Iterable[Dimension]) -> None:
+    """A line per module: its tensors that go along, by dimension."""
+    modules: dict[str, list[Dimension]] = {}
+    for dimension in dimensions:
+        modules.setdefault(_module(dimension.tensor), []).append(dimension)
+    for module, own in modules.items():
+        branch.add(Text(f"{module or 'the model'}: {_tensors(own)}"))
+    if not modules:
+        branch.add(Text("nothing else"))
+
+
+def _tensors(dimensions: Iterable[Dimension]) -> str:
+    """Names of one module's tensors, by dimension: ``weight, bias dim 0``."""
+    names: dict[int, list[str]] = {}
+    for dimension in dimensions:
+        names.setdefault(dimension.dim, []).append(dimension.tensor.rpartition(".")[2])
+    return "; ".join(f"{', '.join(names[dim])} dim {dim}" for dim in names)
+
+
+def _module(tensor: str) -> str:
+    return tensor.rpartition(".")[0]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lcprune.cli._signals import PipeClosedError
 from lcprune.runs import Advance
 
 _LINES = 20
+_SILENCE = 300.0
+"""Seconds after which a line is due anyway."""
+
+
+class Output(Console):
+    """A console that says so when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich in place of the system's own error."""
+        raise PipeClosedError
 
 
 class OnConsole:
@@ -38,14 +50,16 @@ class OnConsole:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[done]}"),
             TextColumn("{task.fields[text]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, text="")
-            yield lambda done, text: bars.update(task, completed=done, text=text)
+            task = bars.add_task(name, total=total, done=steps(0, total), text="")
+            yield lambda done, text: bars.update(
+                task, completed=done, done=steps(done, total), text=text
+            )
 
     @contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
@@ -53,7 +67,11 @@ class OnConsole:
 
 
 class PlainProgress:
-    """Prints a line at the first step, the last, and about twenty times between."""
+    """Prints a line at the first step, the last, and about twenty times between.
+
+    At least once in five minutes, though, as far as it is called. A step that takes long, such as
+    an epoch, may be told in shares: 2.35 of 5; its end has its own line.
+    """
 
     def __init__(
         self, name: str, total: int, print_line: Callable[[str], None], clock: Callable[[], float]
@@ -63,24 +81,33 @@ class PlainProgress:
         self._print = print_line
         self._clock = clock
         self._began = clock()
-        self._first: int | None = None
-        self._printed = 0
+        self._first: float | None = None
+        self._printed = self._printed_whole = self._printed_at = -math.inf
 
-    def __call__(self, done: int, text: str) -> None:
-        if self._first is None:  # a run that goes on begins in the middle
-            self._first = done - 1
-        share = self._total / _LINES
-        if done == self._total or not self._printed or done - self._printed >= share:
-            self._printed = done
-            self._print(f"{self._name} {done}/{self._total}  {text}  {self._left(done)}".rstrip())
+    def __call__(self, done: float, text: str) -> None:
+        whole = done == int(done)
+        if self._first is None:  # a run that goes on begins in the middle, after a whole step
+            self._first = math.ceil(done) - 1
+        ahead = done - (self._printed_whole if whole else self._printed)
+        silent = self._clock() - self._printed_at
+        if ahead >= self._total / _LINES or silent >= _SILENCE or done >= self._total:
+            self._printed, self._printed_at = done, self._clock()
+            self._printed_whole = done if whole else self._printed_whole
+            line = f"{self._name} {steps(done, self._total)}  {text}  {self._left(done)}"
+            self._print(line.rstrip())
 
-    def _left(self, done: int) -> str:
+    def _left(self, done: float) -> str:
         assert self._first is not None
-        steps = done - self._first
-        if done >= self._total or steps <= 0:
+        ahead = done - self._first
+        if done >= self._total or ahead <= 0:
             return ""
-        per_step = (self._clock() - self._began) / steps
+        per_step = (self._clock() - self._began) / ahead
         return f"{duration(per_step * (self._total - done))} left"
+
+
+def steps(done: float, total: int) -> str:
+    """How many of how many: 3/5, 2.35/5."""
+    return f"{done:.0f}/{total}" if done == int(done) else f"{done:.2f}/{total}"
 
 
 def duration(seconds: float) -> str:

@@ -1,16 +1,21 @@
-"""How a run ends when it is asked to: by Ctrl-C, by SIGTERM, by SIGHUP."""
+"""How a run ends when it is asked to: by Ctrl-C, SIGTERM, SIGHUP, or a pipe that is closed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from lcprune.runs import Advance, Reporter
+if TYPE_CHECKING:
+    from lcprune.runs import Advance, Reporter
 
+PIPE_CLOSED = 128 + 13
+"""What a shell gives a process that ended by SIGPIPE."""
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _FINISHED_FIRST = "search"
 """The stage whose step in flight is finished first: a trial is whole or lost, and takes seconds.
@@ -19,6 +24,31 @@ A training goes back to its last checkpoint wherever it is left, so it is left a
 
 class Stopped(KeyboardInterrupt):
     """Raised where a run ends because a signal asked it to."""
+
+
+class PipeClosedError(Exception):
+    """Raised where nobody reads any more what is printed, as in ``lcprune … | head``."""
+
+
+@contextmanager
+def leaving_at_once(*, program: bool) -> Iterator[None]:
+    """Within, Ctrl-C ends the process without a word, if the ``program`` is ours: nothing is begun.
+
+    An exception would be raised in the middle of an import, which may swallow it, or a callback,
+    where Python would print it.
+    """
+    ours = (
+        program
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Stop:
@@ -85,6 +115,12 @@ def ending_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def tell(line: str) -> None:
+    """A line on stderr, where there is one: not with a terminal that is gone or a full disk."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _in_child(number: int) -> None:
     """What a child does that was forked with this handler, such as one that reads images."""
     # A terminal's end reaches every process of it; the first one ends the others.
@@ -112,7 +148,7 @@ class _Stopping:
                 yield advance
                 return
 
-            def checked(done: int, text: str) -> None:
+            def checked(done: float, text: str) -> None:
                 # First: the end of a terminal leaves nothing to tell on.
                 self._stop.check()
                 advance(done, text)

@@ -1,9 +1,7 @@
-"""How much a network would miss a channel: saliencies, one criterion a file."""
+"""How much a network would miss a channel: saliencies, one per group of coupled filters."""
 
-from lcprune.criteria._coupling import REDUCTIONS
-from lcprune.criteria._registry import CRITERIA
-from lcprune.criteria._request import Criterion, Loss, Request
-from lcprune.criteria._saliency import Saliency, saliency
+from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
+from lcprune.criteria._saliency import CRITERIA, Saliency, saliency
 
 __all__ = [
     "CRITERIA",

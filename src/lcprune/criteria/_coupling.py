@@ -1,19 +1,55 @@
-"""From a score per filter to one per group of coupled filters."""
+"""What a criterion may look at, and how scores of filters become those of coupled groups."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
-from lcprune.criteria._request import Request
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, FloatArray, IntArray
 
 REDUCTIONS = ("sum", "mean", "max")
 """How the filters of a group make one score."""
+
+Loss = Callable[[Any, Any], Tensor]
+"""Outputs and targets of a batch to a scalar."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A model, its channels, and what came with the call of ``saliency``.
+
+    ``data`` yields batches (inputs, targets); ``loss`` and ``data`` are only for criteria that
+    look at images.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    reduction: str
+    data: Iterable[tuple[Any, Any]] | None
+    loss: Loss | None
+    seed: int
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter or buffer of that name; ``InputError`` where the model has none."""
+        path, _, leaf = name.rpartition(".")
+        try:
+            value = getattr(self.model.get_submodule(path), leaf)
+        except AttributeError:
+            value = None
+        if not isinstance(value, Tensor):
+            raise InputError(f"the model has no tensor {name}, expected the model that was traced")
+        return value
+
+
+class Criterion(Protocol):
+    """Scores every prunable group: float64 [prunable], higher is kept longer."""
+
+    def __call__(self, request: Request) -> FloatArray: ...
 
 
 def over_filters(

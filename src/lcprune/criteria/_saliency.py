@@ -7,21 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
-from lcprune.criteria._coupling import REDUCTIONS
-from lcprune.criteria._registry import CRITERIA
-from lcprune.criteria._request import Loss, Request
+from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
+from lcprune.criteria._gradients import taylor
+from lcprune.criteria._weights import bn_scale, l1, l2, l2_squared, random
 from lcprune.errors import InputError
-from lcprune.graph import ChannelGraph
+from lcprune.graph import ChannelGraph, FloatArray
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "l2_squared": l2_squared,
+    "taylor": taylor,
+    "bn_scale": bn_scale,
+    "random": random,
+}
+"""Every criterion by name; add to it to register another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
     """A criterion's score for every prunable group, float64 [prunable]."""
 
-    values: npt.NDArray[np.float64]
+    values: FloatArray
     criterion: str
     reduction: str
 

@@ -1,15 +1,18 @@
 """Which channels go: compensated saliencies in one global order, cut to a budget."""
 
-from lcprune.ranking._additive import Additive
-from lcprune.ranking._affine import Affine
-from lcprune.ranking._compensation import Compensation
+from lcprune.ranking._builder import PlanBuilder
+from lcprune.ranking._compensation import (
+    COMPENSATIONS,
+    SCALES,
+    Additive,
+    Affine,
+    Compensation,
+    Uncompensated,
+    choose_compensation,
+)
 from lcprune.ranking._cut import Cut
-from lcprune.ranking._from_keep import PlanBuilder
 from lcprune.ranking._plan import PLAN_SCHEMA, AttributeEdit, Plan
 from lcprune.ranking._rank import Ranker, rank
-from lcprune.ranking._registry import COMPENSATIONS, choose_compensation
-from lcprune.ranking._scale import SCALES
-from lcprune.ranking._uncompensated import Uncompensated
 from lcprune.ranking._widths import Widths
 
 __all__ = [

@@ -87,6 +87,16 @@ class Blocks:
             for floor, size in zip(self.floors.tolist(), self._sizes.tolist(), strict=True)
         )
 
+    def refused(self, keep: BoolArray) -> tuple[int, int, int] | None:
+        """The first family that ``keep`` leaves a wrong number of groups, that, and its floor."""
+        counts = np.bincount(self._family_of[keep], minlength=len(self._sizes))
+        whole = counts == self._sizes
+        wrong = np.flatnonzero(~whole & ((counts < self.floors) | (counts % self._step != 0)))
+        if not wrong.size:
+            return None
+        family = int(wrong[0])
+        return family, int(counts[family]), int(self.floors[family])
+
     def in_turn(self, order: IntArray) -> Queue:
         """The blocks that may go, given all groups in ascending order of score.
 
@@ -94,15 +104,15 @@ class Blocks:
         """
         families = self._family_of[order]
         by_family = np.argsort(families, kind="stable")
-        place = np.empty_like(order)
-        place[by_family] = np.arange(len(order)) - self._starts[families[by_family]]
-        may_go = np.flatnonzero(place < (self._sizes - self.floors)[families])
+        turn = np.empty_like(order)
+        turn[by_family] = np.arange(len(order)) - self._starts[families[by_family]]
+        may_go = np.flatnonzero(turn < (self._sizes - self.floors)[families])
         if self._step == 1:
             ones = np.ones(len(may_go), dtype=np.int64)
             return Queue(order[may_go], ones, families[may_go], np.zeros(len(ones), dtype=np.bool_))
-        families, place = families[may_go], place[may_go]
+        families, turn = families[may_go], turn[may_go]
         # Counted from the family's first full block on, the part before it is block -1.
-        shifted = place - self._part[families]
+        shifted = turn - self._part[families]
         last = shifted % self._step == self._step - 1
         # Both in family order: the groups of a block, and after them its highest one's turn.
         grouped = np.argsort(families, kind="stable")

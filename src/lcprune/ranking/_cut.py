@@ -48,6 +48,7 @@ class Cut:
                 f"bounds on {unknown or 'nothing'}, expected some of {', '.join(cost.resources)}"
             )
         self._cost = cost
+        self._names = [family.name for family in graph.families]
         self._limits = dict(limits)
         self._min_keep = min_keep
         self._rows = [cost.resources.index(name) for name in limits]
@@ -70,6 +71,25 @@ class Cut:
         keep[removed.groups] = False
         keep[self._given_back(keep, removed.reversed())] = True
         return keep
+
+    def check(self, keep: BoolArray) -> None:
+        """Raise ``InputError`` where a mask, bool [prunable], is none that a cut could give.
+
+        It has to be within all bounds, and keep of every family its floor at least and a
+        multiple of ``round_to``, or all.
+        """
+        costs = self._cost.evaluate(keep)
+        for name, limit in self._limits.items():
+            if costs[name] > limit:
+                raise InputError(f"mask of {costs[name]:,} {name}, expected at most {limit:,}")
+        refused = self.blocks.refused(keep)
+        if refused is not None:
+            family, count, floor = refused
+            rounded = f", a multiple of {self._round_to} or all" if self._round_to > 1 else ""
+            raise InputError(
+                f"mask that keeps {count} channels of {self._names[family]}, expected at least"
+                f" {floor}{rounded}"
+            )
 
     def _shortest_prefix(self, blocks: Queue) -> int:
         """How many of ``blocks`` must go, from the first on."""

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
-from lcprune.ranking._compensation import Compensation
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray
+from lcprune.ranking._builder import PlanBuilder
+from lcprune.ranking._compensation import Compensation, choose_compensation
 from lcprune.ranking._cut import Cut
-from lcprune.ranking._from_keep import PlanBuilder
 from lcprune.ranking._plan import Plan
-from lcprune.ranking._registry import choose_compensation
 from lcprune.ranking._widths import Widths
 
 
@@ -49,52 +48,47 @@ class Ranker:
         self._cost = cost = CostModel(graph, [*dict.fromkeys(("macs", "params", *budget.asked))])
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
-        self._cut = Cut(graph, cost, self.limits, min_keep, round_to)
+        self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)
         self._builder = PlanBuilder(graph, cost)
-
-    def keep(self, latent: FloatArray) -> BoolArray:
-        """The groups that stay, bool [prunable]; see ``plan``."""
-        return self._cut.keep(self.compensation.apply(latent))
 
     @cached_property
     def widths(self) -> Widths:
         """The widths that plans can have, and latents for them."""
-        return Widths(self._graph, self._cost, self.compensation, self._cut.blocks, self.limits)
+        return Widths(self._graph, self._cost, self.compensation, self._cutter.blocks, self.limits)
 
-    def plan(self, latent: FloatArray) -> Plan:
-        """The plan for a latent, float64 [families, parameters].
+    def cut(self, scores: FloatArray) -> BoolArray:
+        """The groups that stay, bool [prunable], for float64 scores [prunable]; see ``Cut``.
 
         Raises ``BudgetError`` with the least possible value where the floors forbid a bound.
         """
-        return self._plan(self.keep(latent), latent)
+        return self._cutter.keep(scores)
 
-    def kept(self, latent: FloatArray) -> IntArray:
-        """How many groups of each family the plan for a latent keeps, int64 [families]."""
-        return self._by_family(self.keep(latent))
+    def keep(self, latent: FloatArray) -> BoolArray:
+        """The ``cut`` of what a latent, float64 [families, parameters], makes of the saliencies."""
+        return self.cut(self.compensation.apply(latent))
 
-    def probe(self, latent: FloatArray) -> Plan:
-        """The plan that keeps what a latent scores at least 0, whatever the budget."""
-        return self._plan(self._at_least_0(latent), latent)
-
-    def probed(self, latent: FloatArray) -> IntArray:
-        """How many groups of each family ``probe`` keeps, int64 [families]."""
-        return self._by_family(self._at_least_0(latent))
-
-    def _at_least_0(self, latent: FloatArray) -> BoolArray:
+    def at_least_0(self, latent: FloatArray) -> BoolArray:
+        """The groups that a latent scores at least 0, bool [prunable], whatever the budget."""
         return self.compensation.apply(latent) >= 0
 
-    def _by_family(self, keep: BoolArray) -> IntArray:
-        return np.bincount(self._graph.family_of[keep], minlength=len(self._families))
+    def check(self, keep: BoolArray) -> None:
+        """Raise ``InputError`` where a mask is not within the budget, the floors and multiples."""
+        self._cutter.check(keep)
 
-    def _plan(self, keep: BoolArray, latent: FloatArray) -> Plan:
+    def plan(self, latent: FloatArray) -> Plan:
+        """The plan of ``keep(latent)``."""
+        return self.plan_of(self.keep(latent), latent)
+
+    def plan_of(self, keep: BoolArray, latent: npt.ArrayLike | None = None) -> Plan:
+        """The plan of a mask, bool [prunable]; it names the ``latent`` that gave it, if one did."""
+        if latent is None:
+            return self._builder.plan(keep, criterion=self._criterion)
+        rows = self.read_latent(latent).tolist()
         return self._builder.plan(
             keep,
             criterion=self._criterion,
             compensation=self.compensation.name,
-            latent={
-                name: tuple(values)
-                for name, values in zip(self._families, latent.tolist(), strict=True)
-            },
+            latent=dict(zip(self._families, map(tuple, rows), strict=True)),
         )
 
     def read_latent(self, beta: npt.ArrayLike | None) -> FloatArray:

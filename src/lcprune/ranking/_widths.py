@@ -1,4 +1,4 @@
-"""How many groups each family keeps, in place of a latent that says so by scores."""
+"""How many groups each family keeps: what plans are made of, in place of scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Widths:
     Example:
         widths = ranker.widths
         narrow = widths.full - 1
-        plan = ranker.plan(widths.latent(narrow))
+        keep = ranker.keep(widths.latent(narrow))
+        kept = widths.of(keep)
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Widths:
     ) -> None:
         self._compensation = compensation
         self._cost = cost
+        self._family_of = graph.family_of
         self._rows = [cost.resources.index(name) for name in limits]
         self.limits: IntArray = np.array(list(limits.values()), dtype=np.int64)
         self.rungs = blocks.rungs
@@ -55,6 +57,10 @@ class Widths:
         self._owners, self._kinds = np.array(owners), np.array(kinds)
         self._starts = np.cumsum([0, *map(len, tables)])[:-1]
         self._table = np.concatenate(tables)
+
+    def of(self, keep: BoolArray) -> IntArray:
+        """The widths of a mask, bool [prunable]."""
+        return np.bincount(self._family_of[keep], minlength=len(self.full))
 
     def latent(self, widths: IntArray) -> FloatArray:
         """A latent whose scores are above 0 for what ``widths`` keeps, and below for the rest.

@@ -8,12 +8,12 @@ import safetensors.torch
 from torch import nn
 
 from lcprune import artifact
-from lcprune.runs._options import PruneOptions
+from lcprune.models import load_weights
 from lcprune.runs._findings import Findings
+from lcprune.runs._options import PruneOptions
 from lcprune.runs._prepare import Inputs
 from lcprune.runs._reporter import Reporter
 from lcprune.runs._train import FLOAT32, train, training_config
-from lcprune.models import load_weights
 from lcprune.training import on_main
 
 

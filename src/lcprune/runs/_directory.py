@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunRecord, RunState
-from lcprune.runs._options import Options
-from lcprune.runs._findings import Findings
 from lcprune.errors import RunError
+from lcprune.runs._findings import Findings
+from lcprune.runs._options import Options
 from lcprune.training import on_main
 
 
@@ -62,12 +61,10 @@ def _same_run(out: Path, command: str, config: Options) -> RunRecord:
     record = artifact.read_run(out)
     check_command(out, record, command)
     asked = config.as_json()
-    # A run from before there was an option had what is its default now.
-    stored = replace(record, configuration={**type(config)().as_json(), **record.configuration})
-    key = stored.first_difference(asked)
+    key = record.first_difference(asked)
     if key is not None:
         raise RunError(
             f"can't resume with another {key}: the run in {out} has "
-            f"{stored.configuration.get(key)!r}, asked was {asked.get(key)!r}"
+            f"{record.configuration.get(key)!r}, asked was {asked.get(key)!r}"
         )
     return record

@@ -10,15 +10,15 @@ from functools import cached_property, partial
 from torch import Tensor, nn
 
 from lcprune.artifact import FinalistOutcome
-from lcprune.runs._options import PruneOptions
-from lcprune.runs._findings import Findings
-from lcprune.runs._images import first_images, judged_on, recalibration_batches
-from lcprune.runs._prepare import Inputs
-from lcprune.runs._reporter import Reporter
-from lcprune.runs._train import batches_of, finetuning_config, training_precision, with_found_rate
 from lcprune.data import TrainingBatches
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
 from lcprune.ranking import Plan
+from lcprune.runs._findings import Findings
+from lcprune.runs._images import first_images, judged_on, recalibration_batches
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._prepare import Inputs
+from lcprune.runs._reporter import Reporter
+from lcprune.runs._train import batches_of, finetuning_config, training_precision, with_found_rate
 from lcprune.searching import SearchResult
 from lcprune.slimming import slim
 from lcprune.training import TrainingConfig, try_plans

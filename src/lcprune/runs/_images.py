@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lcprune.runs._prepare import Inputs
 from lcprune.data import ImageSet, first_pixels
 from lcprune.fitness import Precision
+from lcprune.runs._prepare import Inputs
 from lcprune.training import evaluation_batch
 
 

@@ -1,160 +1,289 @@
-"""The configurations of ``prune`` and of ``train``."""
+"""The options of the commands: a field says all of one, and there is no other place to touch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcprune.runs._resolve import resolve_as
-from lcprune.errors import InputError
-from lcprune.training import TrainingConfig
+from lcprune.runs._resolve import Concern, option, redefault, required, resolve_as
 
-_TRAINING = TrainingConfig()
 AUTO = "auto"
-_CHOICES = {
-    "schedule": ("cosine", "one-cycle"),
-    "search_dtype": ("auto", "float32", "bfloat16"),
-    "train_dtype": ("auto", "float32", "bfloat16"),
-    "executor": ("in-process", "ray"),
-}
-_AT_LEAST_ONE = (
-    "trials",
-    "round_to",
-    "batch_size",
-    "recalibrate_images",
-    "fitness_images",
-    "epochs",
-    "workers",
-    "finalists",
-    "finalist_steps",
-)
-_NOT_NEGATIVE = ("finetune_epochs", "base_epochs", "seed", "weight_decay", "mixup", "clip", "crop")
-_POSITIVE = ("temperature",)
-_SHARES = ("min_keep", "distill_weight")
-_SHARES_BELOW_ONE = ("label_smoothing", "ema")
+_DTYPES = ("auto", "float32", "bfloat16")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What ``prune`` and ``train`` have in common.
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(Concern):
+    """The network and the images. ``crop`` and ``flip`` none leave it to the data set."""
 
-    ``model`` and ``data`` must be given. ``crop`` and ``flip`` none leave it to the data set;
-    ``hold_out`` N sets every Nth training image of each class aside, 0 none; ``mixup``, ``ema``
-    and ``clip`` 0 are off. A ``learning_rate`` of ``auto`` is found by a range test. The rest is
-    as in ``TrainingConfig``.
+    title = "Model and data"
+
+    model: str = required(
+        "cifar_resnet56, torchvision/NAME, timm/NAME, file.py:factory or module:factory.",
+        missing="cifar_resnet56",
+        positional=True,
+        metavar="MODEL",
+    )
+    data: str = required(
+        "digits, cifar10:ROOT, cifar100:ROOT, imagenet:ROOT, cub200:ROOT, imagefolder:ROOT (train/ "
+        "and val/ or test/), file.py:factory or module:factory; ROOT@SIZE sets the size of images "
+        "in the last three folders.",
+        missing="--data cifar10:ROOT",
+        metavar="DATA",
+    )
+    weights: str = option(
+        "default", "A file, 'default' (the publisher's) or 'random'.", metavar="FILE"
+    )
+    hold_out: int = option(
+        0,
+        "Set every Nth training image of each class aside; 0 for none.",
+        at_least=2,
+        also=(0,),
+    )
+    crop: int | None = option(
+        None,
+        "Largest shift in training, pixels, also where the data would have random parts taken.",
+        at_least=0,
+        unset="of the data set",
+    )
+    flip: bool | None = option(None, "Mirror images in training.", unset="of the data set")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions(Concern):
+    """Which modules may lose filters, as ``trace`` takes it."""
+
+    title = "What may be pruned"
+
+    only: tuple[str, ...] = option(
+        (),
+        "Prune no other modules than those of that name (a glob); may be repeated.",
+        metavar="NAME",
+    )
+    skip: tuple[str, ...] = option(
+        (), "Prune no filter of modules of that name (a glob); may be repeated.", metavar="NAME"
+    )
+    skip_types: tuple[str, ...] = option(
+        (),
+        "Prune no filter of modules of that class, such as Linear; may be repeated.",
+        name="skip-type",
+        metavar="CLASS",
+        example="Linear",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Concern):
+    """How a plan is found; ``min_keep`` and ``round_to`` are those of ``rank``.
+
+    Image counts are disjoint parts of the training images; with ``hold_out`` the fitness sees
+    images that were set aside, and nothing else does. Of ``finalists`` of the search, if they are
+    several, each is trained for ``finalist_steps`` and the plan is the one that is best then, on
+    as many other images as the fitness sees. With the ``executor`` ray, ``workers`` processes at
+    ``ray_address`` (none: on this machine) evaluate candidates.
     """
 
-    model: str = ""
-    data: str = ""
-    weights: str = "default"
-    learning_rate: float | str = _TRAINING.learning_rate
-    weight_decay: float = _TRAINING.weight_decay
-    schedule: str = _TRAINING.schedule
-    train_dtype: str = "auto"
-    batch_size: int = 128
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    ema: float = 0.0
-    clip: float = 0.0
-    crop: int | None = None
-    flip: bool | None = None
-    hold_out: int = 0
-    seed: int = 0
-    device: str = "auto"
+    title = "Budget and search"
 
-    def as_json(self) -> dict[str, Any]:
-        """The configuration in JSON's types, in the order of the fields."""
-        values = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    def check(self) -> None:
-        """``InputError`` where something is absent or out of its range."""
-        if not self.model:
-            raise InputError("no model given, expected for example cifar_resnet56")
-        if not self.data:
-            raise InputError("no data given, expected for example --data cifar10:ROOT")
-        for key, choices in _CHOICES.items():
-            self._demand(key, choices.__contains__, f"one of {', '.join(choices)}")
-        for keys, holds, expected in (
-            (_AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
-            (_NOT_NEGATIVE, lambda v: 0 <= v < float("inf"), "0 or more"),
-            (_POSITIVE, lambda v: 0 < v < float("inf"), "more than 0"),
-            (_SHARES, lambda v: 0 <= v <= 1, "between 0 and 1"),
-            (_SHARES_BELOW_ONE, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
-            (
-                ("learning_rate",),
-                lambda v: v == AUTO if isinstance(v, str) else 0 < v < float("inf"),
-                f"more than 0, or {AUTO}",
-            ),
-            (("hold_out",), lambda v: v == 0 or v >= 2, "0, or 2 or more"),
-        ):
-            for key in keys:
-                self._demand(key, holds, expected)
-
-    def _demand(self, key: str, holds: Callable[[Any], bool], expected: str) -> None:
-        value = getattr(self, key, None)
-        if value is not None and not holds(value):
-            raise InputError(f"{key} = {value!r}: expected {expected}")
+    budget: tuple[str, ...] = required(
+        "An upper bound, such as macs=50% or params=1M; may be repeated.",
+        missing="--budget macs=50%",
+        metavar="BOUND",
+        example="macs=50%",
+    )
+    min_keep: float = option(
+        0.1, "Share of its channels that each family keeps.", at_least=0, at_most=1
+    )
+    round_to: int = option(
+        1, "Families keep a multiple of this many channels, or all of them.", at_least=1
+    )
+    criterion: str = option("l2", "l1, l2, l2_squared, taylor, bn_scale or random.")
+    reduction: str = option("sum", "Over coupled layers: sum, mean or max.")
+    compensation: str = option(
+        "additive",
+        "What the search learns: additive, affine, or a control: none, uniform.",
+    )
+    strategy: str = option("evolution", "auto, evolution, or a control: random.")
+    trials: int = option(400, "Candidates that the search tries.", at_least=1)
+    recalibrate_images: int = option(
+        1000, "Training images that BatchNorm statistics come from.", at_least=1
+    )
+    fitness_images: int = option(2000, "Training images that candidates are judged on.", at_least=1)
+    search_dtype: str = option(
+        AUTO, "Precision of the search; auto is what is faster here.", choices=_DTYPES
+    )
+    executor: str = option("in-process", "Who evaluates candidates.", choices=("in-process", "ray"))
+    workers: int = option(2, "Ray processes that evaluate candidates.", at_least=1)
+    ray_address: str | None = option(
+        None,
+        "A Ray cluster, such as auto or HOST:6379.",
+        metavar="ADDRESS",
+        unset="this machine",
+    )
+    finalists: int = option(
+        1,
+        "Train that many of the best plans for a few steps and take the best then; 1 for none.",
+        at_least=1,
+    )
+    finalist_steps: int = option(150, "Steps that each finalist is trained for.", at_least=1)
 
 
-@dataclass(frozen=True)
-class PruneOptions(Options):
-    """Everything that decides the result of a pruning run.
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Concern):
+    """How a network is trained, as in ``TrainingConfig``; ``mixup``, ``ema``, ``clip`` 0 are off.
 
-    At least one bound of ``budget`` must be given. ``base_epochs`` is how long the base network
-    is trained first, for a model that comes without weights. Image counts are those of the
-    search: disjoint parts of the training images; with ``hold_out`` the fitness sees images that
-    were set aside, and nothing else does. Of ``finalists`` of the search, if they are several, each
-    is trained for ``finalist_steps`` and the plan is the one that is best then, on as many other
-    images as the fitness sees. ``only``, ``skip`` and ``skip_types`` are those of
-    ``trace``, ``min_keep`` and ``round_to`` those of ``rank``. With the ``executor`` ray,
-    ``workers`` processes at ``ray_address`` (none: on this machine) evaluate candidates.
+    A ``learning_rate`` of ``auto`` is found by a range test.
     """
 
-    budget: tuple[str, ...] = ()
-    criterion: str = "l2"
-    reduction: str = "sum"
-    compensation: str = "additive"
-    strategy: str = "evolution"
-    trials: int = 400
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    skip_types: tuple[str, ...] = ()
-    min_keep: float = 0.1
-    round_to: int = 1
-    recalibrate_images: int = 1000
-    fitness_images: int = 2000
-    search_dtype: str = "auto"
-    executor: str = "in-process"
-    workers: int = 2
-    ray_address: str | None = None
-    finalists: int = 1
-    finalist_steps: int = 150
-    finetune_epochs: int = _TRAINING.epochs
-    distill: bool = True
-    distill_weight: float = _TRAINING.alpha
-    temperature: float = _TRAINING.temperature
-    base_epochs: int = 0
+    title = "Training"
 
-    def check(self) -> None:
-        super().check()
-        if not self.budget:
-            raise InputError("no budget given, expected for example --budget macs=50%")
+    learning_rate: float | str = option(
+        0.05,
+        "Highest learning rate, or auto: found by a short test.",
+        more_than=0,
+        also=(AUTO,),
+        metavar="RATE",
+    )
+    weight_decay: float = option(5e-4, "L2 penalty of training.", at_least=0)
+    schedule: str = option(
+        "one-cycle", "How the learning rate runs.", choices=("cosine", "one-cycle")
+    )
+    train_dtype: str = option(
+        AUTO, "Precision of training; auto is what is faster here.", choices=_DTYPES
+    )
+    batch_size: int = option(128, "Images per training step.", at_least=1)
+    label_smoothing: float = option(
+        0.0, "Share of every label that is spread over all classes.", at_least=0, less_than=1
+    )
+    mixup: float = option(0.0, "Mix pairs of images, by Beta(this, this); 0 for none.", at_least=0)
+    ema: float = option(
+        0.0,
+        "End with the moving average of the weights, of this decay; 0 for none.",
+        at_least=0,
+        less_than=1,
+    )
+    clip: float = option(0.0, "Largest norm of the gradient; 0 for any.", at_least=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class FinetuningOptions(Concern):
+    """What is trained around the cut. ``base_epochs`` is for a model that comes without weights."""
+
+    title = "Fine-tuning"
+
+    finetune_epochs: int = option(5, "Epochs after the cut.", at_least=0)
+    distill: bool = option(True, "Learn from the original network too.")
+    distill_weight: float = option(
+        0.7, "Share of the distillation in the loss.", at_least=0, at_most=1
+    )
+    temperature: float = option(4.0, "Of the distillation.", more_than=0)
+    base_epochs: int = option(0, "Train the base network that long first.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(Concern):
+    """Where a run is computed, and its seed."""
+
+    title = "Machine"
+
+    seed: int = option(0, "Of everything random.", at_least=0)
+    device: str = option(AUTO, "auto, cpu or cuda.")
+    processes: int = option(1, "Processes that train together.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MachineOptions, TrainingOptions, DataOptions):  # fields go from the last to the first
+    """What ``prune`` and ``train`` have in common."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
+    """Everything that decides the result of a pruning run, each value checked.
+
+    ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
+    value of a wrong type or out of its range.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
-    """Everything that decides the result of a training run.
+    """Everything that decides the result of a training run, each value checked.
 
     ``new_head`` takes weights for another number of classes.
     """
 
-    weights: str = "random"
-    learning_rate: float | str = 0.1
-    epochs: int = 60
-    new_head: bool = False
+    title = TrainingOptions.title
+
+    weights: str = redefault(DataOptions, "weights", "random")
+    learning_rate: float | str = redefault(TrainingOptions, "learning_rate", 0.1)
+    epochs: int = option(60, "Epochs of training.", at_least=1)
+    new_head: bool = option(
+        False, "The weights are for another number of classes: begin with a new last layer."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectoryOptions(Concern):
+    """What is no part of a run: where it goes, and whether it goes on or begins again."""
+
+    title = "Run"
+
+    out: Path = required("Directory of the run.", missing="--out DIR", metavar="DIR")
+    resume: bool = option(False, "Go on with an unfinished run.", flag=True)
+    force: bool = option(False, "Replace the run in the directory.", flag=True)
+    remeasure: bool = option(
+        False, "Measure anew which precision and layout are faster here.", flag=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DirectoryOptions):
+    """The same, of a run that a file may describe."""
+
+    title = DirectoryOptions.title
+
+    config: Path | None = option(
+        None, "TOML file with any of these options as keys.", metavar="FILE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(DirectoryOptions):
+    """The same, of the demo, whose own directory may be overwritten."""
+
+    out: Path = redefault(DirectoryOptions, "out", Path("runs/demo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ChoiceOptions):
+    """What ``inspect`` shows."""
+
+    title = "Model"
+
+    model: str = redefault(DataOptions, "model")
+    input: str | None = option(
+        None, "Shape of the input.", metavar="1x3x224x224", unset="of the model"
+    )
+    layer: str | None = option(
+        None, "Show what the filters of modules of that name (a glob) go with.", metavar="NAME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Concern):
+    """What ``evaluate`` measures."""
+
+    title = "Result and data"
+
+    directory: Path = required(
+        "What prune or train wrote.", missing="runs/demo", positional=True, metavar="DIR"
+    )
+    data: str = redefault(DataOptions, "data")
+    device: str = redefault(MachineOptions, "device", AUTO)
+    trust_factory: bool = option(
+        False, "Allow a saved model to run its own Python code.", flag=True
+    )
 
 
 def resolve(

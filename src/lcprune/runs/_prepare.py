@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune.runs._options import Options, PruneOptions
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
 from lcprune.data import (
@@ -26,6 +25,7 @@ from lcprune.errors import InputError, ModelError
 from lcprune.graph import ChannelGraph
 from lcprune.models import build, load_weights
 from lcprune.ranking import rank
+from lcprune.runs._options import Options, PruneOptions
 from lcprune.searching import STRATEGIES
 from lcprune.slimming import repair
 from lcprune.tracing import trace

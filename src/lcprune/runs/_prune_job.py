@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lcprune import artifact
 from lcprune.artifact import RunState, Summary
-from lcprune.runs._options import PruneOptions
 from lcprune.runs._directory import at_work, earlier_run
+from lcprune.runs._options import PruneOptions
 from lcprune.runs._prepare import prepare
 from lcprune.runs._reporter import Reporter, Silent
 from lcprune.runs._stages import Stages
@@ -21,6 +21,7 @@ def prune_job(
     command: str = "prune",
     resume: bool = False,
     force: bool = False,
+    remeasure: bool = False,
     reporter: Reporter | None = None,
 ) -> Summary:
     """Prune a model to a budget, fine-tune it, and write everything to the directory ``out``.

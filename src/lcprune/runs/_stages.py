@@ -13,19 +13,19 @@ from torch import nn
 
 from lcprune import artifact
 from lcprune.artifact import Summary
+from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
+from lcprune.models import state_sha256
+from lcprune.ranking import Plan
 from lcprune.runs._base import trained_base
-from lcprune.runs._options import PruneOptions
 from lcprune.runs._finalists import Finals
 from lcprune.runs._findings import Findings
 from lcprune.runs._images import at_once, first_images, judged_on, recalibration_batches
 from lcprune.runs._measure import measure_latencies
+from lcprune.runs._options import PruneOptions
 from lcprune.runs._prepare import Inputs, score
 from lcprune.runs._reporter import Reporter, warnings_to
 from lcprune.runs._summarise import Figures, summarise
 from lcprune.runs._train import FLOAT32, finetuning_config, train, training_precision
-from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
-from lcprune.models import state_sha256
-from lcprune.ranking import Plan
 from lcprune.searching import (
     Executor,
     RayExecutor,

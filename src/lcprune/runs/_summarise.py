@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from lcprune.artifact import BudgetOutcome, Latency, Summary, versions
-from lcprune.runs._options import PruneOptions
-from lcprune.runs._finalists import Chosen
-from lcprune.runs._measure import peak_rss_mb
-from lcprune.runs._prepare import Inputs
 from lcprune.cost import CostModel
 from lcprune.fitness import Precision
+from lcprune.runs._finalists import Chosen
+from lcprune.runs._measure import peak_rss_mb
+from lcprune.runs._options import PruneOptions
+from lcprune.runs._prepare import Inputs
 from lcprune.searching import SearchResult
 from lcprune.training import TrainingResult
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lcprune.runs._options import AUTO, Options, PruneOptions
-from lcprune.runs._findings import Findings
-from lcprune.runs._reporter import Reporter
 from lcprune.data import Data, ImageSet, TrainingBatches, training_batches
 from lcprune.fitness import Precision
+from lcprune.runs._findings import Findings
+from lcprune.runs._options import AUTO, Options, PruneOptions
+from lcprune.runs._reporter import Reporter
 from lcprune.training import (
     Dtype,
     EpochReport,

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from lcprune import artifact
 from lcprune.artifact import RunState, TrainSummary, versions
-from lcprune.runs._options import TrainOptions
-from lcprune.runs._directory import at_work, earlier_run
-from lcprune.runs._findings import Findings
-from lcprune.runs._measure import peak_rss_mb
-from lcprune.runs._prepare import check_logits, choose_device, load
-from lcprune.runs._reporter import Reporter, Silent
-from lcprune.runs._train import train, training_config, training_precision
 from lcprune.cost import CostModel
 from lcprune.data import Data, ImageSet, first_pixels
 from lcprune.errors import LcpruneError
 from lcprune.models import build, load_weights
 from lcprune.ranking import Plan
+from lcprune.runs._directory import at_work, earlier_run
+from lcprune.runs._findings import Findings
+from lcprune.runs._measure import peak_rss_mb
+from lcprune.runs._options import TrainOptions
+from lcprune.runs._prepare import check_logits, choose_device, load
+from lcprune.runs._reporter import Reporter, Silent
+from lcprune.runs._train import train, training_config, training_precision
 from lcprune.tracing import trace
 from lcprune.training import (
     EpochReport,
@@ -52,6 +52,7 @@ def train_job(
     *,
     resume: bool = False,
     force: bool = False,
+    remeasure: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainSummary:
     """Train a model and write it, with its figures, to the directory ``out``.

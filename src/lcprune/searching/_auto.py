@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lcprune.errors import InputError
-from lcprune.graph import IntArray
-from lcprune.ranking import Ranker
-from lcprune.searching._allocation import allocate, halfway, narrower_by_one
-from lcprune.searching._curves import Curves
-from lcprune.searching._moves import Moves
-from lcprune.searching._strategy import PART, PROBE, UNIFORM, Candidate, trial_generator
+from lcprune.graph import BoolArray, FloatArray, IntArray
+from lcprune.ranking import Ranker, Widths
+from lcprune.searching._strategy import Candidate, ranked, trial_generator
 from lcprune.searching._surrogate import Surrogate
-from lcprune.searching._told import Point, Told
 
-_HALFWAY, _ALLOCATION = "halfway", "allocation"
+PART = 0.25
+"""The share of the images that probes are measured on."""
+
+_BASE = 2
+"""The number of the probe from which all others narrow one family each."""
+
 _PROPOSALS = 256
+
+# A move: how many families at most, by which shares of their levels, and in what steps of a share
+# the others make room.
+_MOST_MOVED = 6
+_MOVE = (0.05, 0.5)
+_SHARES = 256
+
+# A probe is this much of a family's width; how loss grows with what is removed; and the least
+# factor, as a part of the median one.
+_PROBED = 0.8
+_POWER = 2.0
+_LEAST = 0.1
+
+# An allocation: steps to a family's narrowest, and how far from the best widths it may go.
+_STEPS = 32
+_NARROWEST, _WIDEST = 0.6, 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Levels [families] that were tried, and their loss; ``probe`` where that is of a probe."""
+
+    number: int
+    levels: IntArray
+    loss: float
+    probe: bool
 
 
 class Auto:
@@ -34,14 +65,14 @@ class Auto:
        losses so far, those of probes too, expects most.
 
     It moves in widths, so that neither the units of β nor its dead zones matter; each candidate
-    is the latent of its widths.
+    is the cut of the latent of its widths. A probe, which is not final, is measured on ``PART`` of
+    the images, and keeps what its latent scores at least 0, whatever the budget.
 
     Example:
         strategy = Auto(ranker, trials=400)
         for _ in range(400):
             candidate = strategy.ask()
-            rank = ranker.probe if candidate.origin == PROBE else ranker.plan
-            strategy.tell(candidate, loss_of(rank(candidate.latent)))
+            strategy.tell(candidate, loss_of(candidate.keep))
     """
 
     def __init__(
@@ -53,18 +84,20 @@ class Auto:
                 " least 1, a share of 0 to below 1, and at least 1"
             )
         self._ranker = ranker
+        self._widths = ranker.widths
         self._seed = seed
         self._probed = probed
         self._elite = elite
         self._moves = Moves(ranker.widths)
-        self._told = Told(ranker, self._moves)
         self._surrogate = Surrogate(ranker.widths.full)
-        families = len(ranker.widths.full)
-        self._steps: list[str | int] = ["identity", UNIFORM]
-        if families + 1 <= probed * trials:
-            self._steps += [_HALFWAY, *range(families), _ALLOCATION]
-        self._base: Point | None = None
+        self._points: dict[tuple[bool, bytes], _Point] = {}
+        self._base: _Point | None = None
         self._next = 0
+        families = len(ranker.widths.full)
+        self._steps: list[Callable[[int], Candidate]] = [self._identity, self._uniform]
+        if families + 1 <= probed * trials:
+            narrower = [partial(self._narrower, family) for family in range(families)]
+            self._steps += [self._halfway, *narrower, self._allocation]
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -79,67 +112,68 @@ class Auto:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
-        step = self._steps[number] if number < len(self._steps) else "child"
-        if step == "identity":
-            return Candidate(number, self._ranker.compensation.identity(), step)
-        if step == UNIFORM:
-            return self._candidate(number, self._moves.uniform(), step)
-        if step == _HALFWAY:
-            return self._candidate(number, self._halfway(), PROBE)
-        if isinstance(step, int):
-            base = self._halfway() if self._base is None else self._base.levels
-            probe = narrower_by_one(self._ranker.widths, self._moves.widths(base), step)
-            return self._candidate(number, self._moves.levels(probe), PROBE)
-        if step == _ALLOCATION:
-            return self._candidate(number, self._allocated(), step)
-        return self._candidate(number, self._child(number), step)
+        step = self._steps[number] if number < len(self._steps) else self._child
+        return step(number)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
-        number = candidate.number
-        self._next = max(self._next, number + 1)
-        point = self._told.add(candidate, loss)
-        # Not so where it was asked for with fewer trials, too few for probes.
-        if point.probe and number < len(self._steps) and self._steps[number] == _HALFWAY:
+        self._next = max(self._next, candidate.number + 1)
+        levels = self._moves.levels(self._widths.of(candidate.keep))
+        point = _Point(candidate.number, levels, loss, not candidate.final)
+        if math.isfinite(loss):
+            self._points.setdefault((point.probe, levels.tobytes()), point)
+        # Asked for with fewer trials, too few for probes, it was none.
+        if point.probe and point.number == _BASE:
             self._base = point
 
-    def _elites(self) -> IntArray:
-        best = self._told.best(self._elite)
-        return np.stack([point.levels for point in best] or [self._moves.uniform()])
+    def _identity(self, number: int) -> Candidate:
+        return ranked(self._ranker, number, self._ranker.compensation.identity(), "identity")
 
-    def _halfway(self) -> IntArray:
+    def _uniform(self, number: int) -> Candidate:
+        return self._plan(number, self._moves.uniform(), "uniform", reference=True)
+
+    def _halfway(self, number: int) -> Candidate:
+        return self._probe(number, self._base_levels())
+
+    def _narrower(self, family: int, number: int) -> Candidate:
+        base = self._base_levels() if self._base is None else self._base.levels
+        widths = narrower_by_one(self._widths, self._moves.widths(base), family)
+        return self._probe(number, self._moves.levels(widths))
+
+    def _base_levels(self) -> IntArray:
         best = self._moves.widths(self._elites()[0])
-        return self._moves.levels(halfway(self._ranker.widths, best))
+        return self._moves.levels(halfway(self._widths, best))
 
-    def _allocated(self) -> IntArray:
+    def _allocation(self, number: int) -> Candidate:
         """What the probes say, near the best widths."""
-        widths, best = self._ranker.widths, self._moves.widths(self._elites()[0])
-        curves = Curves.around(best, (), widths.full)
+        best = self._moves.widths(self._elites()[0])
+        curves = Curves.around(best, (), self._widths.full)
         if self._base is not None:
             base, base_loss = self._moves.widths(self._base.levels), self._base.loss
             probes = [
                 (int(family), int(self._moves.widths(point.levels)[family]), point.loss - base_loss)
-                for point in self._told.points
+                for point in self._points.values()
                 if point.probe and np.count_nonzero(point.levels != self._base.levels) == 1
                 for family in np.flatnonzero(point.levels != self._base.levels)
             ]
-            curves = Curves.around(base, probes, widths.full)
-        return self._moves.filled(self._moves.levels(allocate(widths, best, curves)))
+            curves = Curves.around(base, probes, self._widths.full)
+        levels = self._moves.filled(allocate(self._moves, best, curves))
+        return self._plan(number, levels, "allocation")
 
-    def _child(self, number: int) -> IntArray:
+    def _child(self, number: int) -> Candidate:
         generator = trial_generator(self._seed, number)
         elite = self._elites()
         starts = elite[generator.integers(len(elite), size=_PROPOSALS)]
         levels: IntArray = elite[0]
         for proposal in self._promising(self._moves.around(starts, generator)):
             levels = self._moves.filled(proposal, generator.permutation(len(proposal)))
-            if not self._told.knows(levels):
+            if (False, levels.tobytes()) not in self._points:
                 break
-        return levels
+        return self._plan(number, levels, "child")
 
     def _promising(self, proposals: IntArray) -> IntArray:
         """``proposals`` [n, families], those first that are expected to gain most."""
-        points = self._told.points
-        if not (self._told.best(2)[1:] and len(proposals)):
+        points = list(self._points.values())
+        if not (len(self._best(2)) == 2 and len(proposals)):
             return proposals
         gains = self._surrogate.improvements(
             self._moves.widths(np.stack([point.levels for point in points])),
@@ -150,6 +184,215 @@ class Auto:
         ordered: IntArray = proposals[np.argsort(-gains, kind="stable")]
         return ordered
 
-    def _candidate(self, number: int, levels: IntArray, origin: str) -> Candidate:
-        widths = self._moves.widths(levels)
-        return Candidate(number, self._ranker.widths.latent(widths), origin)
+    def _elites(self) -> IntArray:
+        best = self._best(self._elite)
+        return np.stack([point.levels for point in best] or [self._moves.uniform()])
+
+    def _best(self, count: int) -> list[_Point]:
+        """The ``count`` lowest losses within the budget, ascending."""
+        plans = [point for point in self._points.values() if not point.probe]
+        return sorted(plans, key=lambda point: (point.loss, point.number))[:count]
+
+    def _plan(
+        self, number: int, levels: IntArray, origin: str, reference: bool = False
+    ) -> Candidate:
+        latent = self._widths.latent(self._moves.widths(levels))
+        return ranked(self._ranker, number, latent, origin, reference=reference)
+
+    def _probe(self, number: int, levels: IntArray) -> Candidate:
+        latent = self._widths.latent(self._moves.widths(levels))
+        note = {"origin": "probe", "latent": latent.tolist()}
+        return Candidate(number, self._ranker.at_least_0(latent), PART, False, note)
+
+
+class Moves:
+    """Exchanges of cost between families, in levels: positions in ``Widths.rungs``.
+
+    Levels are int64 [..., families]; ``top`` is the highest of each, all groups of the family;
+    ``space`` is the widths that they are levels of.
+    """
+
+    def __init__(self, widths: Widths) -> None:
+        self.space = widths
+        self.top: IntArray = np.array([len(rungs) - 1 for rungs in widths.rungs], dtype=np.int64)
+        # One array for all: the families' rungs one after the other.
+        self._joined = np.concatenate(widths.rungs)
+        self._starts = np.cumsum([0, *(self.top[:-1] + 1)])
+
+    def widths(self, levels: IntArray) -> IntArray:
+        """The widths of levels [..., families]."""
+        widths: IntArray = self._joined[self._starts + levels]
+        return widths
+
+    def levels(self, widths: npt.NDArray[Any]) -> IntArray:
+        """The highest levels that are no wider than ``widths`` [families]; at least 0."""
+        found = [
+            np.searchsorted(rungs, width, side="right") - 1
+            for rungs, width in zip(self.space.rungs, widths, strict=True)
+        ]
+        return np.maximum(np.array(found, dtype=np.int64), 0)
+
+    def uniform(self) -> IntArray:
+        """The same share of every family, as wide as fits."""
+        low, high = 0, int(self.top.max())
+        while low < high:
+            middle = (low + high + 1) // 2
+            share = middle / max(int(self.top.max()), 1)
+            if self._fit(np.floor(share * self.top).astype(np.int64)):
+                low = middle
+            else:
+                high = middle - 1
+        share = low / max(int(self.top.max()), 1)
+        return self.filled(np.floor(share * self.top).astype(np.int64))
+
+    def around(self, starts: IntArray, generator: np.random.Generator) -> IntArray:
+        """Levels near ``starts`` [n, families] that fit, at most one for each.
+
+        One to six families move, wider or narrower, each by a normal step whose scale is 5 to
+        50 % of its levels; all others move by one share of theirs, as wide as fits. Some of the
+        widths are left: what is asked for has to be ``filled``.
+        """
+        count, families = starts.shape
+        if families == 1:  # nobody to make room
+            return starts
+        most = min(_MOST_MOVED, families - 1)
+        order = generator.random(starts.shape).argsort(axis=1)
+        moved = order < generator.integers(1, most + 1, size=(count, 1))
+        low_step, high_step = _MOVE
+        scale = low_step * (high_step / low_step) ** generator.random((count, 1))
+        step = np.rint(scale * self.top * generator.standard_normal(starts.shape))
+        step = np.where(step == 0, generator.choice([-1, 1], size=starts.shape), step)
+        moves = np.clip(starts + np.where(moved, step, 0), 0, self.top).astype(np.int64)
+        low, high = np.full((count, 1), -_SHARES), np.full((count, 1), _SHARES)
+        while (low < high).any():
+            middle = (low + high + 1) // 2
+            fit = self._fit(self._others_by(moves, moved, middle / _SHARES))[:, None]
+            low, high = np.where(fit, middle, low), np.where(fit, high, middle - 1)
+        children = self._others_by(moves, moved, low / _SHARES)
+        return children[self._fit(children)]
+
+    def _others_by(self, levels: IntArray, moved: BoolArray, shares: FloatArray) -> IntArray:
+        """All but the ``moved`` families wider by a share of all their levels."""
+        wider = np.rint(levels + shares * self.top).astype(np.int64)
+        return np.where(moved, levels, np.clip(wider, 0, self.top))
+
+    def filled(self, levels: IntArray, order: IntArray | None = None) -> IntArray:
+        """``levels`` [families], widened in turns, in ``order``, until no family can be."""
+        order = np.arange(len(levels)) if order is None else order
+        while True:
+            wider = self._can_widen(levels)
+            if not wider.any():
+                return levels
+            for family in order[wider[order]]:
+                levels = self._widened(levels, family, max(1, int(self.top[family]) // 16))
+
+    def _can_widen(self, levels: IntArray) -> BoolArray:
+        """Of each family, whether it alone can be one level wider."""
+        each = np.minimum(levels + np.eye(len(levels), dtype=np.int64), self.top)
+        can: BoolArray = (levels < self.top) & self._fit(each)
+        return can
+
+    def _widened(self, levels: IntArray, family: int, most: int) -> IntArray:
+        """One family as much wider as fits, by at most ``most`` levels."""
+        most = min(most, int(self.top[family] - levels[family]))
+        wider = np.repeat(levels[None], most, axis=0)
+        wider[:, family] += np.arange(1, most + 1)
+        result = levels.copy()
+        result[family] += np.count_nonzero(self._fit(wider))
+        return result
+
+    def _fit(self, levels: IntArray) -> BoolArray:
+        return self.space.fit(self.widths(levels))
+
+
+Probe = tuple[int, int, float]
+"""A family, the width that it alone was narrowed to, and what that added to the loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Excess loss as ``factor * removed^2`` for every family; ``removed`` is the share in 0..1.
+
+    ``full`` is all groups of each family, int64 [families]; ``factors`` float64 [families].
+
+    Example:
+        curves = Curves.around(np.array([12, 20]), [(0, 10, 0.3), (1, 16, 0.1)], np.array([16, 32]))
+        excess = curves.excess(np.array([[12, 32], [8, 30]]))
+    """
+
+    full: IntArray
+    factors: FloatArray
+
+    @classmethod
+    def around(cls, widths: IntArray, probes: Iterable[Probe], full: IntArray) -> Curves:
+        """From probes that were narrowed from ``widths``, int64 [families].
+
+        Where a family's probe says less than a tenth of the median factor, that tenth is taken:
+        so small a difference is noise. A family without a probe has the median.
+        """
+        found: dict[int, float] = {}
+        for family, width, excess in probes:
+            steps = (1 - np.array([width, widths[family]]) / full[family]) ** _POWER
+            if np.isfinite(excess) and width < widths[family]:
+                found[family] = excess / float(steps[0] - steps[1])
+        positive = [factor for factor in found.values() if factor > 0]
+        middle = float(np.median(positive)) if positive else 1.0
+        factors = np.full(len(full), middle)
+        for family, factor in found.items():
+            factors[family] = max(factor, _LEAST * middle)
+        return cls(full, factors)
+
+    def excess(self, widths: IntArray) -> FloatArray:
+        """What each family adds, float64 like ``widths`` [..., families]."""
+        result: FloatArray = self.factors * (1 - widths / self.full) ** _POWER
+        return result
+
+
+def halfway(widths: Widths, target: IntArray) -> IntArray:
+    """Between ``target`` [families] and all groups: the same factor below these as above it."""
+    wide = np.sqrt(target * widths.full.astype(np.float64))
+    return np.array(
+        [
+            rungs[np.abs(rungs - width).argmin()]
+            for rungs, width in zip(widths.rungs, wide, strict=True)
+        ],
+        dtype=np.int64,
+    )
+
+
+def narrower_by_one(widths: Widths, around: IntArray, family: int) -> IntArray:
+    """``around`` [families] with one family narrower by a fifth, by one step at least."""
+    rungs = widths.rungs[family]
+    lower = rungs[rungs < around[family]]
+    probe = around.copy()
+    if len(lower):
+        probe[family] = lower[np.abs(lower - _PROBED * around[family]).argmin()]
+    return probe
+
+
+def allocate(moves: Moves, near: IntArray, curves: Curves) -> IntArray:
+    """The levels at which the next channels of all families cost the same loss for each MAC.
+
+    No family ends narrower than three fifths of its width in ``near`` [families], or wider than
+    one and a half times that: farther away the curves say little. From the widest on, the
+    family whose next channels are predicted to cost least loss for what they save of the bounds
+    that don't hold yet is narrowed, by a thirty-second of its channels at a time, until all hold.
+    """
+    space = moves.space
+    families = np.arange(len(near))
+    steps = np.maximum(1, (moves.top + 1) // _STEPS)
+    levels, lowest = moves.levels(_WIDEST * near), moves.levels(_NARROWEST * near)
+    while not space.fit(now := moves.widths(levels)):
+        lower = np.maximum(levels - steps, np.minimum(lowest, levels))
+        narrower = np.tile(now, (len(now), 1))
+        narrower[families, families] = moves.widths(lower)
+        costs = space.costs(now)
+        over = costs > space.limits
+        saved = ((costs - space.costs(narrower)) / space.limits)[:, over].sum(axis=1)
+        lost = curves.excess(np.diagonal(narrower)) - curves.excess(now)
+        price = np.where(saved > 0, lost / np.maximum(saved, 1e-12), np.inf)
+        if not np.isfinite(price).any():
+            break
+        family = int(price.argmin())
+        levels[family] = lower[family]
+    return levels

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lcprune.errors import InputError
-from lcprune.ranking import Compensation
-from lcprune.searching._strategy import Candidate, trial_generator
+from lcprune.ranking import Ranker
+from lcprune.searching._strategy import Candidate, ranked, trial_generator
 
 _LAST_STEP = 0.2
 
@@ -28,15 +28,15 @@ class Evolution:
     of the families.
 
     Example:
-        strategy = Evolution(Additive(graph, saliency), trials=400)
+        strategy = Evolution(ranker, trials=400)
         for _ in range(400):
             candidate = strategy.ask()
-            strategy.tell(candidate, loss_of(candidate.latent))
+            strategy.tell(candidate, loss_of(candidate.keep))
     """
 
     def __init__(
         self,
-        compensation: Compensation,
+        ranker: Ranker,
         trials: int,
         seed: int = 0,
         *,
@@ -51,7 +51,7 @@ class Evolution:
             )
         if not 0 <= share <= 1:
             raise InputError(f"evolution perturbs a share of {share}, expected 0 … 1")
-        self._compensation = compensation
+        self._ranker = ranker
         self._trials = trials
         self._seed = seed
         self._size = population
@@ -77,16 +77,17 @@ class Evolution:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
+        compensation = self._ranker.compensation
         if number == 0:
-            return Candidate(number, self._compensation.identity(), "identity")
+            return ranked(self._ranker, number, compensation.identity(), "identity")
         generator = trial_generator(self._seed, number)
         if number < self._size or not self._population:
-            return Candidate(number, self._compensation.draw(generator), "draw")
+            return ranked(self._ranker, number, compensation.draw(generator), "draw")
         parent = self._winner(generator)
-        latent = self._compensation.perturb(
-            parent.latent, generator, self._share, self._step(number)
+        latent = compensation.perturb(
+            np.array(parent.note["latent"]), generator, self._share, self._step(number)
         )
-        return Candidate(number, latent, "child", parent.number)
+        return ranked(self._ranker, number, latent, "child", parent=parent.number)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)

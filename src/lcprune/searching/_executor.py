@@ -1,16 +1,123 @@
-"""Where candidates are evaluated."""
+"""From a plan to a loss, and where that is done."""
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lcprune.fitness import Divisible, Precision, first_part
+from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
-from lcprune.searching._evaluate import Evaluator, Recalibrate, Stopwatch
+from lcprune.slimming import copied, slim
+
+Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
+Measure = tuple[Recalibrate | None, Callable[[nn.Module], float]]
+
+
+class Stopwatch:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+class Evaluator:
+    """Slims a model by a plan, prepares and recalibrates the result, and measures its fitness.
+
+    PyTorch's global generator is seeded by (seed, plan) meanwhile and restored afterwards, so
+    that a fitness that draws from it says the same of the same plan, whenever it is asked.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        fitness: Callable[[nn.Module], float],
+        recalibrate: Recalibrate | None,
+        prepare: Callable[[nn.Module], nn.Module] | None,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._cast: nn.Module | None = None
+        self._fitness = fitness
+        self._prepare = prepare
+        self._seed = seed
+        # Read once: an iterator would be empty at the second candidate.
+        if isinstance(recalibrate, Iterator):
+            recalibrate = list(recalibrate)
+        self._recalibrate = recalibrate
+        self._by_share: dict[float, Measure] = {1.0: (recalibrate, fitness)}
+
+    def loss(self, plan: Plan, digest: str, watch: Stopwatch, share: float = 1.0) -> float:
+        """The fitness of the slimmed model, lower is better; ``digest`` is the plan's.
+
+        A ``share`` of less than 1 is of the images, of the recalibration's and of the fitness's,
+        as far as they can be divided.
+        """
+        recalibration, fitness = self._parts(share)
+        with watch.step("slim"):
+            small = slim(self._source(), plan)
+        with _seeded(f"{self._seed} {digest}"):
+            if self._prepare is not None:
+                with watch.step("prepare"):
+                    small = self._prepare(small)
+            if recalibration is not None:
+                with watch.step("recalibrate"):
+                    if callable(recalibration):
+                        recalibration(small)
+                    else:
+                        recalibrate_statistics(small, recalibration)
+            with watch.step("fitness"):
+                return float(fitness(small))
+
+    def _parts(self, share: float) -> Measure:
+        if share not in self._by_share:
+            fitness, recalibration = self._fitness, self._recalibrate
+            if isinstance(fitness, Divisible):
+                fitness = fitness.part(share)
+            if isinstance(recalibration, Sequence):
+                recalibration = first_part(recalibration, share)
+            self._by_share[share] = recalibration, fitness
+        return self._by_share[share]
+
+    def _source(self) -> nn.Module:
+        """What candidates are cut from: rounding first and then cutting gives the same numbers."""
+        if self._cast is None:
+            owner: Any = getattr(self._prepare, "__self__", None)
+            rounds = type(owner) is Precision and self._prepare == owner.apply
+            if not rounds or owner.torch_dtype == torch.float32 or _shares_buffers(self._model):
+                return self._model
+            # The layout is left to each candidate: a part of a tensor may be laid out otherwise.
+            self._cast = Precision(owner.dtype).apply(copied(self._model, {}))
+        return self._cast
+
+
+def _shares_buffers(model: nn.Module) -> bool:
+    """Whether modules have a buffer in common, which rounding would make two."""
+    names = sum(1 for _ in model.named_buffers(remove_duplicate=False))
+    return names != sum(1 for _ in model.buffers())
+
+
+@contextmanager
+def _seeded(text: str) -> Iterator[None]:
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        digest = hashlib.sha256(text.encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "little"))
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +202,10 @@ class InProcess:
         return {}
 
     def start(self, work: Work) -> Workers:
-        return _Here(work.evaluator())
+        return _OneAfterTheOther(work.evaluator())
 
 
-class _Here:
+class _OneAfterTheOther:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
         self._jobs: deque[Job] = deque()

@@ -2,61 +2,94 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lcprune.errors import RunError
-from lcprune.graph import FloatArray
-from lcprune.searching._journal_lock import JournalLock
-from lcprune.searching._journal_rows import (
-    APPLICATION,
-    ASK_COLUMNS,
-    META,
-    SCHEMA,
-    TRIAL_COLUMNS,
-    UNCHECKED,
-    Ask,
-    JournalRecord,
-    ask_row,
-    checksum,
-    in_one_line,
-    pragma,
-    read_record,
-    trial_row,
-)
-from lcprune.searching._trial import Trial
+import numpy as np
 
-_ASKS = """CREATE TABLE asks (
+from lcprune._factory import one_line
+from lcprune._files import PARTIAL
+from lcprune._lock import locked
+from lcprune.errors import RunError
+from lcprune.graph import BoolArray, FloatArray
+from lcprune.searching._result import Trial
+from lcprune.searching._strategy import Candidate, Strategy
+
+SCHEMA = 1
+APPLICATION = 0x6C637072  # "lcpr": marks an SQLite file as ours
+_META = ("identity", "saliency", "total")
+
+_CANDIDATE = """
     number INTEGER PRIMARY KEY,
-    latent TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    parent INTEGER,
-    asked_after INTEGER NOT NULL,
-    checksum TEXT NOT NULL
-)"""
-_TABLES = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE trials (
-    number INTEGER PRIMARY KEY,
-    latent TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    parent INTEGER,
+    keep TEXT NOT NULL,
+    share REAL NOT NULL,
+    final INTEGER NOT NULL,
+    reference INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    asked_after INTEGER"""
+_OUTCOME = """
+    position INTEGER NOT NULL,
     loss REAL NOT NULL,
     digest TEXT NOT NULL,
     cost TEXT NOT NULL,
     timing TEXT NOT NULL,
-    same_as INTEGER,
-    checksum TEXT,
-    position INTEGER,
-    asked_after INTEGER
-);
-{_ASKS};
-"""
+    seconds REAL NOT NULL,
+    same_as INTEGER"""
+_TABLES = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+    f"CREATE TABLE trials ({_CANDIDATE}, {_OUTCOME}, checksum TEXT NOT NULL)",
+    f"CREATE TABLE asks ({_CANDIDATE}, checksum TEXT NOT NULL)",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A candidate that was asked for when ``after`` trials had finished, and has not itself."""
+
+    candidate: Candidate
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class JournalRecord:
+    """What a journal holds: the run's identity, its saliencies, the trials finished and asked.
+
+    ``trials`` are in the order in which they finished; ``total`` is how many are asked for, and
+    ``in_flight`` what was begun and not finished, by number.
+    """
+
+    identity: Mapping[str, Any]
+    saliency: FloatArray
+    trials: tuple[Trial, ...]
+    total: int
+    in_flight: tuple[Ask, ...] = ()
+
+    def replay(self, strategy: Strategy) -> None:
+        """Ask and tell a fresh strategy all of this, in the order in which it happened.
+
+        What it answers is dropped: what was really tried is in the journal.
+        """
+        asks = [
+            position if trial.asked_after is None else trial.asked_after
+            for position, trial in enumerate(self.trials)
+        ]
+        asks += [ask.after for ask in self.in_flight]
+        asks.sort(reverse=True)
+        for position, trial in enumerate(self.trials):
+            while asks and asks[-1] <= position:
+                asks.pop()
+                strategy.ask()
+            strategy.tell(trial.candidate, trial.loss)
+        for _ in asks:
+            strategy.ask()
 
 
 class Journal:
@@ -64,10 +97,11 @@ class Journal:
 
     A file that is absent or empty is begun in one transaction; an existing one is read into
     ``record``, which holds what the file says, not what was given. It stays in SQLite's
-    rollback mode throughout, so that a copy is a single file that opens read-only.
+    rollback mode throughout, so that a copy is a single file that opens read-only. Every row has
+    a checksum, since SQLite's own check sees no digit that another one has replaced.
 
-    Trials are kept in the order in which they were told, each with how many had been told when
-    it was asked for; what is in flight is kept apart until it is told.
+    Trials are kept in the order in which they finished, each with how many had finished when it
+    was asked for; what is in flight is kept apart until it has.
 
     Raises ``RunError`` for a file that is damaged, foreign, of another schema, held by another
     process (which it names), or can't be written.
@@ -79,31 +113,32 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path | None, identity: Mapping[str, Any], saliency: FloatArray, total: int
+        self,
+        path: str | os.PathLike[str] | None,
+        identity: Mapping[str, Any],
+        saliency: FloatArray,
+        total: int,
     ) -> None:
-        self._path = path
-        self._lock = None if path is None else JournalLock(path.resolve())
-        try:
-            with in_one_line(path):
-                self._connection = sqlite3.connect(
-                    ":memory:" if path is None else path, isolation_level=None, timeout=30
+        self._path = None if path is None else Path(path)
+        with ExitStack() as held:
+            if self._path is not None:
+                file = self._path.resolve()
+                if not file.parent.is_dir():
+                    raise RunError(f"journal {path} can't be used, expected a folder to hold it")
+                lock = file.with_name(f"{PARTIAL}{file.name}.lock")
+                held.enter_context(locked(lock, f"journal {self._path}"))
+            with _in_one_line(self._path):
+                self._connection = held.enter_context(
+                    closing(
+                        sqlite3.connect(self._path or ":memory:", isolation_level=None, timeout=30)
+                    )
                 )
-        except BaseException:
-            self._release()
-            raise
-        try:
-            with in_one_line(path):
                 self._connection.execute("PRAGMA synchronous = FULL")
                 if _is_empty(self._connection):
                     self._begin(identity, saliency, total)
-                self.record = read_record(self._connection, path)
-                version = pragma(self._connection, "user_version")
-                if version != SCHEMA:
-                    self._upgrade(version)
-            self._told = len(self.record.trials)
-        except BaseException:
-            self._close()
-            raise
+                self.record = _read(self._connection, self._path)
+            self._finished = len(self.record.trials)
+            self._held = held.pop_all()
 
     def __enter__(self) -> Journal:
         return self
@@ -114,7 +149,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        self._held.close()
 
     def extend(self, total: int) -> None:
         """Note that another number of trials is asked for."""
@@ -124,17 +159,15 @@ class Journal:
 
     def ask(self, ask: Ask) -> None:
         """Write down what is begun while others are in flight; when this returns it is on disk."""
-        row = ask_row(ask)
         with self._transaction() as run:
-            run(f"INSERT INTO asks ({ASK_COLUMNS}, checksum) VALUES ({_marks(row)})", _sealed(row))
+            _insert(run, "asks", _candidate_row(ask.candidate, ask.after))
 
     def commit(self, trial: Trial) -> None:
         """Write a trial, which is in flight no more; when this returns it is on disk."""
-        row = trial_row(trial, self._told)
+        row = _trial_row(trial, self._finished)
         try:
             with self._transaction() as run:
-                insert = f"INSERT INTO trials ({TRIAL_COLUMNS}, checksum) VALUES ({_marks(row)})"
-                run(insert, _sealed(row))
+                _insert(run, "trials", row)
                 run("DELETE FROM asks WHERE number = ?", (trial.number,))
         except RunError as error:
             if not isinstance(error.__cause__, sqlite3.IntegrityError):
@@ -143,7 +176,7 @@ class Journal:
                 f"journal {self._path} has trial {trial.number} already:"
                 " another search writes to it, expected one at a time"
             ) from error
-        self._told += 1
+        self._finished += 1
 
     def _begin(self, identity: Mapping[str, Any], saliency: FloatArray, total: int) -> None:
         values = {
@@ -155,8 +188,8 @@ class Journal:
         with self._transaction() as run:
             run(f"PRAGMA application_id = {APPLICATION}")
             run(f"PRAGMA user_version = {SCHEMA}")
-            for statement in _TABLES.split(";"):
-                run(statement)
+            for table in _TABLES:
+                run(table)
             for row in values.items():
                 run("INSERT INTO meta VALUES (?, ?)", row)
             self._check_meta()
@@ -164,26 +197,13 @@ class Journal:
     def _check_meta(self) -> None:
         """Write the checksum of what is not a trial."""
         meta = dict(self._connection.execute("SELECT key, value FROM meta"))
-        row = ("checksum", checksum(meta[key] for key in META))
+        row = ("checksum", _checksum(meta[key] for key in _META))
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
-
-    def _upgrade(self, version: int) -> None:
-        """Give an older journal the columns and the checksums that it lacks."""
-        with self._transaction() as run:
-            added = ["position INTEGER", "asked_after INTEGER"]
-            for column in ["checksum TEXT", *added] if version == UNCHECKED else added:
-                run(f"ALTER TABLE trials ADD COLUMN {column}")
-            run("UPDATE trials SET position = number")
-            for row in run(f"SELECT {TRIAL_COLUMNS} FROM trials").fetchall():
-                run("UPDATE trials SET checksum = ? WHERE number = ?", (checksum(row), row[0]))
-            run(_ASKS)
-            self._check_meta()
-            run(f"PRAGMA user_version = {SCHEMA}")
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         """All that is run inside, or nothing."""
-        with in_one_line(self._path):
+        with _in_one_line(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
@@ -193,36 +213,163 @@ class Journal:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _close(self) -> None:
-        self._connection.close()
-        self._release()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-
-
-def read_journal(path: Path) -> JournalRecord:
+def read_journal(path: str | os.PathLike[str]) -> JournalRecord:
     """What the journal at ``path`` holds, finished or not; the file is only read.
 
     Raises ``RunError`` where there is none, or for one that is damaged, foreign, or of another
     schema.
     """
+    path = Path(path)
     if not path.is_file():
         raise RunError(f"no journal at {path}, expected the file of a search")
     uri = f"{path.resolve().as_uri()}?mode=ro"
-    with in_one_line(path), closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
-        return read_record(connection, path)
+    with _in_one_line(path), closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+        return _read(connection, path)
+
+
+def _candidate_row(candidate: Candidate, after: int | None) -> tuple[Any, ...]:
+    return (
+        candidate.number,
+        np.packbits(candidate.keep).tobytes().hex(),
+        float(candidate.share),
+        int(candidate.final),
+        int(candidate.reference),
+        json.dumps(candidate.note),
+        after,
+    )
+
+
+def _trial_row(trial: Trial, position: int) -> tuple[Any, ...]:
+    return (
+        *_candidate_row(trial.candidate, trial.asked_after),
+        position,
+        float(trial.loss),
+        trial.digest,
+        json.dumps(dict(trial.cost)),
+        json.dumps(dict(trial.timing)),
+        float(trial.seconds),
+        trial.same_as,
+    )
+
+
+def _insert(run: Any, table: str, row: tuple[Any, ...]) -> None:
+    marks = ",".join("?" * (len(row) + 1))
+    run(f"INSERT INTO {table} VALUES ({marks})", (*row, _checksum(row)))
+
+
+def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
+    """All that the file says; ``RunError`` where it is no whole journal."""
+    if _pragma(connection, "application_id") != APPLICATION:
+        raise RunError(f"{path} is not a journal of lcprune, expected one or a new file")
+    version = _pragma(connection, "user_version")
+    if version != SCHEMA:
+        raise RunError(f"journal {path} has schema {version}, expected {SCHEMA}")
+    try:
+        if _pragma(connection, "quick_check") != "ok":
+            raise ValueError("expected a whole SQLite file")
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        if meta["checksum"] != _checksum(meta[key] for key in _META):
+            raise ValueError("a checksum differs")
+        saliency = np.frombuffer(meta["saliency"], dtype="<f8").astype(np.float64)
+        trials = []
+        for position, row in enumerate(_rows(connection, "trials ORDER BY position")):
+            candidate, after = _candidate_of(row[:7], len(saliency))
+            stored, loss, digest, cost, timing, seconds, same_as = row[7:]
+            if stored != position:
+                raise ValueError("expected trials in the order in which they finished")
+            trials.append(
+                Trial(
+                    number=candidate.number,
+                    keep=candidate.keep,
+                    loss=float(loss),
+                    digest=digest,
+                    cost=json.loads(cost),
+                    share=candidate.share,
+                    final=candidate.final,
+                    note=candidate.note,
+                    timing=json.loads(timing),
+                    same_as=same_as,
+                    asked_after=after,
+                    reference=candidate.reference,
+                    seconds=seconds,
+                )
+            )
+        in_flight = []
+        for row in _rows(connection, "asks ORDER BY number"):
+            candidate, after = _candidate_of(row, len(saliency))
+            in_flight.append(Ask(candidate, int(after)))
+        numbers = [*(t.number for t in trials), *(a.candidate.number for a in in_flight)]
+        if sorted(numbers) != list(range(len(numbers))):
+            raise ValueError(f"expected trials 0 … {len(numbers) - 1}")
+        return JournalRecord(
+            identity=json.loads(meta["identity"]),
+            saliency=saliency,
+            trials=tuple(trials),
+            total=int(meta["total"]),
+            in_flight=tuple(in_flight),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        why = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise RunError(
+            f"journal {path} is damaged: {why}{one_line(error, 160)};"
+            " remove it to search from the start"
+        ) from error
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> Iterator[list[Any]]:
+    for *row, found in connection.execute(f"SELECT * FROM {table}").fetchall():
+        if found != _checksum(row):
+            raise ValueError("a checksum differs")
+        yield row
+
+
+def _candidate_of(row: list[Any], groups: int) -> tuple[Candidate, Any]:
+    """The first columns of a row, and how many trials had finished before."""
+    number, keep, share, final, reference, note, after = row
+    return (
+        Candidate(
+            number, _unpacked(keep, groups), share, bool(final), json.loads(note), bool(reference)
+        ),
+        after,
+    )
+
+
+def _unpacked(keep: str, groups: int) -> BoolArray:
+    packed = np.frombuffer(bytes.fromhex(keep), dtype=np.uint8)
+    if len(packed) != -(-groups // 8):
+        raise ValueError(f"expected masks of {groups} groups")
+    return np.unpackbits(packed, count=groups).astype(np.bool_)
+
+
+def _checksum(values: Iterable[Any]) -> str:
+    """Of what a row holds, in the types that SQLite gives back."""
+    plain = [value.hex() if isinstance(value, bytes) else value for value in values]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return bool(tables == 0 and pragma(connection, "application_id") == 0)
+    return bool(tables == 0 and _pragma(connection, "application_id") == 0)
 
 
-def _sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*row, checksum(row))
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
-def _marks(row: tuple[Any, ...]) -> str:
-    return ",".join("?" * (len(row) + 1))
+@contextmanager
+def _in_one_line(path: Path | None) -> Iterator[None]:
+    """What SQLite raises, as ``RunError``."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        why = one_line(error, 160)
+        # What SQLite says of a file's contents, and what it can't even say.
+        if type(error) in (sqlite3.DatabaseError, UnicodeDecodeError):
+            raise RunError(
+                f"journal {path} is damaged ({why}): remove it to search from the start"
+            ) from error
+        raise RunError(
+            f"journal {path} can't be used ({why}), expected one that lcprune wrote, or a"
+            " path that can be written"
+        ) from error

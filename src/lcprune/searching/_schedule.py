@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+
+from lcprune.errors import InputError
 from lcprune.ranking import Plan, Ranker
-from lcprune.searching._evaluate import Stopwatch
-from lcprune.searching._executor import Job, Workers
-from lcprune.searching._journal import Journal
-from lcprune.searching._journal_rows import Ask
-from lcprune.searching._strategy import PROBE, Strategy
-from lcprune.searching._trial import SearchProgress, Trial, best_of
+from lcprune.searching._executor import Job, Stopwatch, Workers
+from lcprune.searching._journal import Ask, Journal
+from lcprune.searching._result import SearchProgress, Trial, best_of
+from lcprune.searching._strategy import Candidate, Strategy
 
 _RECENT = 32
+
+clock = time.perf_counter
+"""Seconds of the wall clock."""
 
 _Measured = tuple[str, float]
 """A plan's digest, and the share of the images: what one loss stands for."""
@@ -45,27 +52,30 @@ class Schedule:
     goes on from any moment of another goes the same way, as long as the jobs finish in the same
     order.
 
-    ``strategy`` has been asked and told all that ``book`` holds.
+    ``strategy`` has been asked and told all that ``journal`` holds; ``started`` is what ``clock``
+    said when this sitting began.
     """
 
     def __init__(
         self,
         strategy: Strategy,
         ranker: Ranker,
-        book: Journal,
+        journal: Journal,
         total: int,
         capacity: int,
+        started: float,
         on_trial: Callable[[Trial, SearchProgress], None] | None,
     ) -> None:
         self._strategy = strategy
         self._ranker = ranker
-        self._book = book
+        self._journal = journal
         self._total = total
         self._capacity = capacity
+        self._last = started
         self._on_trial = on_trial
-        self.history = list(book.record.trials)
+        self.history = list(journal.record.trials)
         self._seen = {(trial.digest, trial.share): trial for trial in reversed(self.history)}
-        self._left = deque(book.record.in_flight)
+        self._left = deque(journal.record.in_flight)
         self._begun: dict[int, _Begun] = {}
 
     @property
@@ -85,11 +95,10 @@ class Schedule:
         left = bool(self._left)
         watch = Stopwatch()
         with watch.step("ask"):
-            ask = self._left.popleft() if left else Ask(self._strategy.ask(), len(self.history))
+            ask = self._left.popleft() if left else Ask(self._asked(), len(self.history))
+        candidate = ask.candidate
         with watch.step("plan"):
-            probes = ask.candidate.origin == PROBE
-            rank = self._ranker.probe if probes else self._ranker.plan
-            plan = rank(ask.candidate.latent)
+            plan = self._ranker.plan_of(candidate.keep)
             digest = plan.digest
         begun = _Begun(ask, plan, digest, watch.seconds)
         known = self._seen.get(begun.measured)
@@ -98,11 +107,33 @@ class Schedule:
             return
         # One at a time there is nothing to write: the next one asked for is the next one told.
         if self._capacity > 1 and not left:
-            self._book.ask(ask)
+            self._journal.ask(ask)
         twin = any(other.measured == begun.measured for other in self._begun.values())
-        self._begun[ask.candidate.number] = begun
+        self._begun[candidate.number] = begun
         if not twin:
-            workers.submit(Job(ask.candidate.number, plan, digest, ask.candidate.share))
+            workers.submit(Job(candidate.number, plan, digest, candidate.share))
+
+    def _asked(self) -> Candidate:
+        """The strategy's next candidate, as the journal would give it back.
+
+        Raises ``InputError`` for one that can't be tried.
+        """
+        candidate = self._strategy.ask()
+        expected = len(self.history) + len(self._begun)
+        try:
+            if candidate.number != expected:
+                raise InputError(f"number {candidate.number}, expected {expected}")
+            if not 0 < candidate.share <= 1:
+                raise InputError(f"share of {candidate.share}, expected more than 0, at most 1")
+            candidate = replace(
+                candidate, keep=np.array(candidate.keep), note=_plain(candidate.note)
+            )
+            if candidate.final:
+                self._ranker.check(candidate.keep)
+        except InputError as error:
+            name = self._strategy.settings.get("name")
+            raise InputError(f"candidate {expected} of strategy {name}: {error}") from error
+        return candidate
 
     def _finish(self, workers: Workers) -> None:
         evaluation = workers.next()
@@ -117,19 +148,24 @@ class Schedule:
         self, begun: _Begun, loss: float, timing: Mapping[str, float], known: Trial | None
     ) -> Trial:
         candidate, after = begun.ask.candidate, begun.ask.after
+        now = clock()
         trial = Trial(
             number=candidate.number,
-            latent=tuple(map(tuple, candidate.latent.tolist())),
-            origin=candidate.origin,
-            parent=candidate.parent,
+            keep=candidate.keep,
             loss=loss,
             digest=begun.digest,
             cost=begun.plan.cost,
+            share=candidate.share,
+            final=candidate.final,
+            note=candidate.note,
             timing={**begun.planning, **timing},
             same_as=None if known is None else known.number,
             asked_after=None if after == len(self.history) else after,
+            reference=candidate.reference,
+            seconds=now - self._last,
         )
-        self._book.commit(trial)
+        self._last = now
+        self._journal.commit(trial)
         self._strategy.tell(candidate, loss)
         self.history.append(trial)
         self._seen.setdefault(begun.measured, trial)
@@ -140,5 +176,14 @@ class Schedule:
     def _progress(self) -> SearchProgress:
         history, total = self.history, self._total
         recent = history[-_RECENT:]
-        pace = sum(trial.seconds for trial in recent) / len(recent) / self._capacity
+        pace = sum(trial.seconds for trial in recent) / len(recent)
         return SearchProgress(best_of(history), len(history), total, pace * (total - len(history)))
+
+
+def _plain(note: Mapping[str, Any]) -> dict[str, Any]:
+    """A note as JSON gives it back; ``InputError`` where it is none."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(note), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its note is not JSON: {error}") from error
+    return plain

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
-from lcprune.errors import InputError, RunError
+from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import Compensation, Plan, Ranker
-from lcprune.searching._evaluate import Recalibrate
-from lcprune.searching._executor import Executor, InProcess, Work
-from lcprune.searching._finalists import choose_finalists
-from lcprune.searching._identity import ENVIRONMENT, run_identity
+from lcprune.searching import _schedule
+from lcprune.searching._auto import Auto
+from lcprune.searching._evolution import Evolution
+from lcprune.searching._executor import Executor, InProcess, Recalibrate, Work
+from lcprune.searching._identity import run_identity, settled_saliency
 from lcprune.searching._journal import Journal
-from lcprune.searching._registry import choose_strategy
-from lcprune.searching._replay import replay
-from lcprune.searching._resume import settled_saliency
-from lcprune.searching._schedule import Schedule
+from lcprune.searching._random import RandomSearch
+from lcprune.searching._result import SearchProgress, SearchResult, Trial, choose_finalists
 from lcprune.searching._strategy import Strategy
-from lcprune.searching._trial import SearchProgress, SearchResult, Trial
+
+MakeStrategy = Callable[[Ranker, int, int], Strategy]
+"""A ranker, the number of trials and a seed to a strategy."""
+
+STRATEGIES: Mapping[str, MakeStrategy] = {
+    "auto": Auto,
+    "evolution": Evolution,
+    "random": RandomSearch,
+}
+"""Strategies by name."""
+
+
+def choose_strategy(
+    strategy: str | Strategy | MakeStrategy, ranker: Ranker, trials: int, seed: int
+) -> Strategy:
+    """The strategy of that name, or what the function or class given makes; an object is itself.
+
+    Raises ``InputError`` for an unknown name.
+    """
+    if isinstance(strategy, str):
+        if strategy not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise InputError(f"unknown strategy {strategy!r}, expected one of {known}")
+        strategy = STRATEGIES[strategy]
+    if callable(strategy):
+        return strategy(ranker, trials, seed)
+    return strategy
 
 
 def search(
@@ -36,10 +62,10 @@ def search(
     fitness: Callable[[nn.Module], float],
     recalibrate: Recalibrate | None = None,
     trials: int = 400,
-    journal: Path | None = None,
+    journal: str | os.PathLike[str] | None = None,
     seed: int = 0,
     compensation: str | Compensation = "additive",
-    strategy: str | Strategy = "evolution",
+    strategy: str | Strategy | MakeStrategy = "evolution",
     min_keep: float = 0.1,
     round_to: int = 1,
     prepare: Callable[[nn.Module], nn.Module] | None = None,
@@ -48,14 +74,15 @@ def search(
     finalists: int = 1,
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
 ) -> SearchResult:
-    """Learn the compensation whose plan has the lowest ``fitness`` within ``budget``.
+    """Find the plan with the lowest ``fitness`` within ``budget``.
 
-    Each candidate is ranked, cut out of ``model`` (which stays as it is), passed through
-    ``prepare``, recalibrated with the batches of ``recalibrate`` (or by it, where it is a
-    function), and given to ``fitness``: lower is better, and what is not finite counts as
-    ``inf``. A plan that was seen before is not evaluated again. Without anything to compensate
-    (``compensation="none"``) there is one candidate. ``min_keep`` and ``round_to`` are those of
-    ``rank``.
+    Each candidate of the ``strategy`` (a name of ``STRATEGIES``, an object, or a class or function
+    that makes one of a ranker, the number of trials and a seed) is cut out of ``model``, which
+    stays as it is, passed through ``prepare``, recalibrated with the batches of ``recalibrate``
+    (or by it, where it is a function), and given to ``fitness``: lower is better, and what is not
+    finite counts as ``inf``. A plan that was seen before is not evaluated again. Without anything
+    to compensate (``compensation="none"``) there is one candidate. ``min_keep`` and ``round_to``
+    are those of ``rank``.
 
     ``journal`` is a file that holds every finished trial before the next begins; given again
     after an interruption at any moment, the search goes on where it was, and ends as it would
@@ -70,7 +97,8 @@ def search(
     search that goes on evaluates again what was in flight.
 
     ``finalists`` is how many plans to name in all, for a choice by more than the fitness: the best
-    one, and the next best that differ from it and from one another by more than a few channels.
+    one, and the next best that differ from it and from one another by more than a few channels; the
+    last is the strategy's reference (for ``auto`` the uniform width), where it tried one.
 
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
@@ -78,6 +106,7 @@ def search(
 
     Source: Chin, Zhang, Marculescu, 2018, arXiv 1810.00518, algorithm 1.
     """
+    started = _schedule.clock()
     if trials < 1:
         raise InputError(f"search of {trials} trials, expected 1 or more")
     if finalists < 1:
@@ -90,7 +119,7 @@ def search(
         )
 
     ranker = ranker_of(saliency)
-    ranker.plan(ranker.compensation.identity())  # before a journal is begun for nothing
+    ranker.keep(ranker.compensation.identity())  # before a journal is begun for nothing
     total = trials if ranker.compensation.parameters else 1
     chosen = choose_strategy(strategy, ranker, total, seed)
     settings = {
@@ -98,81 +127,51 @@ def search(
         "strategy": chosen.settings,
         "compensation": ranker.compensation.name,
         "min_keep": min_keep,
+        "round_to": round_to,
         "budget": ranker.limits,
     }
-    if round_to != 1:  # absent where it is 1, as in the journals from before there was a choice
-        settings["round_to"] = round_to
     if isinstance(recalibrate, Iterator):  # may be read by many workers
         recalibrate = list(recalibrate)
     work = Work(model, fitness, recalibrate, prepare, seed)
-    who = run_identity(graph, saliency, settings, _with_executor(identity, executor))
-    with Journal(journal, who, saliency.values, total) as book:
-        settled = settled_saliency(journal, book.record, who, saliency)
+    who = run_identity(graph, saliency, settings, identity, executor.environment)
+    with Journal(journal, who, saliency.values, total) as kept:
+        settled = settled_saliency(journal, kept.record, who, saliency)
         if settled is not saliency and isinstance(compensation, str):
             ranker = ranker_of(settled)
             chosen = choose_strategy(strategy, ranker, total, seed)
-        if book.record.total != total:
-            book.extend(total)
-        replay(book.record, chosen)
-        schedule = Schedule(chosen, ranker, book, total, executor.capacity, on_trial)
+        if kept.record.total != total:
+            kept.extend(total)
+        kept.record.replay(chosen)
+        schedule = _schedule.Schedule(
+            chosen, ranker, kept, total, executor.capacity, started, on_trial
+        )
         if not schedule.finished:
             with closing(executor.start(work)) as workers:
                 schedule.run(workers)
-    return _result(
-        choose_finalists(
-            schedule.history,
-            lambda trial: ranker.keep(trial.candidate().latent),
-            graph.family_of,
-            finalists,
-        ),
-        schedule.history,
-        len(book.record.trials),
-        ranker,
-        journal,
-    )
-
-
-def _with_executor(
-    identity: Mapping[str, Any] | None, executor: Executor
-) -> Mapping[str, Any] | None:
-    """The caller's identity, its environment joined by the executor's."""
-    if not executor.environment:
-        return identity
-    own = dict(identity or {})
-    return {**own, ENVIRONMENT: {**own.get(ENVIRONMENT, {}), **executor.environment}}
-
-
-def _result(
-    finalists: list[Trial],
-    history: list[Trial],
-    resumed: int,
-    ranker: Ranker,
-    journal: Path | None,
-) -> SearchResult:
-    if not finalists:
+    history = schedule.history
+    best = choose_finalists(history, graph.family_of, finalists)
+    if not best:
         raise InputError(
             f"no candidate of {len(history)} has a finite loss, expected a fitness that returns"
             " finite numbers: check the weights, the data and the fitness"
         )
-    plans = tuple(_plan_of(trial, ranker, journal) for trial in finalists)
+    plans = tuple(_plan_of(trial, ranker) for trial in best)
     return SearchResult(
         plan=plans[0],
-        loss=finalists[0].loss,
+        loss=best[0].loss,
         trials=len(history),
         seconds=sum(trial.seconds for trial in history),
-        best=finalists[0],
-        resumed=resumed,
+        best=best[0],
+        resumed=len(kept.record.trials),
         history=tuple(history),
         finalists=plans,
     )
 
 
-def _plan_of(trial: Trial, ranker: Ranker, journal: Path | None) -> Plan:
-    """The plan that a trial had; ``RunError`` where its latent gives another one by now."""
-    plan = ranker.plan(trial.candidate().latent)
-    if plan.digest != trial.digest:
-        raise RunError(
-            f"trial {trial.number} of journal {journal} ranks differently here, expected the"
-            " version of lcprune that wrote it"
-        )
-    return plan
+def _plan_of(trial: Trial, ranker: Ranker) -> Plan:
+    """The plan of a trial; it names the latent of the trial's note where that gives it."""
+    latent = trial.note.get("latent")
+    if latent is not None:
+        cut = ranker.keep(ranker.read_latent(latent))
+        latent = latent if np.array_equal(cut, trial.keep) else None
+    return ranker.plan_of(trial.keep, latent)

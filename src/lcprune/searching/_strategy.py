@@ -1,42 +1,38 @@
-"""What proposes candidates and learns from their loss."""
+"""What proposes masks and learns from their loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from lcprune.graph import FloatArray
-
-PROBE = "probe"
-UNIFORM = "uniform"
-PART = 0.25
-"""The share of the images that probes are measured on."""
+from lcprune.graph import BoolArray, FloatArray
+from lcprune.ranking import Ranker
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A latent [families, parameters] to try, and where it comes from.
+    """A mask to try: ``keep``, bool [prunable], is true for the groups that stay.
 
-    ``origin`` is ``identity``, ``draw``, ``child``, or what else a strategy calls it; ``parent``
-    is the number of the candidate that a child was copied from.
+    ``share`` is of the images that it is measured on, the first ones, where the fitness can be
+    measured on a part. One that is not ``final`` may be above the budget: it tells where to go
+    on, and is never the result. A ``reference`` is named among the finalists, where several are
+    asked for, whatever its loss: a plan that people know, which a fitness measured before any
+    training may underrate.
 
-    A ``PROBE`` is cut where its latent says, not at the budget, and measured on the first
-    ``PART`` of the images where the fitness can be measured on a part: it tells where to go on,
-    and is never the result.
+    ``note`` is JSON, what a strategy keeps of its own with a candidate. Where it has a ``latent``
+    [families][parameters], that goes into the plan as the β that gave it; ``origin`` (how it was
+    made) and ``parent`` (the number of another candidate) are for readers of the journal.
     """
 
     number: int
-    latent: FloatArray
-    origin: str
-    parent: int | None = None
-
-    @property
-    def share(self) -> float:
-        """The share of the images that it is measured on."""
-        return PART if self.origin == PROBE else 1.0
+    keep: BoolArray
+    share: float = 1.0
+    final: bool = True
+    note: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = False
 
 
 class Strategy(Protocol):
@@ -44,7 +40,8 @@ class Strategy(Protocol):
 
     All randomness of candidate n comes from ``trial_generator(seed, n)``. A strategy that was
     told the first n losses, whether it had been asked for those candidates or not, goes on like
-    one that was asked and told all along: so a search continues from its journal.
+    one that was asked and told all along: so a search continues from its journal. What it is
+    told is as it comes from the journal, with a note that was written as JSON and read again.
 
     Where several candidates are evaluated at once, several are asked for before one is told, and
     they are told as they finish. A strategy depends on the order of those calls alone: the same
@@ -63,3 +60,18 @@ class Strategy(Protocol):
 def trial_generator(seed: int, number: int) -> np.random.Generator:
     """The generator of one trial, independent of those of all other trials and seeds."""
     return np.random.default_rng([number, seed])
+
+
+def ranked(
+    ranker: Ranker,
+    number: int,
+    latent: FloatArray,
+    origin: str,
+    parent: int | None = None,
+    reference: bool = False,
+) -> Candidate:
+    """The candidate that a latent gives within the budget, with that latent in its note."""
+    note: dict[str, Any] = {"origin": origin, "latent": latent.tolist()}
+    if parent is not None:
+        note["parent"] = parent
+    return Candidate(number, ranker.keep(latent), note=note, reference=reference)
