@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lcprune.runs._reporter import Advance
 
 from lcprune.artifact import PLAN, SUMMARY, WEIGHTS
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import CrossEntropy
 from lcprune.runs import Silent, _measure, prune_job, resolve
 from lcprune.runs import _prune_job as _job
+from lcprune.runs._reporter import Advance
 
 # What a run takes is not what it does.
 VARYING = {

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from lcprune.runs._reporter import Advance, Silent
 
 import lcprune as lp
 from lcprune.artifact import read_run
@@ -17,6 +16,7 @@ from lcprune.data import Images, hold_out, load_data, training_batches
 from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy
 from lcprune.runs import TrainOptions, _stages, _train, prune_job, resolve, resolve_as, train_job
+from lcprune.runs._reporter import Advance, Silent
 from lcprune.runs._train import training_config
 from lcprune.training import TrainingConfig, TrainingPrecision
 
