@@ -9,7 +9,17 @@ import numpy as np
 from hypothesis import strategies as st
 from torch import nn
 
-from lcprune.graph import FIXED, Attribute, ChannelGraph, Dimension, Family, IntArray, Op
+from lcprune.graph import (
+    FIXED,
+    Attribute,
+    Axis,
+    ChannelGraph,
+    Dimension,
+    Family,
+    IntArray,
+    Op,
+    Value,
+)
 
 
 def make_graph(
@@ -47,12 +57,20 @@ def make_graph(
         producers=tuple(producers if producers is not None else [d.key for d in dimensions]),
         pinned_reasons=("held by hand",) * pinned,
         vectors=tuple(arrays),
+        values=tuple(parameter_value(op, arrays, i) for i, op in enumerate(parameters)),
         ops=tuple(ops),
-        parameters=tuple(parameters),
+        outputs=(),
         attributes=tuple(attributes),
         untouched=(),
         uncounted=(),
     )
+
+
+def parameter_value(op: Op, vectors: Sequence[IntArray], storage: int) -> Value:
+    """A parameter of ``coefficient`` times the channels of each factor."""
+    channels = [Axis(len(vectors[factor]), factor) for factor in op.factors]
+    axes = (Axis(op.coefficient), *channels)
+    return Value("state", axes, 4, storage, op.module, parameter=True, saved=True)
 
 
 @st.composite

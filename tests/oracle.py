@@ -10,43 +10,19 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from lcprune.graph import FIXED, ChannelGraph
-from lcprune.ranking._plan import AttributeEdit, Plan
+from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming import difference, slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
-from lcprune.tracing import trace
-from lcprune.tracing._run import ExampleInput, as_arguments, private_copy
+from lcprune.testing import random_keep, randomise
+from lcprune.tracing import ExampleInput, as_arguments, private_copy, trace
+
+__all__ = ["Check", "at_least_two", "check", "plan_of", "random_keep", "randomise"]
 
 
-def randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Give every parameter and buffer random values, so that no fault can hide behind a zero.
-
-    Residual scales often start at 0 and shifts at 0; here scales and variances lie in 0.5–1.5,
-    and weights have the size that keeps activations near 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1:
-                fan_in = max(1, tensor[0].numel())
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
-            else:
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            # Shifts have both signs, or a deep network of rectifiers would go silent.
-            if tensor.dim() == 1 and name.endswith(("bias", "running_mean")):
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    return model.eval()
-
-
-def random_keep(graph: ChannelGraph, rng: np.random.Generator) -> np.ndarray:
-    """A random mask over the prunable groups that leaves at least one of every family."""
-    keep = np.ones(graph.prunable, dtype=bool)
+def at_least_two(graph: ChannelGraph, keep: np.ndarray) -> np.ndarray:
+    """A mask that keeps two groups of every family: PyTorch has other ways for a size of 1."""
     for family in graph.families:
-        groups = np.array(family.groups)
-        keep[groups] = rng.random(len(groups)) < rng.uniform(0.2, 0.9)
-        keep[rng.choice(groups)] = True
+        keep[list(family.groups[:2])] = True
     return keep
 
 

@@ -1,3 +1,4 @@
+import pickle
 from fractions import Fraction
 
 import pytest
@@ -30,6 +31,49 @@ BEFORE = {"macs": 2_000_000_000, "params": 1_000_003}
 )
 def test_every_form_of_a_bound(asked: float | int | str, limit: int) -> None:
     assert Budget(macs=asked).limits(BEFORE) == {"macs": limit}
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"),
+    [
+        ("50%", 524_288),
+        (0.25, 262_144),
+        (262_144, 262_144),
+        ("262144", 262_144),
+        ("4096B", 4096),
+        ("256KiB", 262_144),
+        ("256 kB", 256_000),
+        ("0.5MiB", 524_288),
+        ("0.5MB", 500_000),
+        ("1e-3GB", 1_000_000),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights", "activations"])
+def test_every_form_of_a_bound_in_bytes(name: str, asked: float | int | str, limit: int) -> None:
+    assert Budget(**{name: asked}).limits({name: 2**20}) == {name: limit}
+
+
+@pytest.mark.parametrize(
+    ("bound", "part"),
+    [
+        ("macs=60MB", "'MB', expected % or one of k, M, G, T"),
+        ("macs=60KiB", "'KiB', expected % or one of k, M, G, T"),
+        ("weights=60M", "'M', expected % or one of B, kB, MB, GB, KiB, MiB, GiB"),
+        ("activations=256k", "'k', expected % or one of B"),
+        ("activations=256kb", "'kb', expected % or one of B"),
+        ("activations=much", "can't be read.*256KiB"),
+    ],
+)
+def test_a_unit_of_another_resource_is_refused(bound: str, part: str) -> None:
+    with pytest.raises(BudgetError, match=part) as caught:
+        Budget.parse([bound])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_travels() -> None:
+    budget = Budget(macs=0.5, activations="256KiB")
+    assert pickle.loads(pickle.dumps(budget)) == budget
+    assert budget.bounds == (("macs", 0.5), ("activations", "256KiB"))
 
 
 @given(st.integers(1, 9999), st.integers(10_001, 10**12))

@@ -6,23 +6,26 @@ from hypothesis import strategies as st
 from graphs import chain, graphs, make_graph
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
-from lcprune.graph import ChannelGraph, Op
+from lcprune.graph import ChannelGraph, Op, Value
+
+
+def terms(of: tuple[Op, ...] | tuple[Value, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    return [one.term if isinstance(one, Value) else (one.coefficient, one.factors) for one in of]
 
 
 def by_counting(graph: ChannelGraph, keep: list[bool]) -> dict[str, int]:
     """The definition, channel by channel."""
 
-    def total(ops: tuple[Op, ...]) -> int:
+    def total(terms: list[tuple[int, tuple[int, ...]]]) -> int:
         cost = 0
-        for op in ops:
-            value = op.coefficient
-            for factor in op.factors:
+        for value, factors in terms:
+            for factor in factors:
                 channels = graph.vectors[factor].tolist()
                 value *= sum(1 for c in channels if c < 0 or c >= graph.prunable or keep[c])
             cost += value
         return cost
 
-    return {"macs": total(graph.ops), "params": total(graph.parameters)}
+    return {"macs": total(terms(graph.ops)), "params": total(terms(graph.values))}
 
 
 @given(graphs(), st.data())
@@ -40,8 +43,8 @@ def test_groups_of_one_signature_are_interchangeable(graph: ChannelGraph) -> Non
     for a in range(graph.prunable):
         for b in range(a):
             occurrences = [
-                [int((graph.vectors[f] == g).sum()) for op in (*graph.ops, *graph.parameters)
-                 for f in op.factors]
+                [int((graph.vectors[f] == g).sum())
+                 for _, factors in (*terms(graph.ops), *terms(graph.values)) for f in factors]
                 for g in (a, b)
             ]  # fmt: skip
             same = model.signatures[a] == model.signatures[b]

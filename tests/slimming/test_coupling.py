@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.slimming._coupling import BLOCKS, CHECKS, PARTNERS, PATIENCE, couplings
-from lcprune.slimming._random_masks import random_masks
+from lcprune.slimming._coupling import BLOCKS, CHECKS, PARTNERS, PATIENCE, couplings, random_masks
 
 
 class Rule:

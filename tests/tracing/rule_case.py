@@ -33,17 +33,6 @@ class Net(nn.Module):
         return self.run(self, *inputs)
 
 
-class Spread(nn.Module):
-    """A model of several inputs as one of a single input."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: tuple[Any, ...]) -> Any:
-        return self.model(*inputs)
-
-
 @dataclass(frozen=True)
 class Case:
     """A network, and which of its filters can go.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lcprune.errors import InputError, ModelError
 from lcprune.tracing import trace
-from lcprune.tracing._refusals import refuse_untraceable
+from lcprune.tracing._run import refuse_untraceable
 
 IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -64,6 +64,7 @@ def test_the_structure_does_not_depend_on_the_number_of_dimensions() -> None:
     assert len({tuple(family.dimensions for family in graph.families) for graph in graphs}) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["r3d_18"])
 def test_networks_for_video_are_exact(name: str) -> None:
     models = pytest.importorskip("torchvision").models

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from counting import counted
 from lcprune.cost import CostModel
 from lcprune.graph import ChannelGraph
 from lcprune.slimming import slim
+from lcprune.testing import counted
 from lcprune.tracing import trace
-from oracle import check, plan_of, random_keep, randomise
+from oracle import at_least_two, check, plan_of, random_keep, randomise
 from tracing import (
     rules_convolution,
     rules_interface,
@@ -25,7 +25,7 @@ from tracing import (
     rules_product,
     rules_shape,
 )
-from tracing.rule_case import Case, Spread, chain, conv, images
+from tracing.rule_case import Case, chain, conv, images
 
 SEEDS = range(3)
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
@@ -37,9 +37,19 @@ def cases(chosen: Iterable[Case]) -> list[Any]:
     return [pytest.param(case, id=case.name) for case in chosen]
 
 
+_TRACED: dict[str, tuple[nn.Module, ChannelGraph]] = {}
+
+
 def traced(case: Case) -> tuple[nn.Module, ChannelGraph]:
-    model = randomise(case.build(), 1)
-    return model, trace(model, case.example)
+    """The case's network and graph, made once for all tests."""
+    if case.name not in _TRACED:
+        model = randomise(case.build(), 1)
+        _TRACED[case.name] = model, trace(model, case.example)
+    return _TRACED[case.name]
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    assert len({case.name for case in ALL}) == len(ALL)
 
 
 def tensor_of(model: nn.Module, name: str) -> str:
@@ -85,7 +95,8 @@ def test_the_slimmed_network_is_the_masked_one_and_costs_what_the_graph_says(cas
         effects.append(seen.effect)
     keep = at_least_two(graph, random_keep(graph, np.random.default_rng(0)))
     small = slim(model, plan_of(graph, keep))
-    assert CostModel(graph).evaluate(keep) == counted(*single_input(small, case.example))
+    small.requires_grad_(False)  # or the counter wants a gradient of every view
+    assert CostModel(graph).evaluate(keep) == counted(small, own(case.example))
     assert max(effects) > 1e-3 or not graph.prunable
 
 
@@ -104,17 +115,6 @@ def test_a_network_in_training_is_left_as_it_was() -> None:
     assert all(torch.equal(state[name], t) for name, t in model.state_dict().items())
 
 
-def at_least_two(graph: ChannelGraph, keep: np.ndarray) -> np.ndarray:
-    """A mask that keeps two groups of every family: einsum has another way for a size of 1."""
-    for family in graph.families:
-        keep[list(family.groups[:2])] = True
-    return keep
-
-
-def single_input(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
-    model.requires_grad_(False)  # or the counter wants a gradient of every view
-    if isinstance(example, tuple):
-        return Spread(model), tree_map(
-            lambda x: x.clone() if isinstance(x, torch.Tensor) else x, list(example)
-        )
-    return model, example.clone()
+def own(example: Any) -> Any:
+    """The example for a network to keep: it may write into it."""
+    return tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, example)

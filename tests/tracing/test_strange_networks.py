@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import strange
 import strange_channels
-from counting import counted
 from lcprune.cost import CostModel
 from lcprune.errors import VerificationError
 from lcprune.graph import ChannelGraph
 from lcprune.slimming import slim, verify
+from lcprune.testing import counted
 from lcprune.tracing import trace
 from oracle import check, plan_of, random_keep, randomise
 

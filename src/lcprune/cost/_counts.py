@@ -1,17 +1,20 @@
-"""How many channels of every vector are kept, as one sparse product."""
+"""Kept sizes of channel vectors, and sums of their products: each one sparse product."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
 
 from lcprune.graph import IntArray
 
+Sum = Mapping[tuple[int, ...], int]
+"""A sum of products: the coefficient of every product of sizes, whose factors are vectors."""
+
 
 class CountMatrix:
-    """Kept sizes of channel vectors: ``constant + matrix @ keep``, collapsed over alike groups.
+    """Kept sizes of channel vectors: ``constant + matrix @ keep``, one column for equal groups.
 
     Two groups that occur equally often in every vector have the same *signature*: they add
     the same to every count, so that a mask matters only through how many groups of each
@@ -53,3 +56,42 @@ class CountMatrix:
         constant = self._constant if kept.ndim == 1 else self._constant[:, None]
         counts: IntArray = constant + self._matrix @ kept
         return counts
+
+
+class Sums:
+    """Several sums of products of sizes, evaluated together in exact 64-bit integers.
+
+    Factors of ``sums`` are rows of the sizes that they are evaluated for.
+    """
+
+    def __init__(self, sums: Sequence[Sum]) -> None:
+        terms: dict[tuple[int, ...], int] = {}
+        entries = [
+            (row, terms.setdefault(tuple(sorted(factors)), len(terms)), coefficient)
+            for row, one in enumerate(sums)
+            for factors, coefficient in one.items()
+        ]
+        most = max((len(term) for term in terms), default=0)
+        # Terms with fewer factors than others are filled with the last row, which is 1.
+        self._factors = [
+            np.array([term[i] if i < len(term) else -1 for term in terms], dtype=np.int64)
+            for i in range(most)
+        ]
+        self._coefficients = np.zeros((len(sums), len(terms)), dtype=np.int64)
+        for row, term, coefficient in entries:
+            self._coefficients[row, term] += coefficient
+        if len(sums) > FEW:
+            self._coefficients = sparse.csr_array(self._coefficients)
+
+    def __call__(self, sizes: IntArray) -> IntArray:
+        """The sums [sums, …] for sizes [rows, …]."""
+        sizes = np.concatenate([sizes, np.ones((1, *sizes.shape[1:]), dtype=np.int64)])
+        products = np.ones((self._coefficients.shape[1], *sizes.shape[1:]), dtype=np.int64)
+        for factor in self._factors:
+            products *= sizes[factor]
+        values: IntArray = self._coefficients @ products
+        return values
+
+
+FEW = 8
+"""Up to so many sums a dense product is the faster one."""

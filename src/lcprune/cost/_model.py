@@ -1,53 +1,63 @@
-"""MACs and parameters of a pruned network in closed form."""
+"""What a pruned network costs, in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
-from lcprune.cost._counts import CountMatrix
+from lcprune.cost._counts import CountMatrix, Sums
+from lcprune.cost._resources import (
+    BoundCost,
+    LargestSum,
+    Resource,
+    renumbered,
+    resource_named,
+)
 from lcprune.errors import InputError
-from lcprune.graph import BoolArray, ChannelGraph, IntArray, Op
+from lcprune.graph import BoolArray, ChannelGraph, IntArray
 
 
 class CostModel:
     """The cost of any choice of channels, in microseconds, without building a network.
 
-    Every counted operation costs ``coefficient * prod(kept channels of each factor)``: a
-    convolution, for one, kernel positions x output positions x input channels x filters. The
-    counts are linear in the mask, so that a cost is one sparse product, one elementwise
-    product and one sum, all in exact 64-bit integers.
-
-    Units: ``macs`` is multiply-adds of convolutions and matrix products for one sample of the
-    traced example input; ``params`` is elements of parameters.
+    ``resources`` are names of ``RESOURCES``, or resources of your own. Kept sizes are linear in
+    the mask, and most costs are sums of products of sizes: a cost is one sparse product, one
+    elementwise product and one sum, all in exact 64-bit integers. ``units`` says in what the costs
+    of each resource are.
 
     ``signatures`` is the cost signature of each prunable group: groups with the same one are
     interchangeable to every cost. ``populations`` is how many groups have each.
+
+    Raises ``BudgetError`` for a resource that there isn't.
     """
 
-    def __init__(self, graph: ChannelGraph) -> None:
+    def __init__(
+        self, graph: ChannelGraph, resources: Sequence[str | Resource] = ("macs", "params")
+    ) -> None:
         self._graph = graph
-        counted = (*graph.ops, *graph.parameters)
-        used = sorted({factor for op in counted for factor in op.factors})
-        position = {vector: i for i, vector in enumerate(used)}
-        self._matrix = CountMatrix([graph.vectors[vector] for vector in used], graph.prunable)
-        self._position = position
+        chosen = [resource_named(r) if isinstance(r, str) else r for r in resources]
+        self.resources: tuple[str, ...] = tuple(resource.name for resource in chosen)
+        self.units: dict[str, str] = {resource.name: resource.unit for resource in chosen}
+        bound = [resource.bind(graph) for resource in chosen]
+        vectors = sorted({vector for cost in bound for vector in cost.vectors})
+        self._matrix = CountMatrix([graph.vectors[vector] for vector in vectors], graph.prunable)
         self.signatures: IntArray = self._matrix.signatures
         self.populations: IntArray = self._matrix.populations
 
-        resources = {"macs": graph.ops, "params": graph.parameters}
-        self.resources: tuple[str, ...] = tuple(resources)
-        terms: dict[tuple[int, ...], int] = {}
-        entries: list[tuple[int, int, int]] = []
-        for row, ops in enumerate(resources.values()):
-            for op in ops:
-                factors = tuple(sorted(position[factor] for factor in op.factors))
-                entries.append((row, terms.setdefault(factors, len(terms)), op.coefficient))
-        self._factors = _columns(list(terms), empty=len(used))
-        self._coefficients = np.zeros((len(resources), len(terms)), dtype=np.int64)
-        for row, term, coefficient in entries:
-            self._coefficients[row, term] += coefficient
+        # All sums are evaluated at once; what is no sum gets the sizes that it reads.
+        sums = [renumbered(cost.sums, vectors) for cost in bound if isinstance(cost, LargestSum)]
+        self._sums = Sums([one for several in sums for one in several])
+        ends = np.cumsum([len(several) for several in sums], dtype=np.int64)
+        self._starts = None if len(ends) and ends[-1] == len(ends) else [0, *ends.tolist()][:-1]
+        rows = [i for i, cost in enumerate(bound) if isinstance(cost, LargestSum)]
+        self._rows = None if len(rows) == len(bound) else rows
+        self._others: list[tuple[int, BoundCost, IntArray]] = [
+            (i, cost, np.searchsorted(vectors, cost.vectors))
+            for i, cost in enumerate(bound)
+            if not isinstance(cost, LargestSum)
+        ]
 
     def evaluate(self, keep: BoolArray | None = None) -> dict[str, int]:
         """Cost by resource name; ``keep`` is bool [prunable], none means that all stay.
@@ -63,26 +73,35 @@ class CostModel:
         ``kept`` is [signatures], or [signatures, n] for n masks at once: then [resources, n].
         """
         counts = self._matrix.counts(kept)
-        counts = np.concatenate([counts, np.ones_like(counts[:1])])
-        products = np.ones((self._coefficients.shape[1], *kept.shape[1:]), dtype=np.int64)
-        for factor in self._factors:
-            products *= counts[factor]
-        costs: IntArray = self._coefficients @ products
-        return costs
+        costs = self._sums(counts)
+        if self._starts is not None and self._starts:
+            costs = np.maximum.reduceat(costs, self._starts, axis=0)
+        if self._rows is None:
+            return costs
+        every = np.empty((len(self.resources), *kept.shape[1:]), dtype=np.int64)
+        every[self._rows] = costs
+        for row, cost, places in self._others:
+            sizes = counts[places]
+            every[row] = cost(sizes) if kept.ndim > 1 else cost(sizes[:, None])[0]
+        return every
 
     def by_op(self, keep: BoolArray | None = None) -> dict[str, int]:
         """MACs by module name, in the order of execution; a module used twice counts twice."""
-        counts = self._matrix.counts(self._kept(keep))
+        alive = np.ones(self._graph.prunable + len(self._graph.pinned_reasons) + 1, dtype=np.bool_)
+        if keep is not None:
+            check_mask(keep, self._graph.prunable)
+            alive[: len(keep)] = keep
+        sizes: dict[int, int] = {}
         macs: dict[str, int] = {}
         for op in self._graph.ops:
-            macs[op.module] = macs.get(op.module, 0) + self._one(op, counts)
+            if op.coefficient:
+                for factor in op.factors:
+                    if factor not in sizes:
+                        # FIXED, which is -1, finds the last entry, which is kept.
+                        sizes[factor] = int(alive[self._graph.vectors[factor]].sum())
+                value = op.coefficient * prod(sizes[factor] for factor in op.factors)
+                macs[op.module] = macs.get(op.module, 0) + value
         return macs
-
-    def _one(self, op: Op, counts: IntArray) -> int:
-        value = op.coefficient
-        for factor in op.factors:
-            value *= int(counts[self._position[factor]])
-        return value
 
     def _kept(self, keep: BoolArray | None) -> IntArray:
         if keep is None:
@@ -97,12 +116,3 @@ def check_mask(keep: BoolArray, prunable: int) -> None:
         raise InputError(
             f"mask of {keep.dtype} {keep.shape}, expected bool ({prunable},): one per group"
         )
-
-
-def _columns(terms: Sequence[tuple[int, ...]], empty: int) -> list[IntArray]:
-    """Factor i of every term, for each i; terms with fewer factors are filled with ``empty``."""
-    most = max((len(term) for term in terms), default=0)
-    return [
-        np.array([term[i] if i < len(term) else empty for term in terms], dtype=np.int64)
-        for i in range(most)
-    ]

@@ -5,16 +5,19 @@ from lcprune.graph._edit import check_prunable, couple, pin
 from lcprune.graph._graph import (
     FIXED,
     Attribute,
+    Axis,
     ChannelGraph,
     Dimension,
     Family,
     Op,
     Untouched,
+    Value,
 )
 
 __all__ = [
     "FIXED",
     "Attribute",
+    "Axis",
     "BoolArray",
     "ChannelGraph",
     "Dimension",
@@ -23,6 +26,7 @@ __all__ = [
     "IntArray",
     "Op",
     "Untouched",
+    "Value",
     "check_prunable",
     "couple",
     "pin",

@@ -1,9 +1,12 @@
-"""What tracing a model yields: its channels, who shares them, and what they cost."""
+"""What tracing a model yields: its channels, who shares them, and the operators that ran."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
+from typing import Any, Literal
 
 from lcprune.graph._arrays import IntArray
 
@@ -38,17 +41,76 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Op:
-    """A counted operation: ``coefficient`` times the kept channels of each factor.
+class Axis:
+    """A dimension of a value: its size in the whole network, and the channels that it holds.
 
-    ``factors`` are positions in ``ChannelGraph.vectors``. MACs are those of one sample of the
-    example input's batch.
+    ``vector`` is a position in ``ChannelGraph.vectors``, or none where the size never changes.
+    """
+
+    size: int
+    vector: int | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the traced run: an input, a state (parameter, buffer, constant) or an activation.
+
+    ``storage`` numbers storages: views and in-place results share that of their base, which is
+    the first value on it. ``name`` is that of a parameter or buffer; ``parameter`` tells which,
+    and ``saved`` whether it is an entry of the ``state_dict``.
+    """
+
+    kind: Literal["input", "state", "activation"]
+    axes: tuple[Axis, ...]
+    itemsize: int
+    storage: int
+    name: str = ""
+    parameter: bool = False
+    saved: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of all dimensions in the whole network."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def described(self) -> str:
+        """Shape and bytes an element, such as ``1x16x32x32:4``."""
+        return f"{'x'.join(map(str, self.shape)) or 'number'}:{self.itemsize}"
+
+    @property
+    def term(self) -> tuple[int, tuple[int, ...]]:
+        """How many elements there are: a coefficient, and the channel vectors that multiply it."""
+        fixed = prod(axis.size for axis in self.axes if axis.vector is None)
+        return fixed, tuple(axis.vector for axis in self.axes if axis.vector is not None)
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator that ran, and its MACs: ``coefficient`` times the kept channels of each factor.
+
+    ``factors`` are positions in ``ChannelGraph.vectors``; MACs are those of one sample of the
+    example input's batch, and ``coefficient`` is 0 where an operator has none. ``reads`` and
+    ``writes`` are positions in ``ChannelGraph.values``; ``settings`` the numbers that it was given
+    beside tensors (``stride``, ``padding``, ``groups``, …) by the names of its schema.
     """
 
     kind: str
     module: str
-    coefficient: int
-    factors: tuple[int, ...]
+    coefficient: int = 0
+    factors: tuple[int, ...] = ()
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def key(self, values: Sequence[Value]) -> str:
+        """What equally fast operators share: kind, shapes, sizes of elements and settings."""
+        reads, writes = (
+            " ".join(values[place].described for place in places)
+            for places in (self.reads, self.writes)
+        )
+        settings = " ".join(f"{name}={value}" for name, value in self.settings)
+        return f"{self.kind}({reads})->({writes}) {settings}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -83,6 +145,9 @@ class ChannelGraph:
     Groups 0 … ``prunable`` - 1 can be removed; those above are pinned. A *channel vector* is an
     integer array with the group of each channel, or ``FIXED``; the kept size of whatever it
     describes is the number of its channels whose group is kept.
+
+    ``values`` are the tensors of the run in order of creation (inputs, states, activations),
+    ``ops`` all operators in order of execution, ``outputs`` the values that the model returns.
     """
 
     prunable: int
@@ -92,8 +157,9 @@ class ChannelGraph:
     producers: tuple[tuple[str, int], ...]
     pinned_reasons: tuple[str, ...]
     vectors: tuple[IntArray, ...]
+    values: tuple[Value, ...]
     ops: tuple[Op, ...]
-    parameters: tuple[Op, ...]
+    outputs: tuple[int, ...]
     attributes: tuple[Attribute, ...]
     untouched: tuple[Untouched, ...]
     uncounted: tuple[str, ...]

@@ -45,7 +45,7 @@ class Ranker:
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
         self._graph = graph
-        self._cost = cost = CostModel(graph)
+        self._cost = cost = CostModel(graph, [*dict.fromkeys(("macs", "params", *budget.asked))])
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
         self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)

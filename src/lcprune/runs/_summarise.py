@@ -40,7 +40,8 @@ def summarise(
     latency_after: Latency,
 ) -> Summary:
     """The summary of a run that has just ended in this process."""
-    before = CostModel(inputs.graph).evaluate()
+    bounded = ("macs", "params", *inputs.budget.asked)
+    before = CostModel(inputs.graph, [*dict.fromkeys(bounded)]).evaluate()
     after = figures.chosen.plan.cost
     limits = inputs.budget.limits(before)
     return Summary(

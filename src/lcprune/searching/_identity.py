@@ -126,8 +126,10 @@ def graph_digest(graph: ChannelGraph) -> str:
     digest.update(_bytes(graph.family_of))
     for vector in graph.vectors:
         digest.update(b"v" + _bytes(vector))
-    for op in (*graph.ops, *graph.parameters):
-        digest.update(repr((op.kind, op.module, op.coefficient, op.factors)).encode())
+    for value in graph.values:
+        digest.update(repr((value.term, value.itemsize, value.storage)).encode())
+    for op in graph.ops:
+        digest.update(repr(op).encode())
     return digest.hexdigest()
 
 

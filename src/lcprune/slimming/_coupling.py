@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lcprune.graph import IntArray
-from lcprune.slimming._random_masks import random_masks
+from lcprune.graph import BoolArray, IntArray
 
 BLOCKS = (2, 3, 4, 8, 16, 32)
 """How many groups of one family may have to go together, tried in this order."""
@@ -23,6 +23,29 @@ PATIENCE = 8
 
 Right = Callable[[IntArray], bool]
 """Whether removing these groups, and no other ones, leaves a model that is right."""
+
+
+def random_masks(
+    sizes: Sequence[int], rng: np.random.Generator, *, odd: bool = False
+) -> list[BoolArray]:
+    """A random mask, true where kept, for each family of so many groups.
+
+    From 20 % to 80 % of every family go and at least one group stays; a family of one stays
+    whole. Families of equal size keep different numbers of groups, as far as there are any: what
+    needs equal sizes is not right by chance. With ``odd`` the numbers kept are odd where they
+    can be: what needs an even size is not.
+    """
+    masks = [np.ones(size, dtype=np.bool_) for size in sizes]
+    for size in sorted({size for size in sizes if size > 1}):
+        counts = np.arange(max(1, math.ceil(0.2 * size)), max(1, math.floor(0.8 * size)) + 1)
+        if odd and bool(((size - counts) % 2).any()):
+            counts = counts[(size - counts) % 2 == 1]
+        same_size = rng.permutation([i for i, other in enumerate(sizes) if other == size])
+        for family, removed in zip(
+            same_size, np.resize(rng.permutation(counts), len(same_size)), strict=True
+        ):
+            masks[family][rng.choice(size, size=removed, replace=False)] = False
+    return masks
 
 
 def couplings(
@@ -44,8 +67,8 @@ def couplings(
     by_size: dict[int, list[IntArray]] = {}
     for single in (culprit[0] for culprit in culprits if len(culprit) == 1):
         by_size.setdefault(len(single), []).append(single)
-    for alike in by_size.values():
-        for family in search.paired(alike):
+    for same_size in by_size.values():
+        for family in search.paired(same_size):
             search.in_blocks(family)
     return search.found
 
@@ -64,9 +87,9 @@ class _Search:
             return False
         return self._accept(np.stack(families, axis=1))
 
-    def paired(self, alike: list[IntArray]) -> list[IntArray]:
+    def paired(self, same_size: list[IntArray]) -> list[IntArray]:
         """Couple families of one size in pairs, or all that are left; the rest is returned."""
-        left = list(alike)
+        left = list(same_size)
         alone: list[IntArray] = []
         while left:
             first = left.pop(0)

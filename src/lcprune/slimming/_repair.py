@@ -11,9 +11,8 @@ from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, IntArray, couple, pin
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming._checker import Checker, Fault
-from lcprune.slimming._coupling import couplings
+from lcprune.slimming._coupling import couplings, random_masks
 from lcprune.slimming._culprits import Items, culprits
-from lcprune.slimming._random_masks import random_masks
 from lcprune.tracing import ExampleInput
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
 from lcprune.ranking import Plan
-from lcprune.slimming._keep_double import keep_double
 from lcprune.tracing import (
     ExampleInput,
     LabelFlow,
@@ -31,6 +31,8 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 VISIBLE = 1e-3
 """The least effect of a removal that a comparison of outputs can be trusted with."""
+
+_LESS = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 
 def verify(model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput) -> float:
@@ -109,15 +111,15 @@ def prepared(
 
 def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
     """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
-    with torch.no_grad(), _same_draws(), keep_double():
+    with torch.no_grad(), _same_draws(), _keep_double():
         return outputs(forward(model, arguments))
 
 
 def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> list[Tensor]:
     """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
     flow = LabelFlow(model, apply_rule)
-    flow.keep_only(_keep(flow, plan))
-    with _same_draws(), keep_double():
+    flow.mask.keep_only(_keep(flow, plan))
+    with _same_draws(), _keep_double():
         return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
 
 
@@ -164,3 +166,33 @@ def relative_difference(expected: list[Tensor], actual: list[Tensor]) -> float:
         error = float((reference.double() - other.double()).abs().max()) / scale
         worst = max(worst, error if error == error else float("inf"))
     return worst
+
+
+class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Leaves float64 tensors as they are where code says ``.float()`` or ``.half()``.
+
+    Such a cast is there for speed or for stability; in a comparison its rounding would hide
+    faults below it and look like one.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if (
+            func.overloadpacket is torch.ops.aten._to_copy
+            and args[0].dtype == torch.float64
+            and given.get("dtype") in _LESS
+        ):
+            given["dtype"] = torch.float64
+        return func(*args, **given)
+
+
+def _keep_double() -> AbstractContextManager[object]:
+    """A context in which a cast of a float64 tensor to less does nothing."""
+    mode: AbstractContextManager[object] = _KeepDouble()  # type: ignore[no-untyped-call]
+    return mode

@@ -1,10 +1,10 @@
 """Tracing: a model and an example input become a channel graph."""
 
 from lcprune.tracing._bake import bake
-from lcprune.tracing._channel_pad import ChannelPad
 from lcprune.tracing._choice import is_within, outermost_named
-from lcprune.tracing._flow import LabelFlow
-from lcprune.tracing._rules import apply_rule
+from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
+from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
     ExampleInput,
     as_arguments,
@@ -14,20 +14,29 @@ from lcprune.tracing._run import (
     private_copy,
 )
 from lcprune.tracing._trace import run_labelled, trace
+from lcprune.tracing.rules import apply_rule
+from lcprune.tracing.rules.joining import ChannelPad
 
 __all__ = [
+    "Call",
     "ChannelPad",
     "ExampleInput",
     "LabelFlow",
+    "Planes",
+    "along",
     "apply_rule",
     "as_arguments",
     "bake",
     "first_sample",
     "forward",
+    "from_vector",
     "is_within",
     "outermost_named",
     "outputs",
     "private_copy",
+    "rule",
     "run_labelled",
     "trace",
+    "varying",
+    "vector",
 ]

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from lcprune.tracing._call import Asked
-from lcprune.tracing._deciding import LEAVES
 from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._notes import Asked
 from lcprune.tracing._planes import along, varying
 from lcprune.tracing._sizes import Kept, SizedFloat, SizedInt, expression_of
+from lcprune.tracing._storages import LEAVES
 
 CHUNKS = frozenset({"chunk", "tensor_split"})
 SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand_as", "zeros",
@@ -43,47 +43,53 @@ class CallWatch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         kwargs = kwargs or {}
         if name in LEAVES and args and isinstance(args[0], Tensor):
-            self.flow.leave(args[0])
+            with self.flow.aside():
+                self.flow.leave(args[0])
         if name == "size" or (name == "__get__" and func.__self__ is torch.Tensor.shape):
-            return self._sized(func(*args, **kwargs), *args, **kwargs)
+            with self.flow.aside():
+                return self._sized(func(*args, **kwargs), *args, **kwargs)
         if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
-            self._scaled_by_width(args[:2])
+            with self.flow.aside():
+                self._scaled_by_width(args[:2])
         if func is functional.normalize:
             with self:
                 return _normalized(*args, **kwargs)
         if name in NORMALISED and len(args) > 1:
-            self._normalised(args[0], args[1])
+            with self.flow.aside():
+                self._normalised(args[0], args[1])
         if name.endswith("_as") and len(args) == 2:
-            asked = _asked(name, tuple(self._sized(args[1].shape, args[1])), {})
+            with self.flow.aside():
+                asked = _asked(name, tuple(self._sized(args[1].shape, args[1])), {})
         else:
             asked = _asked(name, args, kwargs)
-        before, self.flow.asked = self.flow.asked, asked
+        notes = self.flow.notes
+        before, notes.asked = notes.asked, asked
         try:
             return func(*args, **kwargs)
         finally:
-            self.flow.asked = before
+            notes.asked = before
 
     def _scaled_by_width(self, tensors: Iterable[Tensor]) -> None:
         """Attention without a scale divides by the root of the number of channels."""
         for tensor in tensors:
-            plane = along(self.flow.planes(tensor), tensor.dim() - 1)
+            plane = along(self.flow.planes.of(tensor), tensor.dim() - 1)
             if plane is not None:
-                self.flow.scaled_by_width.add(self.flow.module_name)
+                self.flow.notes.scaled_by_width.add(self.flow.running.name)
                 self.flow.labels.pin(
-                    plane, f"the scale of attention follows them in {self.flow.place}"
+                    plane, f"the scale of attention follows them in {self.flow.running.place}"
                 )
 
     def _normalised(self, tensor: Tensor, shape: Any) -> None:
         """The shape that a norm is given must be that of the channels that it norms."""
-        plane = along(self.flow.planes(tensor), tensor.dim() - 1)
+        plane = along(self.flow.planes.of(tensor), tensor.dim() - 1)
         if len(shape) == 1 and plane is not None and varying(plane) == {tensor.dim() - 1}:
-            self.flow.require(
-                plane.reshape(-1), expression_of(shape[0]), f"a norm in {self.flow.place}"
+            self.flow.notes.require(
+                plane.reshape(-1), expression_of(shape[0]), f"a norm in {self.flow.running.place}"
             )
 
     def _sized(self, value: Any, tensor: Tensor, dim: Any = None) -> Any:
         """A shape, or one size of it, of integers that remember their channels."""
-        planes = self.flow.planes(tensor)
+        planes = self.flow.planes.of(tensor)
         if not planes or not isinstance(value, int | torch.Size):
             return value
         if isinstance(value, int):

@@ -1,9 +1,9 @@
-"""Labels flow with the data: the mode under which a model runs once to be traced."""
+"""Labels flow with the data: the mode under which a model runs, and the call that rules get."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -12,62 +12,67 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
-from lcprune.graph import FIXED
-from lcprune.tracing._call import Asked, Call, Counted, Required, Rule, Sized
-from lcprune.tracing._channel_pad import ChannelPad
-from lcprune.tracing._deciding import DataWatch, note_of, operands
-from lcprune.tracing._extremes import Extremes
 from lcprune.tracing._labels import LabelSpace
-from lcprune.tracing._planes import Planes, along, compact, varying
-from lcprune.tracing._sizes import (
-    Expression,
-    Kept,
-    leaves,
-)
-
-Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
-
+from lcprune.tracing._notes import Asked, Counted, Notes
+from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
+from lcprune.tracing._record import Record
+from lcprune.tracing._running import Running
+from lcprune.tracing._sizes import Expression
+from lcprune.tracing._storages import DataWatch, Extremes, operands
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules of PyTorch that check every size against attributes of theirs."""
 
 
-class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs a model with a plane of labels beside every tensor.
+class Mask:
+    """Which labels the reference of the oracle keeps; all of them until ``keep_only``."""
 
-    With ``keep`` (a boolean per label) the run is the reference of the oracle: every element
-    whose label is not kept is multiplied by 0 at the input of every contraction, and statistics
-    across channels are those of the kept ones; producers stay untouched.
+    def __init__(self) -> None:
+        self.keep: Tensor | None = None
+
+    def keep_only(self, keep: Tensor) -> None:
+        """Mask from now on; ``keep`` holds a boolean per label."""
+        self.keep = torch.cat([keep, torch.ones(1, dtype=torch.bool, device="cpu")])
+
+    def kept(self, labels: Tensor) -> Tensor | None:
+        """Which of ``labels`` are kept, or none where all are."""
+        if self.keep is None:
+            return None
+        # Labels of what the run creates come after those of the state, and are kept.
+        kept = self.keep[labels.clamp(max=self.keep.numel() - 1)]
+        return None if bool(kept.all()) else kept
+
+
+class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs a model with a plane of labels beside every tensor; ``apply`` knows the rules.
+
+    With a ``mask`` the run is the reference of the oracle: every element whose label is not kept
+    is multiplied by 0 at the input of every contraction, and statistics across channels are those
+    of the kept ones; producers stay untouched.
 
     In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
-    choose from, and not the places in them; ``scaled_by_width`` are modules that need it.
+    choose from, and not the places in them.
     """
 
     def __init__(
-        self, model: nn.Module, apply: Rule, whole_heads: frozenset[str] = frozenset()
+        self,
+        model: nn.Module,
+        apply: Callable[[Call], Any],
+        whole_heads: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.whole_heads = whole_heads
-        self.scaled_by_width: set[str] = set()
         self._apply = apply
+        self._aside = False
         self.labels = LabelSpace()
-        self.counted: list[Counted] = []
-        self.sized: list[Sized] = []
-        self.uncounted: dict[str, None] = {}
-        self.notes: dict[str, None] = {}
+        self.running = Running()
+        self.planes = PlaneStore(self.labels, self.running)
+        self.notes = Notes(self.labels, self.running)
+        self.record = Record()
+        self.mask = Mask()
         self.data = DataWatch([*model.parameters(), *model.buffers()])
-        self.entered: set[str] = set()
         self.extremes = Extremes()
         self.read: set[int] = set()
-        self.counting = True
-        self.asked = Asked()
-        self.required: list[Required] = []
-        self.constants: set[tuple[str, str, int | None]] = set()
-        self._keep: Tensor | None = None
-        self._planes: dict[Geometry, Planes] = {}
-        self._by_storage: dict[int, dict[Geometry, Tensor]] = {}
-        self._alive: list[Tensor] = []
-        self._stack: list[tuple[str, nn.Module]] = []
         self.pads: dict[str, tuple[Tensor, Tensor]] = {}
         self._register_state(model)
 
@@ -78,7 +83,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]:
             if tensor.is_meta:
                 raise ModelError(f"{name} is on the meta device; expected real tensors")
-            if self._geometry(tensor) in self._planes:
+            if self.planes.knows(tensor):
                 continue
             planes = []
             for dim, size in enumerate(tensor.shape):
@@ -86,220 +91,231 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     shape = [1] * tensor.dim()
                     shape[dim] = size
                     planes.append(self.labels.of_dimension(name, dim, size).reshape(shape))
-            self.set(tensor, tuple(planes))
-        for name, module in model.named_modules():
-            if isinstance(module, ChannelPad):
-                self.pads[name] = (
-                    self.labels.fresh(module.before),
-                    self.labels.fresh(module.after),
-                )
-
-    # -- the planes of tensors -------------------------------------------------------------
-
-    @staticmethod
-    def _geometry(tensor: Tensor) -> Geometry:
-        # Without elements there is no address: the object, which is held, is its own.
-        place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
-        return (
-            place,
-            int(tensor.storage_offset()),
-            tuple(tensor.shape),
-            tuple(tensor.stride()),
-            tensor.dtype,
-        )
-
-    def planes(self, tensor: Tensor) -> Planes:
-        """The planes of a tensor; none for one that no label has reached."""
-        if tensor.dim() == 0 or tensor.layout != torch.strided:
-            return ()
-        return self._planes.get(self._geometry(tensor), ())
-
-    def set(self, tensor: Tensor, planes: Planes) -> None:
-        """Give a tensor its planes; it is held from then on, so that its address stays its own."""
-        if tensor.dim() == 0 or tensor.layout != torch.strided:
-            return
-        geometry = self._geometry(tensor)
-        self._planes[geometry] = planes
-        self._by_storage.setdefault(geometry[0], {})[geometry] = tensor
-        self._alive.append(tensor)
-
-    def write(self, tensor: Tensor, planes: Planes) -> None:
-        """Give a tensor that was written in place its planes, and every view of it theirs."""
-        geometry = self._geometry(tensor)
-        views = self._by_storage.get(geometry[0], {})
-        before = self._planes.get(geometry, ())
-        if len(views) <= 1 or (
-            len(before) == len(planes)
-            and all(torch.equal(a, b) for a, b in zip(before, planes, strict=True))
-        ):
-            self.set(tensor, planes)
-            return
-        involved = [*planes, *(p for g in views for p in self._planes.get(g, ()))]
-        if len(planes) > 1 or any(len(self._planes.get(g, ())) > 1 for g in views):
-            for plane in involved:
-                self.labels.pin(plane, f"written through a view in {self.module_name}")
-            return
-        self.set(tensor, planes)
-        flat = self._flat_labels(tensor)
-        self._strided(flat, tensor).copy_(self._full(planes, tensor))
-        for view in list(views.values()):
-            self.set(view, self.compacted([self._strided(flat, view)]))
-
-    def restride(self, source: Tensor, result: Tensor) -> Planes:
-        """The planes of a tensor with other strides over the same storage as ``source``."""
-        if len(self.planes(source)) > 1:
-            return ()
-        return self.compacted([self._strided(self._flat_labels(source), result)])
-
-    def compacted(self, fulls: Iterable[Tensor]) -> Planes:
-        """The planes of full tensors of labels.
-
-        A label that is the only one of its tensor must stay, or nothing would be left of it.
-        """
-        planes = []
-        for full in fulls:
-            plane = compact(full)
-            if plane is not None:
-                planes.append(plane)
-            elif full.numel():
-                self.labels.pin(full.reshape(-1)[:1], f"the only channel in {self.place}")
-        return tuple(planes)
-
-    def _flat_labels(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        flat = torch.full(
-            (storage.nbytes() // tensor.element_size(),), FIXED, dtype=torch.int64, device="cpu"
-        )
-        for geometry, view in self._by_storage.get(storage.data_ptr(), {}).items():
-            if self._planes[geometry] and view.element_size() == tensor.element_size():
-                self._strided(flat, view).copy_(self._full(self._planes[geometry], view))
-        return flat
-
-    @staticmethod
-    def _strided(flat: Tensor, like: Tensor) -> Tensor:
-        return flat.as_strided(like.shape, like.stride(), like.storage_offset())
-
-    @staticmethod
-    def _full(planes: Planes, like: Tensor) -> Tensor:
-        return (
-            planes[0].expand(like.shape) if planes else torch.full(like.shape, FIXED, device="cpu")
-        )
-
-    # -- the modules that run --------------------------------------------------------------
+            self.planes.set(tensor, tuple(planes))
 
     @property
-    def module_name(self) -> str:
-        return self._stack[-1][0] if self._stack else ""
+    def recording(self) -> bool:
+        """Whether operators are noted: in the run that counts, which masks nothing."""
+        return self.notes.counting and self.mask.keep is None
 
-    @property
-    def place(self) -> str:
-        """The running module as a reason names it."""
-        return self.module_name or "the model"
+    def begin(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
+        """Note what is there before the first operator runs."""
+        if self.recording:
+            for tensor in inputs:
+                self.record.add("input", tensor)
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+                self.record.add("state", tensor, self.planes.of(tensor), name)
 
-    @property
-    def module(self) -> nn.Module | None:
-        return self._stack[-1][1] if self._stack else None
+    def end(self, outputs: Sequence[Tensor]) -> None:
+        """Note what the model returns: its channels stay."""
+        if self.recording:
+            self.record.outputs = self.record.numbers(outputs)
+        for tensor in outputs:
+            for plane in (*self.planes.of(tensor), *self.extremes.under(tensor)):
+                self.labels.pin(plane, "an output of the model")
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Keep track of the module that runs, by hooks that are gone afterwards."""
-        handles = []
-        for name, module in model.named_modules():
-
-            def enter(module: nn.Module, inputs: Any, name: str = name) -> None:
-                self.entered.add(name)
-                self._stack.append((name, module))
-                if isinstance(module, SELF_SIZED):
-                    self._keep_whole(inputs, name)
-
-            def leave(module: nn.Module, _: Any, outputs: Any, name: str = name) -> None:
-                if isinstance(module, SELF_SIZED):
-                    self._keep_whole([outputs, list(module.parameters())], name)
-                self._stack.pop()
-
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave, always_call=True))
+    def aside(self) -> Iterator[None]:
+        """A context for computing with labels: its operations are not the model's."""
+        before, self._aside = self._aside, True
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self._aside = before
 
-    def _keep_whole(self, tensors: Any, name: str) -> None:
-        for tensor in tree_leaves(tensors):
-            for plane in self.planes(tensor) if isinstance(tensor, Tensor) else ():
-                self.labels.pin(plane, f"{name} compares sizes with numbers of its own")
+    def watching(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context in which the running module is known."""
+        return self.running.watching(model, self._keep_whole)
 
-    # -- what the rules note ---------------------------------------------------------------
-
-    def count(self, kind: str, coefficient: int, *vectors: Tensor) -> None:
-        """Note the multiply-adds of a contraction."""
-        if self.counting:
-            self.counted.append(Counted(kind, self.module_name, coefficient, vectors))
-
-    def note_decision(self) -> None:
-        """Note that the running module decides by data."""
-        if self.counting:
-            self.notes[note_of(self.module_name)] = None
+    def _keep_whole(self, module: nn.Module, name: str, values: Any) -> None:
+        if isinstance(module, SELF_SIZED):
+            with self.aside():
+                for tensor in tree_leaves([values, list(module.parameters())]):
+                    for plane in self.planes.of(tensor) if isinstance(tensor, Tensor) else ():
+                        self.labels.pin(plane, f"{name} compares sizes with numbers of its own")
 
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
-        for plane in self.planes(tensor):
-            self.labels.pin(plane, f"values leave PyTorch in {self.place}")
+        for plane in self.planes.of(tensor):
+            self.labels.pin(plane, f"values leave PyTorch in {self.running.place}")
         if not self.data.is_constant(tensor):
-            self.note_decision()
+            self.notes.decision()
 
-    def size_attribute(self, name: str, vector: Tensor, index: int | None = None) -> bool:
-        """Note that an attribute of the running module counts ``vector``, if it has one."""
-        if not hasattr(self.module, name):
-            return False
-        self.sized.append(Sized(self.module_name, name, index, vector))
-        return True
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if self._aside:
+            return func(*args, **(kwargs or {}))
+        call = Call(self, func, args, dict(kwargs or {}))
+        self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
+                         if t.layout == torch.strided)  # fmt: skip
+        recording = self.recording
+        reads = self.record.numbers(call.tensors()) if recording else ()
+        before, outer, counted = len(self.record.ops), self.notes.counted, list[Counted]()
+        self.notes.counted = counted
+        try:
+            out = self._apply(call)
+        finally:
+            self.notes.counted = outer
+        # What a rule took apart is there already, as the operators that ran.
+        if recording and (counted or len(self.record.ops) == before):
+            written = [(tensor, self.planes.of(tensor)) for tensor in operands((out,))]
+            given = (args, call.kwargs)
+            self.record.ran(func, self.running.name, reads, written, given, counted)
+        self.extremes.follow(func, call.tensors(), operands((out,)))
+        if self.data.follow(func, call.tensors(), out):
+            self.notes.decision()
+        return out
 
-    def require(self, labels: Tensor, provided: Expression, where: str) -> None:
-        """Note that code gives the size ``provided`` to something that ``labels`` must fill.
 
-        An integer attribute of a module that is such a size follows the labels.
+class Call:
+    """One operator on its way: what it is, what it gets, and what a rule can say of it.
+
+    A rule runs the operator with ``run()``, gives the result its planes with ``set``, and returns
+    the result. A *plane* holds the label (the channel) of every element of a tensor: it has the
+    tensor's dimensions, size 1 along each over which the label does not change, and ``FIXED``
+    where there is no channel.
+    """
+
+    def __init__(
+        self, flow: LabelFlow, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.flow = flow
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self._tensors: list[Tensor] | None = None
+
+    # -- the operator ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return str(self.func.overloadpacket)
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that runs."""
+        return self.flow.running.module
+
+    @property
+    def where(self) -> str:
+        """The operator and the module that runs it, for a reason."""
+        return f"{self.name} in {self.flow.running.place}"
+
+    def tensors(self) -> list[Tensor]:
+        """The operands: an operator takes tensors and lists of them, nothing deeper."""
+        if self._tensors is None:
+            self._tensors = list(operands((*self.args, *self.kwargs.values())))
+        return self._tensors
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument of the operator's schema, given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def run(self, *args: Any) -> Any:
+        """Run the operator, on ``args`` in place of its own positional arguments if given."""
+        return self.func(*(args or self.args), **self.kwargs)
+
+    # -- channels --------------------------------------------------------------------------
+
+    def planes(self, tensor: Tensor) -> Planes:
+        """The planes of a tensor; none for one that no label has reached."""
+        return self.flow.planes.of(tensor)
+
+    def set(self, tensor: Tensor, planes: Planes) -> None:
+        """Give a tensor its planes."""
+        self.flow.planes.set(tensor, planes)
+
+    def pin(self, labels: Tensor, reason: str) -> None:
+        """Keep the channels of ``labels``, for ``reason``."""
+        self.flow.labels.pin(labels, reason)
+
+    def produce(self, labels: Tensor) -> None:
+        """Note that this operator makes the channels of ``labels``: they are filters."""
+        self.flow.labels.produce(labels)
+
+    def join(self, a: Tensor, b: Tensor, reason: str = "") -> None:
+        """Make the channels of two planes (broadcast) one each; what meets ``FIXED`` stays."""
+        self.flow.labels.join(a, b, reason or f"a fixed size at {self.where}")
+
+    def merge(
+        self,
+        operands: Sequence[tuple[tuple[int, ...], Planes]],
+        shape: tuple[int, ...],
+        reason: str = "",
+    ) -> Planes:
+        """Join planes that vary over common dimensions; the planes of the result.
+
+        ``operands`` are shapes with planes, which broadcast to ``shape``. An operand of size 1
+        along a dimension gates there and is not coupled. One of full size without labels has a
+        size that nothing can change, so what meets it stays.
         """
-        if isinstance(provided, Kept) and torch.equal(provided.labels, labels):
-            return
-        if isinstance(provided, int) and bool((labels == FIXED).all()):
-            return
-        self.required.append(Required(provided, labels, where))
+        reason = reason or f"a fixed size at {self.where}"
+        dims = len(shape)
+        aligned: list[tuple[tuple[int, ...], Planes]] = [
+            ((1,) * (dims - len(size)) + tuple(size), tuple(align(p, dims) for p in planes))
+            for size, planes in operands
+        ]
+        merged: list[Tensor] = []
+        for _, planes in aligned:
+            for new in planes:
+                plane = new
+                apart = []
+                for other in merged:
+                    if varying(other) & varying(plane):
+                        self.join(other, plane, reason)
+                        # Real labels come before those of padding, so the real one stays.
+                        plane = torch.minimum(other, plane)
+                    else:
+                        apart.append(other)
+                merged = [*apart, plane]
+        for plane in merged:
+            for size, planes in aligned:
+                unlabelled = varying(plane) - frozenset().union(*(varying(p) for p in planes))
+                if any(size[d] > 1 for d in unlabelled):
+                    self.pin(plane, reason)
+        return tuple(merged)
 
-    def use_value(self, number: float) -> None:
-        """Note that a number takes part in the values: what it counts must not change."""
-        for leaf in leaves(self.asked.expression(number)) if number in self.asked.sized else ():
-            if isinstance(leaf, Kept):
-                reason = f"a value that is computed from their number in {self.place}"
-                self.labels.pin(leaf.labels, reason)
-            else:
-                self.constants.add((leaf.module, leaf.name, leaf.index))
+    def over_channels(self, weight: Tensor, dim: int, dims: int) -> tuple[tuple[int, ...], Planes]:
+        """A 1-D ``weight`` as the operand that it is for a tensor of ``dims`` dimensions."""
+        shape = [1] * dims
+        shape[dim] = weight.numel()
+        return tuple(shape), tuple(plane.reshape(shape) for plane in self.planes(weight))
 
     def tie(self, plane: Tensor, keep: int, reason: str) -> Tensor:
         """Make labels at the same place of ``keep`` one channel over all other dimensions."""
         for dim in varying(plane) - {keep}:
             first = plane.narrow(dim, 0, 1)
-            self.labels.join(plane, first, reason)
+            self.join(plane, first, reason)
             plane = first
         return plane
 
-    # -- the reference of the oracle -------------------------------------------------------
+    def fresh(self, size: int) -> Tensor:
+        """Labels that no tensor dimension stands behind."""
+        return self.flow.labels.fresh(size)
 
-    def keep_only(self, keep: Tensor) -> None:
-        """Run as the reference from now on; ``keep`` holds a boolean per label."""
-        self._keep = torch.cat([keep, torch.ones(1, dtype=torch.bool, device="cpu")])
+    def compacted(self, fulls: Iterable[Tensor]) -> Planes:
+        """The planes of full tensors of labels; the only label of a tensor must stay."""
+        return self.flow.planes.compacted(fulls)
+
+    def is_constant(self, tensor: Tensor) -> bool:
+        """Whether the values of ``tensor`` do not depend on the model's input."""
+        return self.flow.data.is_constant(tensor)
+
+    # -- the reference of the oracle -------------------------------------------------------
 
     def kept(self, labels: Tensor) -> Tensor | None:
         """Which of ``labels`` are kept, or none where all are."""
-        if self._keep is None:
-            return None
-        # Labels of what the run creates come after those of the state, and are kept.
-        kept = self._keep[labels.clamp(max=self._keep.numel() - 1)]
-        return None if bool(kept.all()) else kept
+        return self.flow.mask.kept(labels)
 
     def masked(self, tensor: Tensor, dim: int) -> Tensor:
-        """``tensor`` as a contraction over ``dim`` reads it."""
+        """``tensor`` as a contraction over ``dim`` reads it: 0 where a channel is removed."""
         plane = along(self.planes(tensor), dim)
         kept = None if plane is None else self.kept(plane)
         return tensor if kept is None else tensor * kept.to(tensor)
@@ -315,20 +331,21 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         index = kept.reshape(-1).nonzero().reshape(-1).to(tensor.device)
         return tensor.index_select(dim, index), index
 
-    # -- dispatch --------------------------------------------------------------------------
+    # -- notes -----------------------------------------------------------------------------
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        call = Call(self, func, args, dict(kwargs or {}))
-        self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
-                         if t.layout == torch.strided)  # fmt: skip
-        out = self._apply(call)
-        self.extremes.follow(func, call.tensors(), operands((out,)))
-        if self.data.follow(func, call.tensors(), out):
-            self.note_decision()
-        return out
+    @property
+    def asked(self) -> Asked:
+        """What the model's code asks for in the call that runs."""
+        return self.flow.notes.asked
+
+    def count(self, coefficient: int, *vectors: Tensor) -> None:
+        """Note multiply-adds of this operator: ``coefficient`` times the kept of each vector."""
+        self.flow.notes.counted.append(Counted(coefficient, vectors))
+
+    def size_attribute(self, name: str, vector: Tensor, index: int | None = None) -> bool:
+        """Note that an attribute of the running module counts ``vector``, if it has one."""
+        return self.flow.notes.size_attribute(name, vector, index)
+
+    def require(self, labels: Tensor, provided: Expression) -> None:
+        """Note that code gives the size ``provided`` to what ``labels`` must fill."""
+        self.flow.notes.require(labels, provided, self.where)

@@ -7,12 +7,14 @@ weight has one per dimension), each of which varies over dimensions of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from lcprune.graph import FIXED
+from lcprune.tracing._labels import LabelSpace
+from lcprune.tracing._running import Running
 
 Planes = tuple[Tensor, ...]
 
@@ -72,3 +74,111 @@ def drop_dims(planes: Planes, dims: Sequence[int], keepdim: bool) -> Planes:
         return planes
     kept = [d for d in range(planes[0].dim()) if d not in dims] if planes else []
     return tuple(plane.reshape([plane.shape[d] for d in kept]) for plane in planes)
+
+
+Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+def geometry(tensor: Tensor) -> Geometry:
+    """What tells a tensor from all others that are alive: where its values are, and how."""
+    # Without elements there is no address: the object, which is held, is its own.
+    place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
+    return (
+        place,
+        int(tensor.storage_offset()),
+        tuple(tensor.shape),
+        tuple(tensor.stride()),
+        tensor.dtype,
+    )
+
+
+class PlaneStore:
+    """The planes of every tensor of a run, by where its values are; each tensor is held."""
+
+    def __init__(self, labels: LabelSpace, running: Running) -> None:
+        self._labels = labels
+        self._running = running
+        self._planes: dict[Geometry, Planes] = {}
+        self._by_storage: dict[int, dict[Geometry, Tensor]] = {}
+        self._alive: list[Tensor] = []
+
+    def of(self, tensor: Tensor) -> Planes:
+        """The planes of a tensor; none for one that no label has reached."""
+        if tensor.dim() == 0 or tensor.layout != torch.strided:
+            return ()
+        return self._planes.get(geometry(tensor), ())
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether the tensor, or one at its place, has been given planes."""
+        return geometry(tensor) in self._planes
+
+    def set(self, tensor: Tensor, planes: Planes) -> None:
+        """Give a tensor its planes; it is held from then on, so that its address stays its own."""
+        if tensor.dim() == 0 or tensor.layout != torch.strided:
+            return
+        key = geometry(tensor)
+        self._planes[key] = planes
+        self._by_storage.setdefault(key[0], {})[key] = tensor
+        self._alive.append(tensor)
+
+    def write(self, tensor: Tensor, planes: Planes) -> None:
+        """Give a tensor that was written in place its planes, and every view of it theirs."""
+        key = geometry(tensor)
+        views = self._by_storage.get(key[0], {})
+        before = self._planes.get(key, ())
+        if len(views) <= 1 or (
+            len(before) == len(planes)
+            and all(torch.equal(a, b) for a, b in zip(before, planes, strict=True))
+        ):
+            self.set(tensor, planes)
+            return
+        involved = [*planes, *(p for g in views for p in self._planes.get(g, ()))]
+        if len(planes) > 1 or any(len(self._planes.get(g, ())) > 1 for g in views):
+            for plane in involved:
+                self._labels.pin(plane, f"written through a view in {self._running.name}")
+            return
+        self.set(tensor, planes)
+        flat = self._flat_labels(tensor)
+        self._strided(flat, tensor).copy_(self._full(planes, tensor))
+        for view in list(views.values()):
+            self.set(view, self.compacted([self._strided(flat, view)]))
+
+    def restride(self, source: Tensor, result: Tensor) -> Planes:
+        """The planes of a tensor with other strides over the same storage as ``source``."""
+        if len(self.of(source)) > 1:
+            return ()
+        return self.compacted([self._strided(self._flat_labels(source), result)])
+
+    def compacted(self, fulls: Iterable[Tensor]) -> Planes:
+        """The planes of full tensors of labels.
+
+        A label that is the only one of its tensor must stay, or nothing would be left of it.
+        """
+        planes = []
+        for full in fulls:
+            plane = compact(full)
+            if plane is not None:
+                planes.append(plane)
+            elif full.numel():
+                self._labels.pin(full.reshape(-1)[:1], f"the only channel in {self._running.place}")
+        return tuple(planes)
+
+    def _flat_labels(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        flat = torch.full(
+            (storage.nbytes() // tensor.element_size(),), FIXED, dtype=torch.int64, device="cpu"
+        )
+        for key, view in self._by_storage.get(storage.data_ptr(), {}).items():
+            if self._planes[key] and view.element_size() == tensor.element_size():
+                self._strided(flat, view).copy_(self._full(self._planes[key], view))
+        return flat
+
+    @staticmethod
+    def _strided(flat: Tensor, like: Tensor) -> Tensor:
+        return flat.as_strided(like.shape, like.stride(), like.storage_offset())
+
+    @staticmethod
+    def _full(planes: Planes, like: Tensor) -> Tensor:
+        return (
+            planes[0].expand(like.shape) if planes else torch.full(like.shape, FIXED, device="cpu")
+        )

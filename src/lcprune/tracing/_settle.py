@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from lcprune.graph import FIXED, IntArray
-from lcprune.tracing._call import Required, Sized
 from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._notes import Required, Sized
 from lcprune.tracing._sizes import AttributeValue, Combined, Expression, Kept, evaluate, leaves
 
 MASKS = 3
@@ -24,7 +24,7 @@ def settle(flow: LabelFlow) -> None:
     Where they differ, in this order: a module's attribute follows; the channels whose number the
     code reads and those that it is used for become the same; all that take part stay.
     """
-    open_ = list(flow.required)
+    open_ = list(flow.notes.required)
     coupled: set[int] = set()
     while failing := _Sizes(flow).failing(open_):
         if sum(_let_attribute_follow(flow, required) for required in failing):
@@ -52,7 +52,9 @@ class _Sizes:
         # One more entry, kept, for what FIXED as index -1 finds.
         self._keep = ~free | (generator.random((MASKS, channels + 1)) < 0.6)
         self._keep[:, -1] = True
-        self._attributes = {(s.module, s.name, s.index): s.vector for s in reversed(flow.sized)}
+        self._attributes = {
+            (s.module, s.name, s.index): s.vector for s in reversed(flow.notes.sized)
+        }
 
     def failing(self, open_: list[Required]) -> list[Required]:
         return [required for required in open_ if not self._fits(required)]
@@ -81,7 +83,7 @@ class _Sizes:
 
 def _let_attribute_follow(flow: LabelFlow, required: Required) -> bool:
     """Let an attribute that the size is computed from count the channels that must fill it."""
-    followed = {(s.module, s.name, s.index) for s in flow.sized}
+    followed = {(s.module, s.name, s.index) for s in flow.notes.sized}
     attributes = {
         (leaf.module, leaf.name, leaf.index): leaf
         for leaf in leaves(required.provided)
@@ -89,7 +91,7 @@ def _let_attribute_follow(flow: LabelFlow, required: Required) -> bool:
     }
     if followed & set(attributes):
         return False
-    free = [leaf for key, leaf in attributes.items() if key not in flow.constants]
+    free = [leaf for key, leaf in attributes.items() if key not in flow.notes.constants]
     length = required.labels.numel()
     for leaf in sorted(free, key=lambda leaf: -leaf.value):
         if leaf.value % length == 0:
@@ -98,7 +100,7 @@ def _let_attribute_follow(flow: LabelFlow, required: Required) -> bool:
             counted = required.labels[: leaf.value]
         else:
             continue
-        flow.sized.append(Sized(leaf.module, leaf.name, leaf.index, counted))
+        flow.notes.sized.append(Sized(leaf.module, leaf.name, leaf.index, counted))
         return True
     return False
 
@@ -128,7 +130,7 @@ def _couple(flow: LabelFlow, required: Required, coupled: set[int]) -> bool:
 
 def _counted(flow: LabelFlow, required: Required) -> list[Tensor]:
     """The labels whose number a size is computed from, by shapes or attributes that follow."""
-    followed = {(s.module, s.name, s.index): s.vector for s in reversed(flow.sized)}
+    followed = {(s.module, s.name, s.index): s.vector for s in reversed(flow.notes.sized)}
     counted = []
     for leaf in leaves(required.provided):
         if isinstance(leaf, Kept):

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
-from lcprune.graph import FIXED, Attribute, ChannelGraph, Dimension, Family, IntArray, Op, Untouched
+from lcprune.graph import (
+    FIXED,
+    Attribute,
+    Axis,
+    ChannelGraph,
+    Dimension,
+    Family,
+    IntArray,
+    Op,
+    Untouched,
+    Value,
+)
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._labels import Source
-from lcprune.tracing._rules import apply_rule
+from lcprune.tracing._notes import Counted
+from lcprune.tracing._planes import varying
+from lcprune.tracing._record import Ran
 from lcprune.tracing._run import (
     ExampleInput,
     as_arguments,
     first_sample,
-    forward,
+    forward_on,
     outputs,
+    own,
     private_copy,
     twice,
 )
 from lcprune.tracing._settle import settle
 from lcprune.tracing._sizes import sized_attributes
+from lcprune.tracing.rules import apply_rule
 
 
 def trace(
@@ -59,8 +75,8 @@ def trace(
     arguments = first_sample(copied, as_arguments(example_input))
     flow = LabelFlow(copied, apply_rule)
     run_labelled(flow, copied, arguments)
-    if flow.scaled_by_width:
-        flow = LabelFlow(copied, apply_rule, frozenset(flow.scaled_by_width))
+    if flow.notes.scaled_by_width:
+        flow = LabelFlow(copied, apply_rule, frozenset(flow.notes.scaled_by_width))
         run_labelled(flow, copied, arguments)
     notes = _follow_training(flow, copied, arguments)
     leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
@@ -70,13 +86,13 @@ def trace(
 
 def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
     """Run a model under a flow, pin what it returns, and return its output tensors."""
+    arguments = own(arguments)
+    flow.begin(model, [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
     with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
-        found = outputs(forward(model, arguments))
+        found = outputs(forward_on(model, arguments))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
-    for tensor in found:
-        for plane in (*flow.planes(tensor), *flow.extremes.under(tensor)):
-            flow.labels.pin(plane, "an output of the model")
+    flow.end(found)
     return found
 
 
@@ -86,13 +102,13 @@ def _follow_training(
     unreached = _unreached(flow, model)
     if not unreached:
         return ()
-    flow.counting = False
-    attributes = len(flow.sized)
+    flow.notes.counting = False
+    attributes = len(flow.notes.sized)
     model.train()
     try:
         run_labelled(flow, model, twice(arguments))
     except ModelError:
-        del flow.sized[attributes:]
+        del flow.notes.sized[attributes:]
     model.eval()
     return tuple(f"{name} is not reached by the forward pass" for name in _unreached(flow, model))
 
@@ -102,7 +118,7 @@ def _unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if name and name not in flow.entered and _unread(flow, module)
+        if name and name not in flow.running.entered and _unread(flow, module)
     ]
 
 
@@ -135,6 +151,7 @@ class _Assembly:
         self.produced_sources = self._produced_sources(produced)
         self.vectors: list[IntArray] = []
         self._vector_numbers: dict[bytes, int] = {}
+        self._of_planes: dict[int, dict[int, int | None]] = {}
 
     def _produced_sources(self, produced: IntArray) -> list[Source]:
         sources = self.flow.labels.sources
@@ -150,11 +167,9 @@ class _Assembly:
             if bool((channels != FIXED).any()):
                 dimensions.append(Dimension(source.tensor, source.dim, channels))
         family_of, families = self._families(dimensions)
-        ops = tuple(
-            self._op(c.kind, c.module, c.coefficient, [self._groups(v) for v in c.vectors])
-            for c in self.flow.counted
-        )
-        parameters = self._parameters(dimensions)
+        ops = tuple(op for ran in self.flow.record.ops for op in self._ops(ran))
+        attributes = self._attributes()
+        values = self._values(dimensions)
         return ChannelGraph(
             prunable=self.prunable,
             dimensions=tuple(dimensions),
@@ -162,16 +177,17 @@ class _Assembly:
             family_of=family_of,
             producers=tuple((s.tensor, s.dim) for s in self.produced_sources),
             pinned_reasons=self.pinned_reasons,
-            attributes=self._attributes(),
+            attributes=attributes,
+            values=values,
             ops=ops,
-            parameters=parameters,
+            outputs=self.flow.record.outputs,
             vectors=tuple(self.vectors),
             untouched=self._untouched(),
-            uncounted=tuple(self.flow.uncounted),
-            notes=(*self.flow.notes, *notes),
+            uncounted=tuple(self.flow.notes.uncounted),
+            notes=(*self.flow.notes.decisions, *notes),
         )
 
-    def _groups(self, labels: torch.Tensor) -> IntArray:
+    def _groups(self, labels: Tensor) -> IntArray:
         numbers = labels.numpy()
         groups = np.full(len(numbers), FIXED, dtype=np.int64)
         known = numbers != FIXED
@@ -185,33 +201,71 @@ class _Assembly:
             self.vectors.append(groups)
         return self._vector_numbers[key]
 
-    def _op(self, kind: str, module: str, coefficient: int, channels: Iterable[IntArray]) -> Op:
-        factors = []
-        for groups in channels:
-            if bool((groups == FIXED).all()):
-                coefficient *= len(groups)
-            else:
-                factors.append(self._vector(groups))
-        return Op(kind, module, coefficient, tuple(factors))
-
-    def _parameters(self, dimensions: list[Dimension]) -> tuple[Op, ...]:
-        channels = {dimension.key: dimension.channels for dimension in dimensions}
-        return tuple(
-            self._op(
-                "parameter",
-                name,
-                1,
-                [
-                    channels.get((name, dim), np.full(size, FIXED, dtype=np.int64))
-                    for dim, size in enumerate(parameter.shape)
-                ],
+    def _ops(self, ran: Ran) -> Iterator[Op]:
+        """The operator, once for each product of sizes that its multiply-adds are a sum of."""
+        for counted in ran.counted or (Counted(0, ()),):
+            coefficient, factors = counted.coefficient, []
+            for labels in counted.vectors:
+                groups = self._groups(labels)
+                if bool((groups == FIXED).all()):
+                    coefficient *= len(groups)
+                else:
+                    factors.append(self._vector(groups))
+            yield Op(
+                ran.kind,
+                ran.module,
+                coefficient,
+                tuple(factors),
+                ran.reads,
+                ran.writes,
+                ran.settings,
             )
-            for name, parameter in self.model.named_parameters()
-        )
+
+    def _values(self, dimensions: list[Dimension]) -> tuple[Value, ...]:
+        channels = {dimension.key: dimension.channels for dimension in dimensions}
+        parameters = {name for name, _ in self.model.named_parameters()}
+        saved = self.model.state_dict().keys()
+        values = []
+        for made in self.flow.record.values:
+            if made.name:
+                dims = {d: channels.get((made.name, d)) for d in range(made.tensor.dim())}
+                held = {d: self._free(groups) for d, groups in dims.items() if groups is not None}
+            else:
+                held = {d: v for plane in made.planes for d, v in self._of_plane(plane).items()}
+            values.append(
+                Value(
+                    kind=made.kind,
+                    axes=tuple(Axis(n, held.get(d)) for d, n in enumerate(made.tensor.shape)),
+                    itemsize=made.tensor.element_size(),
+                    storage=made.storage,
+                    name=made.name,
+                    parameter=made.name in parameters,
+                    saved=made.name in saved,
+                )
+            )
+        return tuple(values)
+
+    def _of_plane(self, plane: Tensor) -> dict[int, int | None]:
+        """The channel vector of every dimension along which a plane varies.
+
+        Where it varies along several, the channels of the first row count; those of all others
+        are of the same number, or the tensor could not be what it is.
+        """
+        if id(plane) not in self._of_planes:
+            over = varying(plane)
+            self._of_planes[id(plane)] = {
+                d: self._free(self._groups(_row(plane, d, over).reshape(-1))) for d in over
+            }
+        return self._of_planes[id(plane)]
+
+    def _free(self, groups: IntArray) -> int | None:
+        """The position of a channel vector, or none where none of its channels can go."""
+        free = (groups >= 0) & (groups < self.prunable)
+        return self._vector(groups) if bool(free.any()) else None
 
     def _attributes(self) -> tuple[Attribute, ...]:
         found: dict[Attribute, None] = {}
-        for sized in self.flow.sized:
+        for sized in self.flow.notes.sized:
             groups = self._groups(sized.vector)
             if bool((groups != FIXED).any()):
                 attribute = Attribute(sized.module, sized.name, sized.index, self._vector(groups))
@@ -261,3 +315,10 @@ class _Assembly:
                         Untouched(f"{name}.{tensor}", 0, size, size, "not reached by the forward")
                     )
         return tuple(found)
+
+
+def _row(plane: Tensor, dim: int, over: Iterable[int]) -> Tensor:
+    for other in over:
+        if other != dim:
+            plane = plane.narrow(other, 0, 1)
+    return plane

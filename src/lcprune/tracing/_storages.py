@@ -1,4 +1,4 @@
-"""Where a model decides by its data: the path of the example input is the one that is traced."""
+"""What goes with the values of a tensor from one operation to the next, known by its storage."""
 
 from __future__ import annotations
 
@@ -56,14 +56,6 @@ class DataWatch:
         return storage_of(tensor) in self._constant
 
 
-def note_of(module: str) -> str:
-    """What a graph notes of a module that decides by data."""
-    return (
-        f"the control flow of {module or 'the model'} depends on data; followed along the path "
-        "of the example input"
-    )
-
-
 def operands(values: Iterable[Any]) -> Iterator[Tensor]:
     """The tensors among an operation's arguments or results, and in lists of them."""
     for value in values:
@@ -76,3 +68,42 @@ def operands(values: Iterable[Any]) -> Iterator[Tensor]:
 def storage_of(tensor: Tensor) -> int:
     """The address of a tensor's values."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+CONTRACTIONS = frozenset(
+    {aten.convolution, aten._convolution, aten.mm, aten.addmm, aten.bmm, aten.baddbmm}
+)
+
+
+class Extremes:
+    """Which tensors hold extremes over which labels, up to the next contraction.
+
+    The largest of several channels is one of them. Where a contraction reads it, its labels have
+    ended; where it is returned (the best score of a detector, with its class), the channels that
+    it was chosen from are what the model returns, and must stay as its outputs do.
+    """
+
+    def __init__(self) -> None:
+        self._labels: list[Tensor] = []
+        self._fresh: set[int] = set()
+        self._by_storage: dict[int, frozenset[int]] = {}
+
+    def add(self, labels: Tensor) -> None:
+        """Note that the operation that runs yields an extreme over ``labels``."""
+        self._fresh.add(len(self._labels))
+        self._labels.append(labels)
+
+    def follow(self, func: Any, tensors: Iterable[Tensor], results: Iterable[Tensor]) -> None:
+        """Let the results of an operation hold what its operands hold."""
+        if not self._labels:
+            return
+        found = frozenset(self._fresh)
+        self._fresh.clear()
+        if func.overloadpacket not in CONTRACTIONS:
+            found = found.union(*(self._by_storage.get(storage_of(t), ()) for t in tensors))
+        for result in results:
+            self._by_storage[storage_of(result)] = found
+
+    def under(self, tensor: Tensor) -> list[Tensor]:
+        """The labels of which ``tensor`` holds an extreme."""
+        return [self._labels[n] for n in self._by_storage.get(storage_of(tensor), ())]

@@ -5,33 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lcprune.tracing._call import Call
-from lcprune.tracing._moving import moved
+from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
+from lcprune.tracing._rule import rule
 from lcprune.tracing._sizes import Expression, Kept, expression_of
-
-aten = torch.ops.aten
-
-RESHAPES = frozenset({aten.view, aten._unsafe_view, aten.reshape, aten.view_copy})
-CREATIONS = frozenset(
-    {
-        aten.zeros,
-        aten.ones,
-        aten.full,
-        aten.empty,
-        aten.rand,
-        aten.randn,
-        aten.new_zeros,
-        aten.new_ones,
-        aten.new_full,
-        aten.new_empty,
-    }
-)
+from lcprune.tracing.rules.moving import moved
 
 
+@rule("view", "_unsafe_view", "reshape", "view_copy")
 def reshape(call: Call) -> Any:
     """A view: where it cuts the channels into blocks, the blocks are tied.
 
@@ -43,13 +26,13 @@ def reshape(call: Call) -> Any:
     source = call.args[0]
     sizes = asked_shape(call, out)
     found = []
-    for plane in call.flow.planes(source):
+    for plane in call.planes(source):
         full = plane.expand(source.shape).reshape(out.shape)
-        for new in call.flow.compacted([full]):
+        for new in call.compacted([full]):
             found.append(_tied(call, plane, new, sizes))
     planes = apart(call, found)
     require_shape(call, out, planes, sizes)
-    call.flow.set(out, planes)
+    call.set(out, planes)
     return out
 
 
@@ -58,7 +41,7 @@ def apart(call: Call, planes: list[Tensor]) -> Planes:
     found: list[Tensor] = []
     for plane in sorted(planes, key=lambda plane: -len(set(plane.reshape(-1).tolist()))):
         if any(varying(plane) & varying(other) for other in found):
-            call.flow.labels.pin(plane, f"mixed with other channels at {call.where}")
+            call.pin(plane, f"mixed with other channels at {call.where}")
         else:
             found.append(plane)
     return tuple(found)
@@ -69,12 +52,12 @@ def _tied(call: Call, plane: Tensor, new: Tensor, sizes: tuple[Expression, ...])
         return new
     open_ = [d for d in sorted(varying(new)) if not isinstance(sizes[d], int) or sizes[d] == -1]
     kept = _kept_dim(call, new, open_ or sorted(varying(new)))
-    return call.flow.tie(new, kept, f"blocks at {call.where}")
+    return call.tie(new, kept, f"blocks at {call.where}")
 
 
 def _kept_dim(call: Call, plane: Tensor, dims: list[int]) -> int:
     """The dimension whose places can go one by one; the reference reads it from what is kept."""
-    kept = call.flow.kept(plane)
+    kept = call.kept(plane)
     if kept is not None:
         for dim in dims:
             first = kept
@@ -82,14 +65,14 @@ def _kept_dim(call: Call, plane: Tensor, dims: list[int]) -> int:
                 first = first.narrow(other, 0, 1)
             if bool((first == kept).all()):
                 return dim
-    if call.flow.module_name in call.flow.whole_heads:
+    if call.flow.running.name in call.flow.whole_heads:
         return dims[0]
     return max(dims, key=lambda d: (plane.shape[d], d))
 
 
 def asked_shape(call: Call, out: Tensor) -> tuple[Expression, ...]:
     """Where each size of a result comes from; -1 for one that follows from the others."""
-    asked = call.flow.asked
+    asked = call.asked
     if asked.shape is not None and len(asked.shape) == out.dim():
         return tuple(expression_of(size) for size in asked.shape)
     if not asked.sized:
@@ -103,16 +86,29 @@ def require_shape(call: Call, out: Tensor, planes: Planes, sizes: tuple[Expressi
         plane = along(planes, dim)
         if size == -1 or (plane is not None and varying(plane) != {dim}):
             continue
-        call.flow.require(vector(plane, dim, out.shape[dim]), size, call.where)
+        call.require(vector(plane, dim, out.shape[dim]), size)
 
 
+@rule(
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "rand",
+    "randn",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+)
 def create(call: Call) -> Any:
     """A new tensor: sizes that were read from a shape bring the channels of that shape."""
     out = call.run()
-    call.flow.set(out, _from_sizes(call, out, range(out.dim())))
+    call.set(out, _from_sizes(call, out, range(out.dim())))
     return out
 
 
+@rule("expand")
 def expand(call: Call) -> Any:
     """Values repeated: labels stay, and new sizes bring the channels of their shape."""
     out = call.run()
@@ -121,7 +117,7 @@ def expand(call: Call) -> Any:
            or (source.shape[d - out.dim()] == 1 and out.shape[d] > 1)]  # fmt: skip
     planes = moved(call, source) + _from_sizes(call, out, new)
     require_shape(call, out, planes, asked_shape(call, out))
-    call.flow.set(out, planes)
+    call.set(out, planes)
     return out
 
 
@@ -133,7 +129,7 @@ def _from_sizes(call: Call, out: Tensor, dims: Iterable[int]) -> Planes:
         if isinstance(size, Kept) and size.labels.numel() == out.shape[dim]:
             planes += from_vector(size.labels, dim, out.dim())
         elif not isinstance(size, int) and out.shape[dim] > 1:
-            labels = call.flow.labels.fresh(out.shape[dim])
-            call.flow.require(labels, size, call.where)
+            labels = call.fresh(out.shape[dim])
+            call.require(labels, size)
             planes += from_vector(labels, dim, out.dim())
     return planes

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lcprune.graph import FIXED
-from lcprune.tracing._call import Call
+from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, along, varying
-from lcprune.tracing._pointwise import merge
-from lcprune.tracing._shaping import apart
+from lcprune.tracing._rule import rule
+from lcprune.tracing.rules.shaping import apart
 
 aten = torch.ops.aten
 
 
+@rule("cat", "stack")
 def concatenate(call: Call) -> Any:
     """Labels one after the other along the dimension, joined over all others."""
     tensors = [t for t in call.args[0] if t.numel()]
@@ -23,12 +25,12 @@ def concatenate(call: Call) -> Any:
     dim = call.argument(1, "dim", 0) % out.dim()
     if call.func.overloadpacket is aten.stack:
         operands = [
-            (t.unsqueeze(dim).shape, tuple(p.unsqueeze(dim) for p in call.flow.planes(t)))
+            (t.unsqueeze(dim).shape, tuple(p.unsqueeze(dim) for p in call.planes(t)))
             for t in tensors
         ]
     else:
-        operands = [(t.shape, call.flow.planes(t)) for t in tensors]
-    call.flow.set(out, _concatenated(call, operands, dim, out.dim()))
+        operands = [(t.shape, call.planes(t)) for t in tensors]
+    call.set(out, _concatenated(call, operands, dim, out.dim()))
     return out
 
 
@@ -39,7 +41,7 @@ def _concatenated(
     shapes = [tuple(1 if d == dim else s for d, s in enumerate(shape)) for shape, _ in operands]
     target = tuple(max(shape[d] for shape in shapes) for d in range(dims))
     others = [tuple(p for p in planes if dim not in varying(p)) for _, planes in operands]
-    merged = merge(call.flow, list(zip(shapes, others, strict=True)), target, reason)
+    merged = call.merge(list(zip(shapes, others, strict=True)), target, reason)
     if all(along(planes, dim) is None for _, planes in operands):
         return merged
     return apart(call, [*_laid_out(call, operands, dim), *merged])
@@ -62,36 +64,69 @@ def _laid_out(
         [p.expand([p.shape[d] if d == dim else s for d, s in enumerate(sizes)]) for p in pieces],
         dim,
     )
-    return call.flow.compacted([full])
+    return call.compacted([full])
 
 
+class ChannelPad(nn.Module):
+    """Adds ``before`` and ``after`` channels of zeros around those of the input.
+
+    A plain ``functional.pad`` keeps its sizes in code, where slimming can't reach them; the
+    channels that meet such a constant are left alone. Here they are attributes, so every
+    channel around a zero-padded shortcut (option A of He et al., 2015) can be pruned.
+
+    Input (N, C, …), output (N, before + C + after, …).
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.before = before
+        self.after = after
+
+    def forward(self, input: Tensor) -> Tensor:
+        spatial = [0, 0] * (input.dim() - 2)
+        return functional.pad(input, [*spatial, self.before, self.after])
+
+    def extra_repr(self) -> str:
+        return f"before={self.before}, after={self.after}"
+
+
+@rule("constant_pad_nd")
 def pad(call: Call) -> Any:
     """Constants around the values; around the channels only by a ``ChannelPad``."""
     out = call.run()
     source, amounts = call.args[0], call.args[1]
     planes = []
-    for plane in call.flow.planes(source):
+    ends = _own_ends(call)
+    for plane in call.planes(source):
         pieces = plane
         for i in range(len(amounts) // 2):
             dim = source.dim() - 1 - i
             before, after = amounts[2 * i], amounts[2 * i + 1]
             if plane.shape[dim] == 1 or (before == 0 and after == 0):
                 continue
-            ends = call.flow.pads.get(call.flow.module_name)
             if before < 0 or after < 0:
-                call.flow.labels.pin(plane, f"cut by an amount fixed in code, {call.where}")
+                call.pin(plane, f"cut by an amount fixed in code, {call.where}")
                 start, end = max(0, -before), pieces.shape[dim] - max(0, -after)
                 pieces = pieces.narrow(dim, start, end - start)
-            if ends is None:
-                ends = (_constants(before), _constants(after))
-            pieces = torch.cat([_end(ends[0], plane, dim), pieces, _end(ends[1], plane, dim)], dim)
+            first, last = ends or (_constants(before), _constants(after))
+            pieces = torch.cat([_end(first, plane, dim), pieces, _end(last, plane, dim)], dim)
         planes.append(pieces)
-    if call.flow.module_name in call.flow.pads:
-        before, after = call.flow.pads[call.flow.module_name]
-        call.flow.size_attribute("before", before)
-        call.flow.size_attribute("after", after)
-    call.flow.set(out, call.flow.compacted(planes))
+    if ends is not None:
+        call.size_attribute("before", ends[0])
+        call.size_attribute("after", ends[1])
+    call.set(out, call.compacted(planes))
     return out
+
+
+def _own_ends(call: Call) -> tuple[Tensor, Tensor] | None:
+    """The labels that a ``ChannelPad`` puts around the channels, the same whenever it runs."""
+    pad = call.module
+    if not isinstance(pad, ChannelPad):
+        return None
+    name, pads = call.flow.running.name, call.flow.pads
+    if name not in pads:
+        pads[name] = (call.fresh(int(pad.before)), call.fresh(int(pad.after)))
+    return pads[name]
 
 
 def _constants(count: int) -> Tensor:

@@ -1,0 +1,122 @@
+"""Checks of a cut: for tests of one's own model, and of rules for one's own operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcprune.errors import VerificationError
+from lcprune.graph import BoolArray, ChannelGraph
+from lcprune.ranking import PlanBuilder
+from lcprune.slimming import VISIBLE, effect, slim, verify
+from lcprune.tracing import ExampleInput, as_arguments, trace
+
+__all__ = ["Checked", "check", "counted", "random_keep", "randomise"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check saw: the largest relative ``error`` of all plans, and the largest ``effect``.
+
+    ``graph`` is the model's channel graph.
+    """
+
+    graph: ChannelGraph
+    error: float
+    effect: float
+
+
+def randomise(model: nn.Module, seed: int) -> nn.Module:
+    """Give every parameter and buffer random values, so that no fault can hide behind a zero.
+
+    Residual scales often start at 0 and shifts at 0; here scales and variances lie in 0.5 to 1.5,
+    and weights have the size that keeps activations near 1. The model itself is changed, put into
+    eval mode, and returned.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            if tensor.dim() > 1:
+                fan_in = max(1, tensor[0].numel())
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
+            else:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            # Shifts have both signs, or a deep network of rectifiers would go silent.
+            if tensor.dim() == 1 and name.endswith(("bias", "running_mean")):
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def random_keep(graph: ChannelGraph, rng: np.random.Generator) -> BoolArray:
+    """A random mask over the prunable groups that leaves at least one of every family."""
+    keep = np.ones(graph.prunable, dtype=np.bool_)
+    for family in graph.families:
+        groups = np.array(family.groups)
+        keep[groups] = rng.random(len(groups)) < rng.uniform(0.2, 0.9)
+        keep[rng.choice(groups)] = True
+    return keep
+
+
+def check(
+    model: nn.Module,
+    example_input: ExampleInput,
+    *,
+    graph: ChannelGraph | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> Checked:
+    """Cut random plans out of a model and compare each with the masked original.
+
+    The model is traced unless its ``graph`` is given. For every seed a random plan is drawn, cut,
+    and verified as ``lcprune.verify`` does; that the removal moves the outputs by more than 0.1 %
+    in one plan at least is demanded too, since a comparison that sees nothing says nothing: give
+    the model random values first (``randomise``).
+
+    Raises ``VerificationError`` where a plan differs, nothing is prunable, or no plan has a
+    visible effect, and ``ModelError`` where the model can't run.
+
+    Example:
+        check(randomise(MyNetwork(), seed=0), torch.randn(1, 3, 32, 32))
+    """
+    graph = graph or trace(model, example_input)
+    if not graph.prunable:
+        raise VerificationError("nothing to check: none of the channels is prunable")
+    builder = PlanBuilder(graph)
+    error = moved = 0.0
+    for seed in seeds:
+        plan = builder.plan(random_keep(graph, np.random.default_rng(seed)))
+        error = max(error, verify(model, slim(model, plan), plan, example_input))
+        moved = max(moved, effect(model, plan, example_input))
+    if not moved > VISIBLE:
+        raise VerificationError(
+            f"the check is blind: removing channels moves the outputs by {moved:.2g} at most "
+            f"(more than {VISIBLE:g} is expected); give the model random values first"
+        )
+    return Checked(graph, error, moved)
+
+
+def counted(model: nn.Module, example_input: ExampleInput) -> dict[str, int]:
+    """PyTorch's own count: ``macs`` (half the FLOPs of its counter) and ``params``.
+
+    Attention runs as matrix products (fast path off, ``math`` backend), since the counter does
+    not know its fused forms.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            model(*as_arguments(example_input))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return {
+        "macs": flops.get_total_flops() // 2,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+    }

@@ -1,0 +1,60 @@
+"""The modules that run while a model is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+class Running:
+    """The module that runs, by hooks; ``entered`` are the names of all that ever ran."""
+
+    def __init__(self) -> None:
+        self.entered: set[str] = set()
+        self._stack: list[tuple[str, nn.Module]] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the running module; empty for the model itself."""
+        return self._stack[-1][0] if self._stack else ""
+
+    @property
+    def place(self) -> str:
+        """The running module as a reason names it."""
+        return self.name or "the model"
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._stack[-1][1] if self._stack else None
+
+    @contextmanager
+    def watching(
+        self, model: nn.Module, around: Callable[[nn.Module, str, Any], None]
+    ) -> Iterator[None]:
+        """Keep track by hooks that are gone afterwards.
+
+        ``around`` is called with a module, its name and its inputs as it is entered, and with its
+        outputs as it is left.
+        """
+        handles = []
+        for name, module in model.named_modules():
+
+            def enter(module: nn.Module, inputs: Any, name: str = name) -> None:
+                self.entered.add(name)
+                self._stack.append((name, module))
+                around(module, name, inputs)
+
+            def leave(module: nn.Module, _: Any, outputs: Any, name: str = name) -> None:
+                around(module, name, outputs)
+                self._stack.pop()
+
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
