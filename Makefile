@@ -21,12 +21,12 @@ setup: .venv/.dev
 # That and what tests, lint and docs need.
 .venv/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) -e ".[vision,timm,distributed,ray,dev]" -c constraints.txt
+	$(BIN)/python $(INSTALL) -e ".[vision,timm,ray,dev]" -c constraints.txt
 	@touch .venv/.base $@
 
 .venv-oldest/.dev: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/python || $(PYTHON) -m venv .venv-oldest
-	$(OLDEST)/python $(INSTALL) -e ".[vision,timm,distributed,ray,test]" -c constraints-oldest.txt
+	$(OLDEST)/python $(INSTALL) -e ".[vision,timm,ray,test]" -c constraints-oldest.txt
 	@touch $@
 
 demo: .venv/.base

@@ -32,10 +32,11 @@ import peer
 import workers
 import zoo
 import zoo_models
-from judge import masked_outputs, randomise, relative_difference
 from lcprune.errors import LcpruneError, VerificationError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan
+from lcprune.slimming import masked_outputs, relative_difference
+from lcprune.testing import randomise
 from lcprune.tracing import outputs, trace
 
 RATIO = 0.5

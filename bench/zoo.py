@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import workers
 import zoo_models
-from judge import masked_outputs, plain_outputs, random_keep, randomise, relative_difference
 from lcprune.cost import CostModel
 from lcprune.errors import LcpruneError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking import PlanBuilder
-from lcprune.slimming import repair, slim
+from lcprune.slimming import masked_outputs, plain_outputs, relative_difference, repair, slim
+from lcprune.testing import random_keep, randomise
 from lcprune.tracing import trace
 
 PLANS = 3

@@ -35,6 +35,7 @@ STAGES = (
     "artifact",
     "data",
     "models",
+    "testing",
 )
 """The packages that have a page each, in the order of the data's way."""
 

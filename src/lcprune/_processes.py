@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
-
 _LOCK = threading.Lock()
 
 FACTORY_MODULES = "_lcprune_factory_"
@@ -81,12 +79,16 @@ def ignore_hang_ups() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def packed(value: Any, pickler: Any = cloudpickle) -> bytes:
+def packed(value: Any, pickler: Any = None) -> bytes:
     """All that another process needs to have ``value``, as bytes that ``pickle`` reads.
 
     What lives in a script or in a file named on the command line travels by value. ``pickler`` is
-    a cloudpickle.
+    a cloudpickle, if it is to be another than the usual one.
     """
+    if pickler is None:
+        import cloudpickle
+
+        pickler = cloudpickle
     made = [sys.modules[name] for name in sys.modules if name.startswith(FACTORY_MODULES)]
     for module in made:
         pickler.register_pickle_by_value(module)

@@ -23,6 +23,7 @@ class Replay(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.kinds: list[str] = []
         self.touched: list[set[int]] = []
         self.bytes: dict[int, int] = {}
         self._held: list[Any] = []
@@ -41,6 +42,7 @@ class Replay(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         made = {self.see(t, t.untyped_storage().nbytes()) for t in tensors(out)}
         self.touched.append(read | made)
+        self.kinds.append(str(func.overloadpacket).removeprefix("aten."))
         return out
 
 
@@ -89,8 +91,8 @@ def _plain() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def replayed(model: nn.Module, example: Tensor) -> int:
-    """Peak bytes of activations, by counting the storages between their first and last operator."""
+def replayed(model: nn.Module, example: Tensor) -> tuple[int, list[str]]:
+    """Peak bytes of activations, by the storages between first and last operator; all operators."""
     example = example.clone()
     with _plain(), Replay() as seen:
         inputs = seen.see(example, example.untyped_storage().nbytes())
@@ -100,7 +102,7 @@ def replayed(model: nn.Module, example: Tensor) -> int:
         before = {inputs}.union(*seen.touched[: step + 1])
         after = outputs.union(*seen.touched[step:])
         peak = max(peak, sum(seen.bytes[storage] for storage in before & after))
-    return peak
+    return peak, seen.kinds
 
 
 def really_alive(model: nn.Module, example: Tensor) -> int:

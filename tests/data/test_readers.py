@@ -11,13 +11,9 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
-from importlib.machinery import ModuleSpec
 from itertools import repeat
 from multiprocessing import forkserver
-from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +23,6 @@ from PIL import ImageFile
 from torch import Tensor
 
 from data.trees import write_files
-from lcprune._processes import ENDING, uninterrupted, without_main
 from lcprune.data import ImageFiles
 from lcprune.data._readers import (
     AHEAD,
@@ -270,58 +265,6 @@ def test_interrupts_end_what_reads_quietly_and_a_kill_does(tmp_path: Path) -> No
         shutil.rmtree(left)
     assert lines == ["ensure_running \n", "_start 0\n", "go_on 0\n", "reads 2\n"], errors
     assert (process.returncode, rest, errors) == (-signal.SIGKILL, "", "")
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
-def test_an_interrupt_that_comes_late_leaves_signals_as_they_were(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As it may where another thread is slow to take it: as soon as its handler is back."""
-    set_handler = signal.signal
-    original = signal.getsignal(signal.SIGINT)
-
-    def and_interrupt(number: int, handler: Any) -> Any:
-        before = set_handler(number, handler)
-        if handler is original:
-            raise KeyboardInterrupt
-        return before
-
-    def state() -> list[Any]:
-        return [signal.pthread_sigmask(signal.SIG_BLOCK, []), *map(signal.getsignal, ENDING)]
-
-    told: list[int] = []
-    terminates = set_handler(signal.SIGTERM, lambda number, _: told.append(number))
-    as_before = state()
-    try:
-        monkeypatch.setattr(signal, "signal", and_interrupt)
-        within = uninterrupted()
-        within.__enter__()
-        signal.raise_signal(signal.SIGTERM)
-        assert told == []
-        with pytest.raises(KeyboardInterrupt):
-            within.__exit__(None, None, None)
-        assert (state(), told) == (as_before, [signal.SIGTERM])
-    finally:
-        set_handler(signal.SIGTERM, terminates)
-        signal.pthread_sigmask(signal.SIG_SETMASK, as_before[0])
-
-
-@pytest.mark.parametrize("spec", [None, ModuleSpec("script", None)], ids=["script", "-m"])
-def test_the_main_module_is_not_imported_again(
-    monkeypatch: pytest.MonkeyPatch, spec: ModuleSpec | None
-) -> None:
-    main = ModuleType("__main__")
-    main.__spec__, main.__file__ = spec, "/somewhere/script.py"
-    monkeypatch.setitem(sys.modules, "__main__", main)
-
-    def imported() -> set[str]:
-        return {name for name in get_preparation_data("") if name.startswith("init_main")}
-
-    assert len(imported()) == 1
-    with without_main():
-        assert imported() == set()
-    assert len(imported()) == 1
-    assert (main.__spec__, main.__file__) == (spec, "/somewhere/script.py")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from data.trees import write_files
 from docs.pages import ROOT, code_blocks
-from lcprune.data import part_of
+from lcprune.data import Data, ImageFiles, ValidationBatches, part_of, training_batches
 from lcprune.errors import DataError, DivergenceError, InputError, RunError
 from lcprune.training import (
     EpochReport,
@@ -222,6 +224,30 @@ def test_a_resumed_training_equals_the_unbroken_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("streamed", [False, True])
+def test_images_are_read_and_validated_in_parts(tmp_path: Path, streamed: bool) -> None:
+    files = write_files(tmp_path, [(24, 20), (20, 30)] * 22)
+    images: Any = ImageFiles(files, torch.arange(44) % 4, 16, workers=2)
+    images = images if streamed else images.in_memory()
+    data = Data(images, images, tuple("abcd"), (0.2, 0.4, 0.6), (0.5, 0.25, 0.2), (3, 16, 16))
+    results = []
+    for processes in (1, 2):
+        model = network().float()
+        result = finetune(
+            model,
+            training_batches(images, data, 40, crop=2),
+            ValidationBatches(images, data, 6),
+            config=TrainingConfig(epochs=2, learning_rate=0.05),
+            processes=processes,
+        )
+        results.append(([r.loss for r in result.reports], result.val_accuracy, model.state_dict()))
+    (losses, top1, one), (others, other_top1, two) = results
+    assert losses == pytest.approx(others, rel=1e-4)
+    assert top1 == pytest.approx(other_top1, abs=100 / 44)  # one may lie on the border
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -312,6 +338,11 @@ def test_what_cannot_be_shared_is_refused() -> None:
         finetune(network(), Loader().batches, config=CONFIG, processes=2)
     with pytest.raises(InputError, match=r"got list$"):
         finetune(network(), Loader(), Loader().batches, config=CONFIG, processes=2)
+    locked = Loader()
+    locked.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"something that can be pickled: .*lock") as caught:
+        finetune(network(), locked, config=CONFIG, processes=2)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="0 processes, expected 1 or more"):
         finetune(network(), Loader(), config=CONFIG, processes=0)
     with pytest.raises(InputError, match="expected cpu or cuda, got mps"):
@@ -319,9 +350,10 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="expected a GPU for each, there are 1"):
-        finetune(network(), Loader(), config=CONFIG, processes=2, device="cuda")
+        finetune(model, Loader(), config=CONFIG, processes=2, device="cuda")
 
 
 def test_the_loader_of_the_page_is_shared_as_those_of_the_package_are() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -69,6 +69,7 @@ def test_tied_and_frozen_weights_stay_so() -> None:
 CONFIG = TrainingConfig(learning_rate=0.25)
 
 
+@example(losses=[1.0] * 20 + [90.0] * (STEPS + 9), blind=2.0, bunch=16)
 @given(
     losses=st.lists(st.floats(0, 100), min_size=1, max_size=3 * STEPS),
     blind=st.floats(0.5, 5),
@@ -114,8 +115,8 @@ def test_fires_after_its_steps_and_a_break_starts_anew() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_what_is_no_number_fires_at_once(loss: float) -> None:
-    with pytest.raises(InputError, match=r"epoch 1, step 2: lower the learning rate, 0\.25"):
-        watching(2.0).after_losses([1.0, loss], 0, 0)
+    with pytest.raises(InputError, match=r"epoch 1, step 32: lower the learning rate, 0\.25"):
+        watching(2.0).after_losses([1.0, loss], 0, 30)
 
 
 DATA = load_data("digits")

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,23 +22,6 @@ DEVICE_BYTES = 2 * 2**30
 
 Part = tuple[Tensor, Tensor, int]
 """Inputs and targets of a rank's part of a batch, and how many samples the whole batch has."""
-
-
-class TrainingBatches(Protocol):
-    """Batches of (inputs, targets), in a new order and augmented anew every epoch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields."""
-
-    def on_device(self, device: torch.device) -> TrainingBatches:
-        """The same batches there; what travels or lies there is uint8."""
-
-    def shard(self, rank: int, count: int) -> Iterator[Part]:
-        """The part of each batch that is the ``rank``'s of ``count``, see ``part_of``."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 def training_batches(
@@ -79,8 +62,11 @@ def part_of(size: int, rank: int, count: int) -> slice:
     return slice(rank * size // count, (rank + 1) * size // count)
 
 
-class _Batches:
-    """What the batches of a set have in common: an order for each epoch, a device, shards."""
+class TrainingBatches:
+    """Batches of (inputs, targets), in a new order and augmented anew every epoch.
+
+    Inputs are float32 (B, C, H, W), normalised; targets int64 (B,).
+    """
 
     def __init__(self, images: int, data: Data, batch: int, how: Augmentation, seed: int) -> None:
         if batch < 1:
@@ -122,7 +108,7 @@ class _Batches:
         return list(torch.split(order, self._batch))[: len(self)], generator
 
 
-class AugmentedBatches(_Batches):
+class AugmentedBatches(TrainingBatches):
     """Batches of (inputs, targets) in a new order and with new shifts every epoch.
 
     Inputs are float32 (B, C, H, W), normalised; targets int64 (B,). An image is shifted by up to
@@ -174,7 +160,7 @@ class AugmentedBatches(_Batches):
 
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         """Some of the values on the device, whether all lie there or those travel."""
-        if values.device == self._device:
+        if values.device.type == self._device.type:
             return values[moved(chosen, self._device)]
         return moved(values[chosen], self._device)
 
@@ -229,7 +215,7 @@ class AugmentedBatches(_Batches):
         return output
 
 
-class StreamedBatches(_Batches):
+class StreamedBatches(TrainingBatches):
     """Batches of (inputs, targets) in a new order, read and augmented anew every epoch.
 
     As ``AugmentedBatches``, for ``ImageFiles``: every file is decoded once per epoch, ahead of its

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from lcprune._factory import one_line
+from lcprune._processes import packed
 from lcprune.errors import InputError, LcpruneError, RunError
 from lcprune.searching._executor import Evaluation, Evaluator, Job, Work, Workers, evaluate
 
@@ -28,9 +29,6 @@ _STORE = 2**28
 
 _LISTENING = 10.0
 """Seconds within which a cluster takes a connection."""
-
-_FACTORY_MODULES = "_lcprune_factory_"
-"""How the modules are called that were made from a file, which other processes can't import."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class RayExecutor:
         _check_devices(work.model, self.gpus)
         ray = _import_ray()
         try:
-            content = _packed(work, ray.cloudpickle)
+            content = packed(work, ray.cloudpickle)
         except Exception as error:  # whatever __reduce__ of the caller's raises
             raise InputError(
                 f"the fitness can't be sent to other processes ({one_line(error)}), expected one"
@@ -236,7 +234,7 @@ def _reason(error: BaseException) -> str:
 class Worker:
     """Holds the network and its fitness, and evaluates one plan at a time.
 
-    ``work`` is ``_packed`` (uint8, straight from the object store), ``path`` is where the modules
+    ``work`` is ``packed`` (uint8, straight from the object store), ``path`` is where the modules
     of the caller are, as far as this machine has them.
     """
 
@@ -260,22 +258,6 @@ class Worker:
 
     def evaluate(self, job: Job) -> Evaluation:
         return evaluate(self.load(), job)
-
-
-def _packed(work: Work, cloudpickle: Any) -> bytes:
-    """All that a worker needs, as bytes.
-
-    What lives in a script or in a file named on the command line travels by value.
-    """
-    made = [sys.modules[name] for name in sys.modules if name.startswith(_FACTORY_MODULES)]
-    for module in made:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        content: bytes = cloudpickle.dumps(work)
-    finally:
-        for module in made:
-            cloudpickle.unregister_pickle_by_value(module)
-    return content
 
 
 def _import_ray() -> Any:

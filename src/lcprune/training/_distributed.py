@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from lcprune._factory import one_line
 from lcprune._processes import ignore_hang_ups, packed, uninterrupted, without_main
 from lcprune.data import part_of
 from lcprune.errors import InputError, LcpruneError, RunError
@@ -99,10 +100,16 @@ def run_ranks(work: Work[T], count: int, device: str, heard: Callable[[Any], Non
     """Do ``work`` in ``count`` new processes; what rank zero returns, and what it tells is heard.
 
     ``work`` travels by value where it is a script's own. Where one rank fails all are ended, and
-    its exception is raised here; ``RunError`` where one was ended from outside. The ranks end
-    with this process, however that does.
+    its exception is raised here; ``RunError`` where one was ended from outside, ``InputError``
+    where ``work`` can't travel. The ranks end with this process, however that does.
     """
-    content = packed(work)
+    try:
+        content = packed(work)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise InputError(
+            f"training in {count} processes: model, loaders, teacher and hooks must be something "
+            f"that can be pickled: {one_line(error)}"
+        ) from error
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     threads = max(1, torch.get_num_threads() // count)
     started: list[tuple[BaseProcess, Connection]] = []
@@ -199,12 +206,9 @@ def _rank(ours: Connection, rank: int, count: int, device: str, port: int, threa
     except (EOFError, OSError):
         return
     threading.Thread(target=_end_with_caller, args=(ours,), daemon=True).start()
-    lock = threading.Lock()
 
     def send(kind: str, value: Any) -> None:
-        message = packed((kind, value))
-        with lock:
-            ours.send_bytes(message)
+        ours.send_bytes(packed((kind, value)))
 
     try:
         torch.set_num_threads(threads)

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from lcprune.data import Data, ImageSet
 from lcprune.errors import ModelError
 from lcprune.fitness import eval_mode
 
 
-class LabelledImages(Protocol):
-    """Pixels, uint8 (B, C, H, W), and labels, int64 (B,), in batches; the shape is (C, H, W)."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    def batches(self, size: int, /) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-class Normaliser(Protocol):
-    """What turns pixels into a model's input, and the names of its classes."""
-
-    @property
-    def classes(self) -> Sequence[str]: ...
-    def normalise(self, pixels: Tensor, /) -> Tensor: ...
-
-
 def evaluate_top1(
-    model: nn.Module, images: LabelledImages, data: Normaliser, batch: int | None = None
+    model: nn.Module, images: ImageSet, data: Data, batch: int | None = None
 ) -> float:
     """Percentage of images whose largest logit is that of their label.
 
