@@ -33,8 +33,9 @@ def told_to_type_checkers(package: ModuleType) -> dict[str, str]:
 @pytest.mark.parametrize("package", LAZY, ids=lambda package: package.__name__)
 def test_the_public_face_is_sorted_importable_and_complete(package: ModuleType) -> None:
     names = package.__all__
-    assert names == sorted(set(names))
-    assert dir(package) == names
+    # Constants, classes, functions: the order that the linter keeps.
+    assert names == sorted(set(names), key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert dir(package) == sorted(names)
     everything: dict[str, object] = {}
     exec(f"from {package.__name__} import *", everything)
     assert set(everything) - {"__builtins__"} == set(names)
