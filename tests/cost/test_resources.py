@@ -82,6 +82,20 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "shuffled": strange_channels.ShuffledDense,
     "views written": strange.WritesThroughViews,
     "norms in place": strange.NormalisesInPlace,
+    "activations in place": lambda: nn.Sequential(
+        *(
+            nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), activation)
+            for activation in (
+                nn.ReLU6(inplace=True),
+                nn.Mish(inplace=True),
+                nn.Threshold(0.1, 0.0, inplace=True),
+                nn.ELU(inplace=True),
+                nn.Hardswish(inplace=True),
+            )
+        ),
+        nn.Flatten(),
+        nn.Linear(3 * 16 * 16, 2),
+    ),
     "several outputs": strange.NestedOutput,
     "pixels": strange_channels.PixelsThereAndBack,
 }

@@ -13,7 +13,7 @@ from lcprune.runs import read_summary
 
 pytestmark = [
     pytest.mark.real_data,
-    pytest.mark.skipif("LCPRUNE_DATA" not in os.environ, reason="LCPRUNE_DATA is not set"),
+    pytest.mark.skipif(not os.environ.get("LCPRUNE_DATA"), reason="LCPRUNE_DATA is not set"),
 ]
 PER_CLASS = {"train": 30, "test": 20}
 

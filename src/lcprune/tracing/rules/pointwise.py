@@ -16,16 +16,13 @@ aten = torch.ops.aten
 UNTAGGED = frozenset(
     {
         aten.hardswish,
-        aten.hardswish_,
         aten.prelu,
         aten._prelu_kernel,
         aten.dropout,
-        aten.dropout_,
         aten.native_dropout,
         aten.feature_dropout,
         aten.alpha_dropout,
         aten.masked_fill,
-        aten.masked_fill_,
         aten.where,
         aten.bernoulli,
         aten.bernoulli_,
@@ -44,12 +41,19 @@ UNTAGGED = frozenset(
         aten.copy_,
     }
 )
-"""Pointwise operations that PyTorch does not tag as such."""
+"""Pointwise operations that PyTorch does not tag as such; those in place go with them."""
 
 
 def is_pointwise(func: Any) -> bool:
     """Whether every output element depends on the input elements at its own place only."""
-    return torch.Tag.pointwise in func.tags or func.overloadpacket in UNTAGGED
+    if torch.Tag.pointwise in func.tags or func.overloadpacket in UNTAGGED:
+        return True
+    name = func.overloadpacket.__name__
+    if func.namespace != "aten" or not name.endswith("_"):
+        return False
+    # What works in place is often not tagged though what it is named after is.
+    plain = getattr(getattr(aten, name[:-1], None), func._overloadname, None)
+    return plain is not None and is_pointwise(plain)
 
 
 def pointwise(call: Call) -> Any:
