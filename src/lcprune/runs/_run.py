@@ -215,8 +215,6 @@ def run_state(directory: Path) -> RunState:
         names = {p.name for p in directory.iterdir() if not p.name.startswith(PARTIAL)}
     except FileNotFoundError:
         return RunState.EMPTY
-    except NotADirectoryError:
-        return RunState.FOREIGN
     except OSError as error:
         raise RunError(f"can't read {directory}: {error.strerror or error}") from error
     if not names:
