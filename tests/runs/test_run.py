@@ -24,7 +24,7 @@ from lcprune.runs import (
     resume_line,
     run_state,
 )
-from lcprune.runs._run import at_work_in, begin_run
+from lcprune.runs._run import begin_run, open_run
 
 OPTIONS = PruneOptions(model="m", data="d", budget=("macs=50%",))
 RECORD = RunRecord("prune", {"model": "m", "seed": 0, "budget": ["macs=50%"]})
@@ -246,14 +246,14 @@ def test_a_damaged_run_is_only_replaced_where_it_can_be_told(tmp_path: Path) -> 
 
 
 def at_work(out: Path, record: RunRecord | None = None) -> Run:
-    with at_work_in(out, OPTIONS, "prune", record, Silent()) as run:
+    with open_run(out, OPTIONS, "prune", record, Silent()) as run:
         return run
 
 
 def test_a_run_at_work_keeps_others_out(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="no advisory locks on this system")
     out = tmp_path / "out"
-    with at_work_in(out, OPTIONS, "prune", None, Silent()) as run:
+    with open_run(out, OPTIONS, "prune", None, Silent()) as run:
         for how in ({}, {"resume": True}, {"force": True}):
             with pytest.raises(RunError, match=f"{out} is held by process {os.getpid()} on"):
                 check_run(out, **how)

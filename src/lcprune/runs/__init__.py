@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         CHECKPOINT,
         GRAPH,
         JOURNAL,
-        REPORT,
         RUN,
         SUMMARY,
         Run,
@@ -60,7 +59,6 @@ __all__ = [
     "CHECKPOINT",
     "GRAPH",
     "JOURNAL",
-    "REPORT",
     "RUN",
     "SUMMARY",
     "Advance",
@@ -112,7 +110,7 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL REPORT RUN SUMMARY Run RunRecord "
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL RUN SUMMARY Run RunRecord "
     "RunState check_command check_run read_run resume_line run_state",
     "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
     "read_summary read_train_summary",

@@ -49,13 +49,11 @@ BASE = "base.safetensors"
 BASE_CHECKPOINT = "base-checkpoint.pt"
 CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
-REPORT = "report.html"
 SUMMARY = "summary.json"
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
     SUMMARY,  # removed first, since it means done
-    REPORT,
     GRAPH,
     *_SAVED,
     *(name + NEW for name in _SAVED),
@@ -149,7 +147,7 @@ class Run:
 
 
 @contextmanager
-def at_work_in(
+def open_run(
     directory: Path, options: Options, command: str, record: RunRecord | None, reporter: Reporter
 ) -> Iterator[Run]:
     """Begin a run, or go on with that of ``record``; within, the directory is closed to others.
