@@ -14,10 +14,9 @@ from lcprune.runs._options import (
     PruneOptions,
     RunOptions,
     TrainOptions,
-    resolve,
 )
 from lcprune.runs._reporter import Advance, Reporter, Silent, warnings_to
-from lcprune.runs._resolve import Concern, Option, option, options_of, resolve_as
+from lcprune.runs._resolve import Concern, Option, option, options_of, resolve
 
 if TYPE_CHECKING:
     from lcprune.runs._choices import Choices, cache_folder
@@ -98,7 +97,6 @@ __all__ = [
     "read_summary",
     "read_train_summary",
     "resolve",
-    "resolve_as",
     "resume_line",
     "run_state",
     "train_job",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lcprune.runs._resolve import Concern, option, redefault, required, resolve_as
+from lcprune.runs._resolve import Concern, option, redefault, required
 
 AUTO = "auto"
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -284,13 +282,3 @@ class EvaluateOptions(Concern):
     trust_factory: bool = option(
         False, "Allow a saved model to run its own Python code.", flag=True
     )
-
-
-def resolve(
-    given: Mapping[str, Any],
-    *,
-    file: Path | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> PruneOptions:
-    """The configuration of a pruning run, from what ``resolve_as`` takes."""
-    return resolve_as(PruneOptions, given, file=file, defaults=defaults)

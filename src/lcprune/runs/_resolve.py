@@ -259,7 +259,7 @@ def _first_with(kind: type[Concern], name: str) -> type[Concern]:
 C = TypeVar("C", bound=Concern)
 
 
-def resolve_as(
+def resolve(
     kind: type[C],
     given: Mapping[str, Any],
     *,
