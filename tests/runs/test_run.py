@@ -245,7 +245,7 @@ def test_a_damaged_run_is_only_replaced_where_it_can_be_told(tmp_path: Path) -> 
     assert contents(untold) == before
 
 
-def at_work(out: Path, record: RunRecord | None = None) -> Run:
+def opened(out: Path, record: RunRecord | None = None) -> Run:
     with open_run(out, OPTIONS, "prune", record, Silent()) as run:
         return run
 
@@ -258,10 +258,13 @@ def test_a_run_at_work_keeps_others_out(tmp_path: Path) -> None:
             with pytest.raises(RunError, match=f"{out} is held by process {os.getpid()} on"):
                 check_run(out, **how)
         with pytest.raises(RunError, match="held by"):
-            at_work(out)
+            opened(out)
         assert run.once("found", lambda: 1) == 1
     assert [path.name for path in out.iterdir()] == [RUN]
-    assert at_work(out, read_run(out)).record.state == {"found": 1}
+    assert opened(out, read_run(out)).record.state == {"found": 1}
+    with pytest.raises(RunError, match="another process began meanwhile"):
+        opened(out)
+    assert read_run(out).state == {"found": 1}
 
 
 def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
@@ -272,8 +275,8 @@ def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
     for name in ("run", "theirs"):
         (tmp_path / name / f"{PARTIAL}7-0-model.safetensors").write_text("half")
         (tmp_path / name / "thesis.tex").write_text("the user's")
-    at_work(tmp_path / "run", RECORD)
+    opened(tmp_path / "run", RECORD)
     assert sorted(contents(tmp_path / "run")) == [RUN, "thesis.tex"]
     with pytest.raises(RunError, match="no run of lcprune"):
-        at_work(tmp_path / "theirs")
+        opened(tmp_path / "theirs")
     assert len(contents(tmp_path / "theirs")) == 2

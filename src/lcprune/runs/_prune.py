@@ -88,7 +88,7 @@ def prune_job(
     problem = Problem.of(config)
     for note in problem.graph.notes:
         reporter.stage(note)
-    with open_run(out, config, command, record, reporter) as run:
+    with open_run(out, config, command, record, reporter, force=force) as run:
         summary = _Stages(run, config, Choices(remeasure=remeasure)).go_through(problem)
         run.finish(summary.to_json())
     return summary

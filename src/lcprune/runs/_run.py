@@ -148,16 +148,26 @@ class Run:
 
 @contextmanager
 def open_run(
-    directory: Path, options: Options, command: str, record: RunRecord | None, reporter: Reporter
+    directory: Path,
+    options: Options,
+    command: str,
+    record: RunRecord | None,
+    reporter: Reporter,
+    *,
+    force: bool = False,
 ) -> Iterator[Run]:
     """Begin a run, or go on with that of ``record``; within, the directory is closed to others.
 
     What killed processes had begun to write there is removed. ``RunError`` where another process
-    is at work there, or where the directory can't be written or holds anything but a run.
+    holds the directory, or began a run there after it was found empty and without ``force``; where
+    it can't be written or holds anything but a run.
     """
     make_directory(directory)
     with locked(_lock_of(directory), str(directory)):
         if record is None:
+            began = run_state(directory) in (RunState.UNFINISHED, RunState.FINISHED)
+            if began and not force:
+                raise RunError(f"{directory} holds a run that another process began meanwhile")
             record = RunRecord(command, options.as_json())
             begin_run(directory, record)
         else:

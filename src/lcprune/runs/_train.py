@@ -63,7 +63,7 @@ def train_job(
     data, model, device = base.data, base.model, base.device
     if base.head:
         reporter.stage(f"new head for {len(data.classes)} classes: {', '.join(base.head)}")
-    with open_run(out, config, "train", record, reporter) as run:
+    with open_run(out, config, "train", record, reporter, force=force) as run:
         run.same("data_sha256", data.fingerprint, "data")
         model.to(device)
         precision = training_precision(
