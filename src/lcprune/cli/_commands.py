@@ -149,7 +149,6 @@ def _run(
             if isinstance(config, PruneOptions):
                 table = result_table(prune_job(config, out, command=command, **how))
             else:
-                assert isinstance(config, TrainOptions)
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
             return _interrupted(out, stop.exit_code)

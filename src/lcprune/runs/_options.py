@@ -190,13 +190,14 @@ class MachineOptions(Concern):
     processes: int = option(1, "Processes that train together.", at_least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(MachineOptions, TrainingOptions, DataOptions):  # fields go from the last to the first
-    """What ``prune`` and ``train`` have in common."""
+# The help has the groups of options in the order of the fields, which go from the last base to the
+# first.
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
+class PruneOptions(
+    MachineOptions, TrainingOptions, FinetuningOptions, ChoiceOptions, SearchOptions, DataOptions
+):
     """Everything that decides the result of a pruning run, each value checked.
 
     ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
@@ -205,7 +206,7 @@ class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Options):
+class TrainOptions(MachineOptions, TrainingOptions, DataOptions):
     """Everything that decides the result of a training run, each value checked.
 
     ``new_head`` takes weights for another number of classes.
@@ -219,6 +220,9 @@ class TrainOptions(Options):
     new_head: bool = option(
         False, "The weights are for another number of classes: begin with a new last layer."
     )
+
+
+Options = PruneOptions | TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +258,8 @@ class DemoOptions(DirectoryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(ChoiceOptions):
-    """What ``inspect`` shows."""
+class ModelOptions(Concern):
+    """The network that ``inspect`` shows."""
 
     title = "Model"
 
@@ -266,6 +270,11 @@ class InspectOptions(ChoiceOptions):
     layer: str | None = option(
         None, "Show what the filters of modules of that name (a glob) go with.", metavar="NAME"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ChoiceOptions, ModelOptions):
+    """What ``inspect`` shows."""
 
 
 @dataclass(frozen=True, kw_only=True)

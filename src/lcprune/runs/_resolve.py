@@ -146,7 +146,8 @@ class Option:
             if isinstance(checked, int) and abs(checked) > _LARGEST:
                 raise self._refused(value, "an integer of at most 64 bits")
             if isinstance(checked, float) and not math.isfinite(checked):
-                raise self._refused(value, "a finite number")
+                finite = f"a finite number, {self.details.range}".removesuffix(", ")
+                raise self._refused(value, finite)
             if not self.details.holds(checked):
                 raise self._refused(value, self.details.range)
         if checked in ("", ()) and self.required:
