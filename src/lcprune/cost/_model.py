@@ -81,8 +81,8 @@ class CostModel:
             return costs
         every = np.empty((len(self.resources), *kept.shape[1:]), dtype=np.int64)
         every[self._rows] = costs
-        for row, cost, places in self._others:
-            sizes = counts[places]
+        for row, cost, positions in self._others:
+            sizes = counts[positions]
             every[row] = cost(sizes) if kept.ndim > 1 else cost(sizes[:, None])[0]
         return every
 

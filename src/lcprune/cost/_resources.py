@@ -60,10 +60,10 @@ class LargestSum:
 
 
 def renumbered(sums: Iterable[Sum], vectors: Sequence[int]) -> list[Sum]:
-    """The sums with the place in ``vectors`` of every factor in place of its number."""
-    place = {vector: i for i, vector in enumerate(vectors)}
+    """The sums whose factors are positions in ``vectors``."""
+    position = {vector: i for i, vector in enumerate(vectors)}
     return [
-        {tuple(place[v] for v in term): coefficient for term, coefficient in one.items()}
+        {tuple(position[v] for v in term): coefficient for term, coefficient in one.items()}
         for one in sums
     ]
 
@@ -163,12 +163,12 @@ class Activations:
                 born[value.storage] = 0
         last: dict[int, int] = {}
         for number, op in enumerate(graph.ops):
-            for place in (*op.reads, *op.writes):
-                storage = graph.values[place].storage
+            for position in (*op.reads, *op.writes):
+                storage = graph.values[position].storage
                 born.setdefault(storage, number)
                 last[storage] = number
-        for place in graph.outputs:
-            last[graph.values[place].storage] = len(graph.ops) - 1
+        for position in graph.outputs:
+            last[graph.values[position].storage] = len(graph.ops) - 1
         alive: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in graph.ops]
         for storage, end in last.items():
             if size[storage][0]:
