@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -47,12 +48,13 @@ class LargestSum:
 
     def __init__(self, sums: Iterable[Sum]) -> None:
         self.sums: tuple[Sum, ...] = _undominated([dict(one) for one in sums]) or ({},)
-        self._vectors = tuple(sorted({v for one in self.sums for term in one for v in term}))
-        self._evaluate = Sums(renumbered(self.sums, self._vectors))
+        self.vectors: tuple[int, ...] = tuple(
+            sorted({vector for one in self.sums for term in one for vector in term})
+        )
 
-    @property
-    def vectors(self) -> tuple[int, ...]:
-        return self._vectors
+    @cached_property
+    def _evaluate(self) -> Sums:
+        return Sums(renumbered(self.sums, self.vectors))
 
     def __call__(self, sizes: IntArray, /) -> IntArray:
         largest: IntArray = self._evaluate(sizes).max(axis=0)

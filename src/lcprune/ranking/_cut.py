@@ -182,7 +182,8 @@ class Cut:
         for (name, limit), alone in zip(self._limits.items(), rest, strict=True):
             if alone > limit:
                 stays = "what can't be pruned (inputs, outputs, pinned filters)"
-                return f"{stays} takes {self._amount(name, alone)} of {name} by itself"
+                of = " of" if self._cost.units[name] == "B" else ""
+                return f"{stays} takes {self._amount(name, alone)}{of} {name} by itself"
         rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
         return f"every family of channels keeps at least {self._min_keep:.0%}{rounded}"
 
