@@ -180,7 +180,7 @@ def test_an_unfinished_run_is_not_overwritten(
     [
         ({"seed": 3}, "seed"),
         ({"budget": ["macs=40%"]}, "budget"),
-        ({"trials": 9, "seed": 2}, "seed"),
+        ({"seed": 2, "trials": 9}, "trials"),
     ],
 )
 def test_a_resume_with_other_options_is_refused(
