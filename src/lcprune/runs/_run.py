@@ -165,8 +165,8 @@ def open_run(
     make_directory(directory)
     with locked(_lock_of(directory), str(directory)):
         if record is None:
-            began = run_state(directory) in (RunState.UNFINISHED, RunState.FINISHED)
-            if began and not force:
+            runs = (RunState.UNFINISHED, RunState.FINISHED)
+            if not force and run_state(directory) in runs:
                 raise RunError(f"{directory} holds a run that another process began meanwhile")
             record = RunRecord(command, options.as_json())
             begin_run(directory, record)
