@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lcprune.data._pixels import Size, evaluated, random_box, resized_crop, shifted
 from lcprune.data._readers import read_batches
-from lcprune.data._sets import Augmentation, Data, ImageFiles, Images, ImageSet
+from lcprune.data._sets import Augmentation, Data, ImageFiles, Images, ImageSet, to_device
 
 DEVICE_BYTES = 2 * 2**30
 """Images in memory lie on a GPU up to this size; of more the batches travel."""
@@ -161,8 +161,8 @@ class AugmentedBatches(TrainingBatches):
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         """Some of the values on the device, whether all lie there or those travel."""
         if values.device.type == self._device.type:
-            return values[moved(chosen, self._device)]
-        return moved(values[chosen], self._device)
+            return values[to_device(chosen, self._device)]
+        return to_device(values[chosen], self._device)
 
     def _augment(
         self, pixels: Tensor, generator: torch.Generator, size: int, part: slice
@@ -178,7 +178,8 @@ class AugmentedBatches(TrainingBatches):
         padded = functional.pad(inputs, [how.crop] * 4).permute(0, 2, 3, 1)
 
         def drawn(high: int) -> Tensor:
-            return moved(torch.randint(high, (size, 1), generator=generator)[part], inputs.device)
+            values = torch.randint(high, (size, 1), generator=generator)
+            return to_device(values[part], inputs.device)
 
         def upto(end: int) -> Tensor:
             return torch.arange(end, device=inputs.device)
@@ -251,8 +252,8 @@ class StreamedBatches(TrainingBatches):
         workers = -(-images.workers // count)
         pixels = read_batches(read, files, map(len, parts), workers)
         for chosen, part, own in zip(batches, parts, pixels, strict=True):
-            inputs = data.normalise(moved(own, self._device))
-            yield inputs, moved(images.labels[part], self._device), len(chosen)
+            inputs = data.normalise(to_device(own, self._device))
+            yield inputs, to_device(images.labels[part], self._device), len(chosen)
 
 
 class ValidationBatches:
@@ -285,16 +286,9 @@ class ValidationBatches:
             images = images.subset(torch.cat(own))
         left = len(self._images)
         for pixels, labels in images.batches(self._batch):
-            inputs = self._data.normalise(moved(pixels, self._device))
-            yield inputs, moved(labels, self._device), min(whole, left)
+            inputs = self._data.normalise(to_device(pixels, self._device))
+            yield inputs, to_device(labels, self._device), min(whole, left)
             left = left - whole if left > whole else left
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device, to which the CPU does not wait for it to travel."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

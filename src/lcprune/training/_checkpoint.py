@@ -118,3 +118,18 @@ def _check_model(path: Path, model: nn.Module, saved: dict[str, Tensor]) -> None
     for key in [*own, *saved]:
         if key not in own or key not in saved or own[key].shape != saved[key].shape:
             raise RunError(f"{path}: a checkpoint of another model: {key!r} differs")
+
+
+def generator_states(device: torch.device) -> tuple[Tensor, ...]:
+    """States of the CPU's generator and, on a GPU, of the device's."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return tuple(states)
+
+
+def restore_generators(states: Sequence[Tensor], device: torch.device) -> None:
+    """Put the generators into the states that ``generator_states`` gave."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
