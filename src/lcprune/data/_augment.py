@@ -41,14 +41,9 @@ def training_batches(
     seed s holds depends on s and e alone. A last batch of one image is left out, since batch
     statistics need two. ``ImageFiles`` are streamed, any other set is brought into memory.
     """
-    how = data.augmentation
-    if crop is not None:
-        how = replace(how, crop=crop, area=None)
-    if flip is not None:
-        how = replace(how, flip=flip)
     if isinstance(images, ImageFiles):
-        return StreamedBatches(images, data, batch, augmentation=how, seed=seed)
-    return AugmentedBatches(images.in_memory(), data, batch, augmentation=how, seed=seed)
+        return StreamedBatches(images, data, batch, crop=crop, flip=flip, seed=seed)
+    return AugmentedBatches(images.in_memory(), data, batch, crop=crop, flip=flip, seed=seed)
 
 
 def part_of(size: int, rank: int, count: int) -> slice:
@@ -65,13 +60,20 @@ def part_of(size: int, rank: int, count: int) -> slice:
 class TrainingBatches:
     """Batches of (inputs, targets), in a new order and augmented anew every epoch.
 
-    Inputs are float32 (B, C, H, W), normalised; targets int64 (B,).
+    What they hold is said at ``training_batches``; all draws are made on the CPU.
     """
 
-    def __init__(self, images: int, data: Data, batch: int, how: Augmentation, seed: int) -> None:
+    def __init__(
+        self, count: int, data: Data, batch: int, crop: int | None, flip: bool | None, seed: int
+    ) -> None:
         if batch < 1:
             raise ValueError(f"expected a batch of at least 1, got {batch}")
-        self._count = images
+        how = data.augmentation
+        if crop is not None:
+            how = replace(how, crop=crop, area=None)
+        if flip is not None:
+            how = replace(how, flip=flip)
+        self._count = count
         self._data = data
         self._batch = batch
         self._how = how
@@ -109,14 +111,11 @@ class TrainingBatches:
 
 
 class AugmentedBatches(TrainingBatches):
-    """Batches of (inputs, targets) in a new order and with new shifts every epoch.
+    """Training batches of images in memory.
 
-    Inputs are float32 (B, C, H, W), normalised; targets int64 (B,). An image is shifted by up to
-    ``crop`` pixels either way, the border filled with zeros after normalisation, and mirrored
-    with probability 1/2 where ``flip`` is set; none takes what ``augmentation`` says, or else
-    ``data``. Random parts are taken where that has an ``area``. What epoch e of seed s holds
-    depends on s and e alone; all draws are made on the CPU, whatever the device. A last batch of
-    one image is left out, since batch statistics need two.
+    An image is shifted by up to ``crop`` pixels either way, the border filled with zeros after
+    normalisation, and mirrored with probability 1/2 where ``flip`` is set. Random parts are taken
+    where the data's augmentation has an ``area`` and no ``crop`` is asked for.
     """
 
     def __init__(
@@ -127,15 +126,9 @@ class AugmentedBatches(TrainingBatches):
         *,
         crop: int | None = None,
         flip: bool | None = None,
-        augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        how = augmentation or data.augmentation
-        if crop is not None:
-            how = replace(how, crop=crop, area=None)
-        if flip is not None:
-            how = replace(how, flip=flip)
-        super().__init__(len(images), data, batch, how, seed)
+        super().__init__(len(images), data, batch, crop, flip, seed)
         self._images = images
 
     def on_device(self, device: torch.device) -> Self:
@@ -217,11 +210,11 @@ class AugmentedBatches(TrainingBatches):
 
 
 class StreamedBatches(TrainingBatches):
-    """Batches of (inputs, targets) in a new order, read and augmented anew every epoch.
+    """Training batches of ``ImageFiles``.
 
-    As ``AugmentedBatches``, for ``ImageFiles``: every file is decoded once per epoch, ahead of its
-    use, by worker processes. What becomes of an image depends on seed, epoch and its index alone,
-    so that the number of processes changes nothing.
+    Every file is decoded once per epoch, ahead of its use, by worker processes. What becomes of an
+    image depends on seed, epoch and its index alone, so that the number of processes changes
+    nothing.
     """
 
     def __init__(
@@ -230,10 +223,11 @@ class StreamedBatches(TrainingBatches):
         data: Data,
         batch: int,
         *,
-        augmentation: Augmentation,
+        crop: int | None = None,
+        flip: bool | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(len(images), data, batch, augmentation, seed)
+        super().__init__(len(images), data, batch, crop, flip, seed)
         self._images = images
 
     def shard(self, rank: int, count: int) -> Iterator[Part]:

@@ -238,7 +238,7 @@ def relative_times(runs: Sequence[Run], seconds: float) -> list[float]:
     while not rounds or time.perf_counter() < end:
         rounds.append([timed(run)[1] for run in runs])
     return [
-        statistics.median(times[place] / times[0] for times in rounds) for place in range(len(runs))
+        statistics.median(times[index] / times[0] for times in rounds) for index in range(len(runs))
     ]
 
 

@@ -80,4 +80,4 @@ def spread(
             shares = list(pool.map(share, range(workers)))
     finally:
         torch.set_num_threads(before)
-    return [shares[place % workers][place // workers] for place in range(len(items))]
+    return [shares[index % workers][index // workers] for index in range(len(items))]
