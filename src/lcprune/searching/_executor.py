@@ -55,9 +55,6 @@ class Evaluator:
         self._fitness = fitness
         self._prepare = prepare
         self._seed = seed
-        # Read once: an iterator would be empty at the second candidate.
-        if isinstance(recalibrate, Iterator):
-            recalibrate = list(recalibrate)
         self._recalibrate = recalibrate
         self._by_share: dict[float, Measure] = {1.0: (recalibrate, fitness)}
 
