@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lcprune.errors import InputError
+from lcprune.fitness import seeded
 from lcprune.training._checkpoint import (
     Progress,
     generator_states,
@@ -34,7 +35,7 @@ from lcprune.training._step import (
     lay_out,
     length_of,
     on_device_of,
-    seeded_generators,
+    seed_of,
     sgd,
 )
 
@@ -151,7 +152,7 @@ def _fit(job: _Job, ranks: Ranks, tell: Tell) -> TrainingResult:
     hooks = (watch, *job.hooks, *([] if average is None else [average]))
     ending = model if average is None else average.module
 
-    with seeded_generators(config.seed, device, ranks.rank):
+    with seeded(seed_of(config.seed, ranks.rank)):
         done = Progress()
         if job.resume and job.checkpoint is not None and job.checkpoint.exists():
             done = load_checkpoint(job.checkpoint, model, optimizer, hooks, config, ranks.count)

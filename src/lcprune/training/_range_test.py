@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError
+from lcprune.fitness import seeded
 from lcprune.training._config import TrainingConfig
 from lcprune.training._distributed import Ranks
 from lcprune.training._hooks import FACTOR
@@ -23,7 +24,6 @@ from lcprune.training._step import (
     epoch_of,
     lay_out,
     on_device_of,
-    seeded_generators,
     sgd,
 )
 
@@ -87,7 +87,7 @@ def find_learning_rate(
     lay_out(copied, config)
     rates: list[float] = []
     losses: list[float] = []
-    with seeded_generators(config.seed, ranks.device):
+    with seeded(config.seed):
         step = Step(copied, sgd(copied, config), config, teacher, ranks)
         for i, (inputs, targets, mix) in enumerate(
             itertools.islice(_endless(on_device_of(loader, ranks.device), config), steps)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -228,13 +227,9 @@ def sgd(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     )
 
 
-@contextmanager
-def seeded_generators(seed: int, device: torch.device, rank: int = 0) -> Iterator[None]:
-    """Seed the global generators within, each rank with its own, and leave them as before."""
-    if rank > 0:
-        state = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)
-        seed = int(state[0] >> np.uint64(1))
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+def seed_of(seed: int, rank: int) -> int:
+    """The seed of a rank's global generators, which draw dropout: rank zero's is that of one."""
+    if rank == 0:
+        return seed
+    state = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
