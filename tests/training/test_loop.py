@@ -118,12 +118,12 @@ class BrokenOffError(Exception):
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 0.4, "ema": 0.9, "label_smoothing": 0.1}])
-@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("distilled", [False, True])
 @pytest.mark.parametrize("broken_after", [1, 2, 3])
 def test_a_resumed_run_equals_the_unbroken_one(
-    tmp_path: Path, taught: bool, broken_after: int, options: dict[str, float]
+    tmp_path: Path, distilled: bool, broken_after: int, options: dict[str, float]
 ) -> None:
-    teacher = network(9) if taught else None
+    teacher = network(9) if distilled else None
     config = TrainingConfig(epochs=4, learning_rate=0.1, **options)  # type: ignore[arg-type]
     whole = network()
     unbroken = finetune(whole, Batches(), Batches(seed=1), teacher=teacher, config=config)
@@ -219,14 +219,14 @@ def test_validation_changes_nothing() -> None:
 def test_the_teacher_is_left_alone_and_teaches() -> None:
     teacher = network(9).train()
     before = state_sha256(teacher)
-    alone, taught = network(), network()
+    alone, student = network(), network()
     config = TrainingConfig(epochs=1, alpha=0.5)
     finetune(alone, Batches(), config=config)
-    finetune(taught, Batches(), teacher=teacher, config=config)
+    finetune(student, Batches(), teacher=teacher, config=config)
     assert state_sha256(teacher) == before
     assert all(module.training for module in teacher.modules())
     assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert state_sha256(alone) != state_sha256(taught)
+    assert state_sha256(alone) != state_sha256(student)
 
 
 def test_only_a_teacher_counts_at_alpha_one() -> None:
@@ -385,10 +385,10 @@ def test_a_teacher_sees_what_the_student_sees() -> None:
     loader = Batches()
     finetune(student, loader, teacher=Watching(4, 3), config=TrainingConfig(epochs=1, mixup=1.0))
     assert len(shown["student"]) == 3
-    for mixed, taught, (inputs, _) in zip(
+    for mixed, seen, (inputs, _) in zip(
         shown["student"], shown["teacher"], loader.batches, strict=True
     ):
-        assert torch.equal(mixed, taught)
+        assert torch.equal(mixed, seen)
         assert not torch.allclose(mixed, inputs)
 
 
@@ -428,20 +428,20 @@ class Saying(nn.Module):
 
 
 @given(smoothing=st.floats(0, 0.9), mixup=st.floats(0, 2))
-def test_a_guess_costs_the_logarithm_of_the_classes(smoothing: float, mixup: float) -> None:
+def test_the_blind_loss_is_the_logarithm_of_the_classes(smoothing: float, mixup: float) -> None:
     config = TrainingConfig(label_smoothing=smoothing, mixup=mixup)
     assert blind_loss(config) == pytest.approx(math.log(3), rel=1e-5)
 
 
 @given(alpha=st.floats(0.1, 1), temperature=st.floats(0.5, 8), scale=st.floats(0, 20))
-def test_with_a_teacher_a_guess_costs_what_the_teacher_knows(
+def test_with_a_teacher_the_blind_loss_is_what_the_teacher_knows(
     alpha: float, temperature: float, scale: float
 ) -> None:
-    taught = scale * torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    p = (taught / temperature).softmax(1)
+    logits = scale * torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    p = (logits / temperature).softmax(1)
     known = float((torch.xlogy(p, p).sum(1) + math.log(3)).mean())
     expected = (1 - alpha) * math.log(3) + alpha * temperature**2 * known
-    found = blind_loss(TrainingConfig(alpha=alpha, temperature=temperature), Saying(taught))
+    found = blind_loss(TrainingConfig(alpha=alpha, temperature=temperature), Saying(logits))
     assert found == pytest.approx(max(math.log(3), expected), rel=1e-4)
 
 
