@@ -143,7 +143,7 @@ def test_a_hook_goes_on_where_it_was_and_no_other_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [{"mean": np.float64(1)}, {"seen": {1}}, {"of": threading.Lock()}]
+    "state", [{"mean": np.float64(1)}, {"at": Path("x")}, {"of": threading.Lock()}]
 )
 def test_a_hooks_state_that_could_not_be_read_again_is_refused(
     tmp_path: Path, state: dict[str, Any]
