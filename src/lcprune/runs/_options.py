@@ -85,7 +85,8 @@ class SearchOptions(Concern):
     title = "Budget and search"
 
     budget: tuple[str, ...] = required(
-        "An upper bound, such as macs=50% or params=1M; may be repeated.",
+        "An upper bound on macs, params, weights (bytes) or activations (peak bytes), such as "
+        "macs=50% or activations=256KiB; may be repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
