@@ -47,6 +47,9 @@ autodoc_type_aliases = {
 # place to link to.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|npt|nn|pathlib|collections|typing|optree)(\..*)?"),
+    (
+        r"py:.*",
+        r"(torch|numpy|np|npt|nn|os|pathlib|collections|contextlib|typing|optree)(\..*)?",
+    ),
     (r"py:.*", r"lcprune\.(\w+\.)*_\w+\..*"),
 ]

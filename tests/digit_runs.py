@@ -17,7 +17,7 @@ from lcprune.artifact import PLAN, WEIGHTS
 from lcprune.cli import main
 from lcprune.data import load_data, training_batches
 from lcprune.models import build
-from lcprune.runs import SUMMARY, Advance, PruneOptions, Silent, prune_job, resolve
+from lcprune.runs import SUMMARY, Advance, PruneOptions, Silent, prune_job
 from lcprune.training import TrainingConfig, finetune
 
 VARYING = {"search_seconds", "finetune_seconds", "latency", "peak_rss_mb"}
@@ -70,7 +70,7 @@ def options(weights: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def config(options: dict[str, Any]) -> PruneOptions:
-    return resolve(options)
+    return PruneOptions.of(options)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def half_finished(every_stage: dict[str, Any], tmp_path_factory: pytest.TempPath
     into = tmp_path_factory.mktemp("half_finished")
     out = into / "unbroken"
     with quickly():
-        prune_job(resolve(every_stage), out, reporter=Copies(out, into))
+        prune_job(PruneOptions.of(every_stage), out, reporter=Copies(out, into))
     shutil.copytree(out, into / "summary")
     (into / "summary" / SUMMARY).unlink()
     return into

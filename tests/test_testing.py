@@ -71,3 +71,12 @@ def test_the_count_is_that_of_a_convolution_by_hand() -> None:
     # Three projections and one out, queries times keys, times values.
     expected = 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
     assert counted(attention, (values, values, values))["macs"] == expected
+
+
+def test_counting_changes_neither_the_network_nor_its_input() -> None:
+    model, example = nn.Sequential(nn.ReLU(inplace=True), network()), EXAMPLE.clone()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    assert counted(model, example)["params"] == sum(p.numel() for p in model.parameters())
+    assert model.training
+    assert torch.equal(example, EXAMPLE)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())

@@ -15,6 +15,9 @@ from typing import Any
 
 from lcprune.errors import InputError, LcpruneError
 
+FACTORY_MODULES = "_lcprune_factory_"
+"""How the names of modules begin that were made of a file named by a user."""
+
 
 def is_factory(spec: str) -> bool:
     """Whether ``spec`` reads as ``file.py:factory`` or ``package.module:factory``."""
@@ -59,7 +62,7 @@ def _file_module(where: str, error: type[InputError]) -> ModuleType:
     path = Path(where).expanduser().resolve()
     if not path.is_file():
         raise error(f"{where}: no such file")
-    name = f"_lcprune_factory_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = f"{FACTORY_MODULES}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise error(f"{where}: not a Python file")

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOCK = threading.Lock()
+from lcprune._factory import FACTORY_MODULES
 
-FACTORY_MODULES = "_lcprune_factory_"
-"""How the names of modules begin that were made of a file named by a user."""
+_LOCK = threading.Lock()
 
 ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)

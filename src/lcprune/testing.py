@@ -15,7 +15,7 @@ from lcprune.errors import VerificationError
 from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming import VISIBLE, effect, slim, verify
-from lcprune.tracing import ExampleInput, as_arguments, trace
+from lcprune.tracing import ExampleInput, as_arguments, forward, private_copy, trace
 
 __all__ = ["Checked", "check", "counted", "random_keep", "randomise"]
 
@@ -106,14 +106,17 @@ def check(
 def counted(model: nn.Module, example_input: ExampleInput) -> dict[str, int]:
     """PyTorch's own count: ``macs`` (half the FLOPs of its counter) and ``params``.
 
-    Attention runs as matrix products (fast path off, ``math`` backend), since the counter does
-    not know its fused forms.
+    A copy of the model runs, in eval mode. Attention runs as matrix products (fast path off,
+    ``math`` backend), since the counter does not know its fused forms.
     """
+    arguments = as_arguments(example_input)
+    # Without gradients: the counter wants one of every view of what has any.
+    copied = private_copy(model).eval().requires_grad_(False)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
-            model(*as_arguments(example_input))
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            forward(copied, arguments)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return {

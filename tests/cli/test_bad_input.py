@@ -41,6 +41,11 @@ def pickled_weights(folder: Path, weights: Path) -> dict[str, Any]:
     return {"weights": str(folder / "bad.pt")}
 
 
+def text_weights(folder: Path, weights: Path) -> dict[str, Any]:
+    (folder / "bad.pt").write_text("root:x:0:0:root:/root:/bin/bash")
+    return {"weights": str(folder / "bad.pt")}
+
+
 def image_folder(folder: Path, classes: int, images: int = 3) -> Path:
     for split in ("train", "test"):
         (folder / split).mkdir(parents=True)
@@ -85,6 +90,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "missing weights": (just(weights="nowhere.safetensors"), "nowhere.safetensors"),
     "truncated weights": (truncated_weights, "bad.safetensors"),
     "weights that are code": (pickled_weights, "bad.pt"),
+    "weights that are text": (text_weights, "can't be read as weights"),
     "no default weights": (just(weights="default"), "default"),
     "a key too few": (changed_weights(lambda s: s.pop("layer1.0.conv1.weight")), "layer1.0.conv1"),
     "a key too many": (changed_weights(lambda s: s.update(odd=torch.ones(1))), "odd"),
@@ -122,6 +128,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "no budget": (just(budget=[]), "--budget"),
     "no data": (just(data=None), "--data"),
     "no trials": (just(trials=0), "trials"),
+    "an infinite number": (just(learning_rate="inf"), "expected a finite number"),
     "no number": (just(trials="many"), "trials"),
 }
 
@@ -151,7 +158,9 @@ def test_an_output_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("the user's")
     assert prune(tmp_path / place) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert "Not a directory" in error
+    assert error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "the user's"
 
 
@@ -224,6 +233,7 @@ def test_an_unknown_key_in_a_file(
         ["inspect", "cifar_resnet57"],
         ["inspect", "digits_resnet", "--input", "3"],
         ["inspect", "digits_resnet", "--input", "1x0x8x8"],
+        ["inspect", "digits_resnet", "--input", "1x1x9999999x9999999"],
         ["inspect", "digits_resnet", "--input", "1x1x8xa"],
         ["evaluate", "/nowhere", "--data", "digits"],
         ["demo", "--out", "/proc/lcprune"],

@@ -22,7 +22,6 @@ from lcprune.runs import (
     option,
     options_of,
     resolve,
-    resolve_as,
 )
 from lcprune.training import TrainingConfig
 
@@ -37,7 +36,7 @@ def file_with(tmp_path: Path, text: str) -> Path:
 
 def test_the_command_line_is_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = file_with(tmp_path, 'seed = 1\ntrials = 7\nmodel = "a"\nfinetune-epochs = 3\n')
-    config = resolve({**NEEDED, "trials": 9, "criterion": None}, file=file)
+    config = resolve(PruneOptions, {**NEEDED, "trials": 9, "criterion": None}, file=file)
     assert (config.seed, config.trials, config.model) == (1, 9, "m")
     assert config.finetune_epochs == 3
     assert config.criterion == PruneOptions.criterion
@@ -45,9 +44,9 @@ def test_the_command_line_is_over_the_file_and_the_file_over_the_defaults(tmp_pa
 
 
 def test_stored_values_are_the_defaults_of_a_resumed_run() -> None:
-    stored = resolve({**NEEDED, "seed": 4, "crop": 2, "flip": False})
-    assert resolve({}, defaults=json.loads(json.dumps(stored.as_json()))) == stored
-    assert resolve({"seed": 5}, defaults=stored.as_json()).seed == 5
+    stored = resolve(PruneOptions, {**NEEDED, "seed": 4, "crop": 2, "flip": False})
+    assert resolve(PruneOptions, {}, defaults=json.loads(json.dumps(stored.as_json()))) == stored
+    assert resolve(PruneOptions, {"seed": 5}, defaults=stored.as_json()).seed == 5
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_stored_values_are_the_defaults_of_a_resumed_run() -> None:
 )
 def test_ways_to_write_a_budget_in_a_file(tmp_path: Path, text: str) -> None:
     file = file_with(tmp_path, f'model = "m"\ndata = "d"\n{text}\n')
-    assert resolve({}, file=file).budget == ("macs=50%",)
+    assert resolve(PruneOptions, {}, file=file).budget == ("macs=50%",)
 
 
 @pytest.mark.parametrize(
@@ -90,16 +89,16 @@ def test_ways_to_write_a_budget_in_a_file(tmp_path: Path, text: str) -> None:
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     rest = {key: value for key, value in NEEDED.items() if not text.startswith(key)}
     with pytest.raises(InputError, match=message) as caught:
-        resolve(rest, file=file_with(tmp_path, text))
+        resolve(PruneOptions, rest, file=file_with(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_absent_or_binary(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.toml"):
-        resolve(NEEDED, file=tmp_path / "nowhere.toml")
+        resolve(PruneOptions, NEEDED, file=tmp_path / "nowhere.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not TOML"):
-        resolve(NEEDED, file=tmp_path / "binary.toml")
+        resolve(PruneOptions, NEEDED, file=tmp_path / "binary.toml")
 
 
 # Every option, whatever way its value comes. The types and bounds that its field names are looked
@@ -157,7 +156,7 @@ def typed(kind: type[Options], key: str, value: Any) -> Any:
         line = [names[0] if value else names[-1]]
     asked = parse(["prune" if kind is PruneOptions else "train", "--out", "o", *line])
     assert asked is not None
-    return getattr(resolve_as(kind, asked.of(kind), defaults={**NEEDS[kind]}), key)
+    return getattr(resolve(kind, asked.of(kind), defaults={**NEEDS[kind]}), key)
 
 
 def toml(value: Any) -> str:
@@ -175,7 +174,7 @@ def test_a_value_is_taken_or_refused_alike_whatever_way_it_comes(
         found = outcome(lambda: getattr(kind(**{**rest, key: value}), key))  # noqa: B023
         assert (found is not InputError) == fits(kind, key, value), (value, found)
         file = file_with(tmp_path, f"{key.replace('_', '-')} = {toml(value)}\n")
-        assert outcome(lambda: getattr(resolve_as(kind, rest, file=file), key)) == found, value  # noqa: B023
+        assert outcome(lambda: getattr(resolve(kind, rest, file=file), key)) == found, value  # noqa: B023
         if bool in known.types or isinstance(value, bool | list):
             continue  # such a value is not a text on a command line
         if {int, float} & known.types and not isinstance(value, str):
@@ -218,7 +217,7 @@ def test_what_must_be_given_is_asked_for() -> None:
         rest = {name: value for name, value in NEEDED.items() if name != key}
         for values in (rest, {**rest, key: type(needed)()}):
             with pytest.raises(InputError, match=f"no {key} given, expected for example "):
-                resolve(values)
+                resolve(PruneOptions, values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,12 +238,12 @@ def test_an_option_is_added_in_one_place(
     assert re.search(r"--sharpness X +How sharp\. \[default: 0\.25; at least 0 and less ", shown)
     asked = parse(["prune", "--sharpness", "0.5", "--out", "o"])
     assert asked is not None
-    assert resolve_as(Sharper, asked.of(Sharper), defaults=NEEDED).as_json()["sharpness"] == 0.5
+    assert resolve(Sharper, asked.of(Sharper), defaults=NEEDED).as_json()["sharpness"] == 0.5
     with pytest.raises(InputError, match=r"sharpness = 1\.0: expected at least 0 and less than"):
         parse(["prune", "--sharpness", "1", "--out", "o"])
     file = file_with(tmp_path, "sharpnes = 0.5\n")
     with pytest.raises(InputError, match="did you mean sharpness"):
-        resolve_as(Sharper, NEEDED, file=file)
+        resolve(Sharper, NEEDED, file=file)
 
 
 @given(
@@ -253,7 +252,7 @@ def test_an_option_is_added_in_one_place(
 )
 def test_any_value_gives_a_configuration_or_an_input_error(key: str, value: object) -> None:
     try:
-        config = resolve({**NEEDED, key: value})
+        config = resolve(PruneOptions, {**NEEDED, key: value})
     except InputError:
         return
-    assert resolve({}, defaults=json.loads(json.dumps(config.as_json()))) == config
+    assert resolve(PruneOptions, {}, defaults=json.loads(json.dumps(config.as_json()))) == config

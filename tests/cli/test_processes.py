@@ -56,6 +56,15 @@ def test_two_processes_prune_what_one_prunes(tmp_path: Path, weights: Path) -> N
     torch.testing.assert_close(weights_of[1], weights_of[0], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.thorough
+def test_processes_that_train_print_nothing_of_their_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = f"{PRUNE} --weights random --base-epochs 1 --finalists 1 --processes 2"
+    assert main([*line.split(), "--out", str(tmp_path / "out")]) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_the_number_of_processes_reaches_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,13 +17,12 @@ from lcprune.data import Images, hold_out, load_data, training_batches
 from lcprune.errors import RunError
 from lcprune.fitness import CrossEntropy, Precision
 from lcprune.runs import (
+    PruneOptions,
     TrainOptions,
     _prune,
     _train,
     prune_job,
     read_run,
-    resolve,
-    resolve_as,
     train_job,
 )
 from lcprune.runs._reporter import Advance, Silent
@@ -42,7 +41,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def config(**changes: Any) -> TrainOptions:
-    return resolve_as(TrainOptions, OPTIONS | changes)
+    return TrainOptions.of(OPTIONS | changes)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +210,7 @@ def test_prune_judges_candidates_on_the_images_held_out_and_trains_on_the_rest(
         "train_dtype": "float32",
         "hold_out": 10,
     }
-    prune_job(resolve(options), tmp_path / "out")
+    prune_job(PruneOptions.of(options), tmp_path / "out")
     everyone = {image.numpy().tobytes() for image in data.normalise(held.in_memory().pixels)}
     assert len(judged[0]) == 100
     assert all(image.numpy().tobytes() in everyone for image in judged[0])
@@ -251,7 +250,7 @@ def test_a_learning_rate_is_a_number_or_auto(
 ) -> None:
     line = f"train digits_resnet --data digits --out {tmp_path}/a --learning-rate {rate}"
     assert main(line.split()) == 2
-    assert "expected more than 0, or auto" in capsys.readouterr().err
+    assert "more than 0, or auto" in capsys.readouterr().err
 
 
 def test_within_an_epoch_it_is_told_how_far_it_is(

@@ -144,3 +144,12 @@ def test_a_command_line_that_makes_no_budget(bounds: list[str], part: str) -> No
 def test_a_bound_that_is_met_already_is_refused(value: int | str) -> None:
     with pytest.raises(BudgetError, match=r"nothing to prune.*2,000,000,000"):
         Budget(macs=value).limits(BEFORE)
+
+
+def test_of_several_bounds_one_that_is_met_already_is_named_with_its_unit() -> None:
+    before = {"macs": 2_000, "activations": 196_608}
+    met = r"activations=256KiB .* has 196,608 B of activations, .* below that or none on it"
+    with pytest.raises(BudgetError, match=met):
+        Budget(macs=0.5, activations="256KiB").limits(before)
+    with pytest.raises(BudgetError, match=r"below that$"):
+        Budget(activations="256KiB").limits(before)

@@ -30,8 +30,19 @@ def agree(model: nn.Module, example: torch.Tensor, graph: ChannelGraph, seed: in
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_random_networks(seed: int) -> None:
+    agree(*random(seed), seed)
+
+
+@pytest.mark.thorough
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**6))
+def test_many_random_networks(seed: int) -> None:
+    agree(*random(seed), seed)
+
+
+def random(seed: int) -> tuple[nn.Module, torch.Tensor, ChannelGraph]:
     model, example = random_network(seed)
-    agree(model, example, trace(model, example), seed)
+    return model, example, trace(model, example)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+import known
 import strange
 import strange_channels
 from cost.replay import really_alive, replayed
@@ -119,6 +120,13 @@ def agree(model: nn.Module, example: Tensor, seed: int, fused: bool = False) -> 
         assert predicted["weights"] == stored(network)
         assert really_alive(network, example) >= predicted["activations"]
     assert keep.all() or cost.evaluate(keep)["weights"] < cost.evaluate()["weights"]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [*known.DEFAULT, *known.OTHERS])
+def test_activations_and_weights_of_known_networks_are_exact(name: str) -> None:
+    model, example, _ = known.traced(name)
+    agree(model, example, 2)
 
 
 def stored(model: nn.Module) -> int:

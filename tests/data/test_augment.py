@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -135,7 +137,9 @@ AREA = Augmentation(crop=0, flip=True, area=(0.3, 1.0))
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_shards_are_the_batch(count: int, how: Augmentation | None) -> None:
     data = numbered(23)
-    batches = AugmentedBatches(data.train, data, 7, augmentation=how, seed=3)
+    if how is not None:
+        data = replace(data, augmentation=how)
+    batches = AugmentedBatches(data.train, data, 7, seed=3)
     batches.set_epoch(2)
     shards = [list(batches.shard(rank, count)) for rank in range(count)]
     for parts, (inputs, targets) in zip(zip(*shards, strict=True), batches, strict=True):

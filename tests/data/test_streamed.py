@@ -109,9 +109,7 @@ def test_every_image_comes_once_but_a_lonely_last_one(
     files: list[Path], count: int, sizes: list[int]
 ) -> None:
     loader = streamed(made(files[:38]), 4)
-    part = StreamedBatches(
-        loader._images.subset(torch.arange(count)), loader._data, 4, augmentation=PART
-    )
+    part = StreamedBatches(loader._images.subset(torch.arange(count)), loader._data, 4)
     seen = [labels for _, labels in part]
     assert [len(labels) for labels in seen] == sizes
     assert len(part) == len(sizes)

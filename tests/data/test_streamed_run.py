@@ -10,7 +10,7 @@ import pytest
 from data.trees import WNIDS, write_imagenet
 from lcprune.cli import main
 from lcprune.errors import RunError
-from lcprune.runs import Silent, _summary, prune_job, resolve
+from lcprune.runs import PruneOptions, Silent, _summary, prune_job
 
 NETWORK = """
 from torch import nn
@@ -54,7 +54,7 @@ def test_from_files_to_a_finished_run_and_not_with_other_files(
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "images").mkdir()
     write_imagenet(tmp_path / "images", flat=True, count=5)
-    config, out = resolve(options(tmp_path)), tmp_path / "out"
+    config, out = PruneOptions.of(options(tmp_path)), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         prune_job(config, out, reporter=Interrupted())
     file = tmp_path / "images" / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.fitness import CrossEntropy, Precision, recalibrate
-from lcprune.fitness._running import replicas, spread, worker_count
+from lcprune.fitness._running import replicas, seeded, spread, worker_count
 from lcprune.models import build, state_sha256
 
 
@@ -108,3 +108,26 @@ def test_workers_are_threads_but_no_more_than_batches() -> None:
     torch.set_num_threads(3)
     assert [worker_count(small_network(), n) for n in (1, 2, 9)] == [1, 2, 3]
     assert worker_count(nn.Linear(2, 2, device="meta"), 9) == 0
+
+
+def test_all_generators_are_seeded_within_and_as_before_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of two GPUs that are not there, too."""
+    states = {0: "zero", 1: "one"}
+
+    def seed_all(seed: int) -> None:
+        states.update({device: f"{device} of {seed}" for device in states})
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.update({device: state})
+    )
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    before = torch.get_rng_state()
+    with seeded(7):
+        assert torch.rand(()) == torch.rand((), generator=torch.Generator().manual_seed(7))
+        assert states == {0: "0 of 7", 1: "1 of 7"}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert states == {0: "zero", 1: "one"}

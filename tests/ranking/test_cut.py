@@ -81,6 +81,17 @@ def cut_one_by_one(
 @settings(max_examples=100)
 @given(cases(most_groups=16))
 def test_the_cut_is_the_rule_applied_one_by_one(case: tuple) -> None:
+    compare_one_by_one(case)
+
+
+@pytest.mark.thorough
+@settings(max_examples=400)
+@given(cases(most_groups=16))
+def test_many_cuts_are_the_rule_applied_one_by_one(case: tuple) -> None:
+    compare_one_by_one(case)
+
+
+def compare_one_by_one(case: tuple) -> None:
     graph, scores, limits, min_keep, round_to = case
     cut = Cut(graph, CostModel(graph), limits, min_keep, round_to)
     expected = cut_one_by_one(graph, scores, limits, min_keep, round_to)
@@ -94,6 +105,17 @@ def test_the_cut_is_the_rule_applied_one_by_one(case: tuple) -> None:
 @settings(max_examples=40)
 @given(cases())
 def test_against_every_possible_choice_of_blocks(case: tuple) -> None:
+    compare_with_every_choice(case)
+
+
+@pytest.mark.thorough
+@settings(max_examples=120)
+@given(cases())
+def test_many_cuts_against_every_possible_choice_of_blocks(case: tuple) -> None:
+    compare_with_every_choice(case)
+
+
+def compare_with_every_choice(case: tuple) -> None:
     graph, scores, limits, min_keep, round_to = case
     cost = CostModel(graph)
     cut = Cut(graph, cost, limits, min_keep, round_to)
@@ -244,6 +266,26 @@ def test_the_least_possible_value_is_said_and_is_possible() -> None:
     with pytest.raises(BudgetError, match=r"macs <= 20 \(least possible 21, 10.00 %\)"):
         Cut(graph, cost, {"macs": 20}).keep(np.zeros(30))
     assert cost.evaluate(Cut(graph, cost, {"macs": 21}).keep(np.zeros(30)))["macs"] == 21
+
+
+def test_the_least_possible_value_of_bytes_has_a_unit_and_the_true_cause() -> None:
+    # Two channels of four bytes are pinned: no floor is so low that less is left.
+    parameters = [Op("parameter", "a", 1, (0,))]
+    graph = make_graph([20], [[*range(20), 20, 21]], parameters=parameters, pinned=2)
+    cost = CostModel(graph, ["weights"])
+    floors = r"weights <= 15 B \(least possible 16 B, 18.18 %\), since every family .* 10%$"
+    with pytest.raises(BudgetError, match=floors):
+        Cut(graph, cost, {"weights": 15}).keep(np.zeros(20))
+    pinned = r"weights <= 7 B .*, since what can't be pruned .* takes 8 B of weights by itself$"
+    with pytest.raises(BudgetError, match=pinned):
+        Cut(graph, cost, {"weights": 7}).keep(np.zeros(20))
+    counted = r"params <= 1 .*, since what can't be pruned .* takes 2 params by itself$"
+    with pytest.raises(BudgetError, match=counted):
+        Cut(graph, CostModel(graph), {"params": 1}).keep(np.zeros(20))
+    with pytest.raises(BudgetError, match=r"least possible 12 B.*since every family"):
+        Cut(graph, cost, {"weights": 8}, min_keep=0.0).keep(np.zeros(20))
+    with pytest.raises(InputError, match=r"mask of 88 B weights, expected at most 16 B"):
+        Cut(graph, cost, {"weights": 16}).check(np.ones(20, dtype=bool))
 
 
 def test_ties_go_by_group_id() -> None:

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from graphs import chain
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency, saliency
 from lcprune.errors import BudgetError, InputError
-from lcprune.ranking import Additive, Ranker, rank
+from lcprune.ranking import Additive, PlanBuilder, Ranker, rank
 
 MODEL, GRAPH = chain([8, 12, 6])
 SALIENCY = saliency(MODEL, GRAPH, "l2")
@@ -50,6 +52,17 @@ def test_the_ranker_is_rank_many_times() -> None:
     assert ranker.plan(latent) == rank(GRAPH, SALIENCY, Budget(macs=0.4), latent)
     own = Additive(GRAPH, SALIENCY)
     assert rank(GRAPH, SALIENCY, Budget(macs=0.4), latent, compensation=own) == ranker.plan(latent)
+
+
+def test_rankers_and_builders_of_one_graph_share_a_cost_model() -> None:
+    with mock.patch("lcprune.cost._model.CostModel", wraps=CostModel) as made:
+        _, graph = chain([8, 12, 6])
+        scores = saliency(MODEL, graph, "l2")
+        for budget in (Budget(macs=0.5), Budget(macs=0.4), Budget(params=0.5)):
+            rank(graph, scores, budget)
+        plan = PlanBuilder(graph).plan(np.ones(graph.prunable, dtype=bool))
+    assert made.call_count == 1
+    assert plan.cost == CostModel(GRAPH).evaluate()
 
 
 @pytest.mark.parametrize(

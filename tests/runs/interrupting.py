@@ -15,7 +15,7 @@ import torch
 
 from lcprune.data import AugmentedBatches
 from lcprune.fitness import CrossEntropy
-from lcprune.runs import Advance, Run, Silent, _summary, prune_job, resolve
+from lcprune.runs import Advance, PruneOptions, Run, Silent, _summary, prune_job
 
 
 class StopAt(Silent):
@@ -64,7 +64,7 @@ def main() -> None:
         die_at_call(Run, "finish", int(step))
     else:
         reporter = StopAt(where, int(step), signal.SIGKILL)
-    prune_job(resolve(json.loads(options)), Path(out), resume=True, reporter=reporter)
+    prune_job(PruneOptions.of(json.loads(options)), Path(out), resume=True, reporter=reporter)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lcprune.fitness import Precision
 from lcprune.runs import (
     JOURNAL,
     Choices,
+    PruneOptions,
     _choices,
     _prune,
     _train,
@@ -23,7 +24,6 @@ from lcprune.runs import (
     prune_job,
     read_run,
     read_summary,
-    resolve,
 )
 from lcprune.runs._choices import choice_key
 from lcprune.searching import read_journal
@@ -132,7 +132,7 @@ def test_the_same_command_gives_the_same_bits_whatever_the_stopwatch_says(
     monkeypatch.setattr(_prune, "choose_precision", stopwatch)
     monkeypatch.setattr(_train, "choose_training_precision", stopwatch)
     changes = {"search_dtype": "auto", "train_dtype": "auto", "trials": 4, "finetune_epochs": 1}
-    config = resolve(options | changes)
+    config = PruneOptions.of(options | changes)
     for name in ("one", "two"):
         prune_job(config, tmp_path / name)
     prune_job(config, tmp_path / "anew", remeasure=True)

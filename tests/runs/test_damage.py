@@ -35,8 +35,8 @@ from lcprune.runs import (
     JOURNAL,
     RUN,
     SUMMARY,
+    PruneOptions,
     prune_job,
-    resolve,
 )
 
 OPTIONS = {
@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended; only to be copied."""
     out = tmp_path_factory.mktemp("finished") / "out"
     with quickly():
-        prune_job(resolve(OPTIONS), out)
+        prune_job(PruneOptions.of(OPTIONS), out)
     return out
 
 
@@ -73,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_another_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("other") / "out"
     with quickly():
-        prune_job(resolve(OPTIONS | {"seed": 2}), out)
+        prune_job(PruneOptions.of(OPTIONS | {"seed": 2}), out)
     return out
 
 
@@ -253,5 +253,5 @@ def test_what_an_error_advises_mends_the_run(
     a_flip_in_the_middle(out / RUN)
     line = refused(out / RUN, capsys, "prune", "--out", str(out), "--resume")
     assert "--force" in line
-    prune_job(resolve(OPTIONS), out, force=True)
+    prune_job(PruneOptions.of(OPTIONS), out, force=True)
     assert outcome(out) == outcome(finished)

@@ -28,13 +28,13 @@ from lcprune.runs import (
     RUN,
     SUMMARY,
     Problem,
+    PruneOptions,
     RunRecord,
     Silent,
     _finalists,
     prune_job,
     read_run,
     read_summary,
-    resolve,
 )
 from lcprune.searching import Trial, read_journal
 from lcprune.slimming import slim
@@ -64,7 +64,7 @@ def asked(options: dict[str, Any]) -> dict[str, Any]:
 def tried(asked: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run with finalists; only to be read."""
     out = tmp_path_factory.mktemp("tried") / "out"
-    prune_job(resolve(asked), out)
+    prune_job(PruneOptions.of(asked), out)
     return out
 
 
@@ -95,7 +95,7 @@ def test_each_loss_is_that_of_a_short_fine_tuning_on_fresh_images(
     tried: Path, asked: dict[str, Any]
 ) -> None:
     """Made again from the parts: same batches, a fifth of the rate, the original as teacher."""
-    problem = Problem.of(resolve(asked))
+    problem = Problem.of(PruneOptions.of(asked))
     train, split = problem.data.train, problem.split
     fresh = set(split.fresh.tolist())
     assert len(fresh) == len(split.validate) == asked["fitness_images"]
@@ -122,7 +122,7 @@ def test_the_plan_is_the_best_one_after_the_training(
     assert losses.index(min(losses)) == 1
     plan = read_plan(tried)
     without = tmp_path / "without"
-    prune_job(resolve(asked | {"finalists": 1, "finetune_epochs": 0}), without)
+    prune_job(PruneOptions.of(asked | {"finalists": 1, "finetune_epochs": 0}), without)
     assert plan.digest == found[1][0].digest
     assert read_plan(without).digest == found[0][0].digest
     summary = read_summary(tried)
@@ -138,9 +138,9 @@ def test_what_is_fine_tuned_has_not_had_the_steps(
     tmp_path: Path, asked: dict[str, Any], tried: Path
 ) -> None:
     out = tmp_path / "out"
-    prune_job(resolve(asked | {"finetune_epochs": 0}), out)
+    prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), out)
     assert (out / PLAN).read_bytes() == (tried / PLAN).read_bytes()
-    problem = Problem.of(resolve(asked))
+    problem = Problem.of(PruneOptions.of(asked))
     expected = network(problem, finalists_of(out)[1][0]).state_dict()
     for name, saved in load_file(out / "model.safetensors").items():
         torch.testing.assert_close(saved, expected[name])
@@ -170,7 +170,7 @@ def test_a_loss_that_is_known_is_not_found_again(
     """Nor doubted: the third, said to be the best, is the plan."""
     third = finalists_of(tried)[2][0]
     out = tmp_path / "out"
-    prune_job(resolve(asked | {"finetune_epochs": 0}), out)
+    prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), out)
     (out / SUMMARY).unlink()
     record = read_run(out)
     state = {**record.state, f"finalist {third.digest}": 0.01}
@@ -182,7 +182,7 @@ def test_a_loss_that_is_known_is_not_found_again(
 
 def test_what_is_told(tmp_path: Path, asked: dict[str, Any], tried: Path) -> None:
     reporter = Lines()
-    prune_job(resolve(asked | {"finetune_epochs": 0}), tmp_path / "out", reporter=reporter)
+    prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), tmp_path / "out", reporter=reporter)
     losses = ", ".join(f"{loss:.4f}" for _, loss in finalists_of(tried))
     line = f"finalists: trained 5 steps each, losses {losses}, plan 2 of 3 is kept"
     assert [text for text in reporter.told if text.startswith("finalists")] == [line]
@@ -199,7 +199,7 @@ def test_where_there_is_only_one_plan_nothing_is_trained(
     monkeypatch.setattr(_finalists, "try_plans", None)
     reporter = Lines()
     changes = FINALISTS | {"compensation": "none", "finetune_epochs": 0}
-    summary = prune_job(resolve(options | changes), tmp_path / "out", reporter=reporter)
+    summary = prune_job(PruneOptions.of(options | changes), tmp_path / "out", reporter=reporter)
     assert summary.finalists is not None
     [only] = summary.finalists
     assert (only.loss_search, only.loss_trained) == (summary.loss_search_best, None)
@@ -212,7 +212,7 @@ def test_losses_that_are_not_finite(
     """The search's best stays where nothing speaks for another; JSON has no infinity."""
     monkeypatch.setattr(_finalists, "try_plans", lambda *_, **__: [float("inf")])
     reporter = Lines()
-    config = resolve(options | FINALISTS | {"finetune_epochs": 0})
+    config = PruneOptions.of(options | FINALISTS | {"finetune_epochs": 0})
     summary = prune_job(config, tmp_path / "out", reporter=reporter)
     assert summary.finalists is not None
     assert [finalist.loss_trained for finalist in summary.finalists] == [None] * 3
@@ -222,7 +222,7 @@ def test_losses_that_are_not_finite(
 
 
 def test_the_images_are_out_of_those_held_out(options: dict[str, Any]) -> None:
-    config = resolve(options | FINALISTS | {"hold_out": 4, "fitness_images": 60})
+    config = PruneOptions.of(options | FINALISTS | {"hold_out": 4, "fitness_images": 60})
     problem = Problem.of(config)
     assert problem.held is not None
     split = problem.split
@@ -245,7 +245,7 @@ def test_a_rate_by_a_range_test_is_found_once(
 
     monkeypatch.setattr(_finalists, "try_plans", noted)
     changes = FINALISTS | {"learning_rate": "auto", "finetune_epochs": 0}
-    prune_job(resolve(options | changes), tmp_path / "out")
+    prune_job(PruneOptions.of(options | changes), tmp_path / "out")
     found = read_run(tmp_path / "out").state["finalists learning rate"]
     assert rates == [_finalists.RATE * found] * 3
 
@@ -275,7 +275,7 @@ def test_what_cannot_be(
     assert message in error
     assert not (tmp_path / "out").exists()
     if "fitness_images" in changes:  # enough for a search alone
-        Problem.of(resolve({**NEEDED, **changes, "finalists": 1}))
+        Problem.of(PruneOptions.of({**NEEDED, **changes, "finalists": 1}))
 
 
 NEEDED = {"model": "digits_resnet", "data": "digits", "weights": "random", "budget": ["macs=50%"]}

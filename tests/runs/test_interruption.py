@@ -24,13 +24,13 @@ from lcprune.runs import (
     JOURNAL,
     RUN,
     SUMMARY,
+    PruneOptions,
     RunRecord,
     RunState,
     _prune,
     _train,
     prune_job,
     read_run,
-    resolve,
     run_state,
 )
 from lcprune.searching import read_journal
@@ -180,7 +180,7 @@ def test_an_unfinished_run_is_not_overwritten(
     [
         ({"seed": 3}, "seed"),
         ({"budget": ["macs=40%"]}, "budget"),
-        ({"trials": 9, "seed": 2}, "seed"),
+        ({"seed": 2, "trials": 9}, "trials"),
     ],
 )
 def test_a_resume_with_other_options_is_refused(
@@ -214,7 +214,7 @@ def test_the_journal_of_another_run_is_refused(
     tmp_path: Path, unfinished: Path, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
-    prune_job(resolve(options | {"seed": 2, "finetune_epochs": 0, "trials": 2}), other)
+    prune_job(PruneOptions.of(options | {"seed": 2, "finetune_epochs": 0, "trials": 2}), other)
     shutil.copy(other / JOURNAL, unfinished / JOURNAL)
     before = contents(unfinished)
     assert main(["prune", "--out", str(unfinished), "--resume"]) == 2

@@ -13,7 +13,7 @@ from lcprune.artifact import load, read_plan
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
 from lcprune.models import state_sha256
-from lcprune.runs import GRAPH, Problem, _problem, _prune, prune_job, read_summary, resolve
+from lcprune.runs import GRAPH, Problem, PruneOptions, _problem, _prune, prune_job, read_summary
 
 
 def test_what_is_computed_is_computed_once(
@@ -33,7 +33,7 @@ def test_what_is_computed_is_computed_once(
     names = ("load_data", "build", "trace", "repair", "saliency")
     for name in names:
         monkeypatch.setattr(_problem, name, counted(name))
-    prune_job(resolve(options | {"criterion": "taylor", "trials": 2}), tmp_path / "out")
+    prune_job(PruneOptions.of(options | {"criterion": "taylor", "trials": 2}), tmp_path / "out")
     assert sorted(calls) == sorted(names)
 
 
@@ -41,13 +41,13 @@ def test_the_network_of_a_problem_is_never_touched(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by the search, nor finalists, nor the training that it teaches, nor the check."""
-    problem = Problem.of(resolve(options | {"finalists": 2}))
+    problem = Problem.of(PruneOptions.of(options | {"finalists": 2}))
     before = state_sha256(problem.model)
     gradients = [parameter.requires_grad for parameter in problem.model.parameters()]
     monkeypatch.setattr(_prune.Problem, "of", lambda _: problem)
     changes = {"trials": 3, "finalists": 2, "finalist_steps": 2, "finetune_epochs": 1}
     changes |= {"search_dtype": "bfloat16", "train_dtype": "bfloat16"}
-    prune_job(resolve(options | changes), tmp_path / "out")
+    prune_job(PruneOptions.of(options | changes), tmp_path / "out")
     assert state_sha256(problem.model) == before
     assert not any(module.training for module in problem.model.modules())
     assert [parameter.requires_grad for parameter in problem.model.parameters()] == gradients
@@ -55,7 +55,7 @@ def test_the_network_of_a_problem_is_never_touched(
 
 
 def test_images_are_apart(options: dict[str, Any]) -> None:
-    problem = Problem.of(resolve(options | {"finalists": 2}))
+    problem = Problem.of(PruneOptions.of(options | {"finalists": 2}))
     split = problem.split
     parts = [set(part.tolist()) for part in (split.recalibrate, split.validate, split.fresh)]
     assert sum(map(len, parts)) == len(set.union(*parts))
@@ -82,7 +82,7 @@ def test_what_can_not_be_is_refused_before_anything_is_written(
     tmp_path: Path, options: dict[str, Any], changes: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
-        prune_job(resolve(options | changes), tmp_path / "out")
+        prune_job(PruneOptions.of(options | changes), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -90,7 +90,7 @@ def test_what_can_not_be_is_refused_before_anything_is_written(
 def test_the_graph_of_a_finished_run(finished: Path, options: dict[str, Any]) -> None:
     """Widths and costs are those of the networks."""
     raw = json.loads((finished / GRAPH).read_text())
-    problem = Problem.of(resolve(options))
+    problem = Problem.of(PruneOptions.of(options))
     small = load(finished).state_dict()
     before = problem.model.state_dict()
     assert [family["name"] for family in raw["families"]] == [

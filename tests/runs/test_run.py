@@ -24,7 +24,7 @@ from lcprune.runs import (
     resume_line,
     run_state,
 )
-from lcprune.runs._run import at_work_in, begin_run
+from lcprune.runs._run import begin_run, open_run
 
 OPTIONS = PruneOptions(model="m", data="d", budget=("macs=50%",))
 RECORD = RunRecord("prune", {"model": "m", "seed": 0, "budget": ["macs=50%"]})
@@ -245,23 +245,26 @@ def test_a_damaged_run_is_only_replaced_where_it_can_be_told(tmp_path: Path) -> 
     assert contents(untold) == before
 
 
-def at_work(out: Path, record: RunRecord | None = None) -> Run:
-    with at_work_in(out, OPTIONS, "prune", record, Silent()) as run:
+def opened(out: Path, record: RunRecord | None = None) -> Run:
+    with open_run(out, OPTIONS, "prune", record, Silent()) as run:
         return run
 
 
 def test_a_run_at_work_keeps_others_out(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="no advisory locks on this system")
     out = tmp_path / "out"
-    with at_work_in(out, OPTIONS, "prune", None, Silent()) as run:
+    with open_run(out, OPTIONS, "prune", None, Silent()) as run:
         for how in ({}, {"resume": True}, {"force": True}):
             with pytest.raises(RunError, match=f"{out} is held by process {os.getpid()} on"):
                 check_run(out, **how)
         with pytest.raises(RunError, match="held by"):
-            at_work(out)
+            opened(out)
         assert run.once("found", lambda: 1) == 1
     assert [path.name for path in out.iterdir()] == [RUN]
-    assert at_work(out, read_run(out)).record.state == {"found": 1}
+    assert opened(out, read_run(out)).record.state == {"found": 1}
+    with pytest.raises(RunError, match="another process began meanwhile"):
+        opened(out)
+    assert read_run(out).state == {"found": 1}
 
 
 def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
@@ -272,8 +275,8 @@ def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
     for name in ("run", "theirs"):
         (tmp_path / name / f"{PARTIAL}7-0-model.safetensors").write_text("half")
         (tmp_path / name / "thesis.tex").write_text("the user's")
-    at_work(tmp_path / "run", RECORD)
+    opened(tmp_path / "run", RECORD)
     assert sorted(contents(tmp_path / "run")) == [RUN, "thesis.tex"]
     with pytest.raises(RunError, match="no run of lcprune"):
-        at_work(tmp_path / "theirs")
+        opened(tmp_path / "theirs")
     assert len(contents(tmp_path / "theirs")) == 2

@@ -63,6 +63,32 @@ def test_an_allocation_goes_by_differences_within_a_round() -> None:
     assert allocation(probes_higher) == allocation(LOSS) == widths(whole()[9][0]).tolist()
 
 
+@pytest.mark.parametrize("family", range(len(SIZES)))
+def test_a_family_that_a_probe_finds_dear_is_allocated_more(family: int) -> None:
+    def probe_costs(more: float) -> Callable[[Candidate], float]:
+        return lambda candidate: LOSS(candidate) + more * (candidate.number == 3 + family)
+
+    cheap, dear = (allocation(probe_costs(more))[family] for more in (-10, 10))
+    assert cheap < dear
+
+
+def test_probes_and_allocation_go_by_the_base_that_was_tried() -> None:
+    """As it is in the journal, whatever would be asked for now."""
+    for lower in (0, 1):
+        strategy = Auto(RANKER, 100)
+        for candidate, loss in whole()[:2]:
+            strategy.tell(candidate, loss)
+        base = widths(whole()[2][0])
+        base[1] = RANKER.widths.rungs[1][list(RANKER.widths.rungs[1]).index(base[1]) - lower]
+        keep = RANKER.at_least_0(RANKER.widths.latent(base))
+        strategy.tell(replace(whole()[2][0], keep=keep), whole()[2][1])
+        for family in range(len(SIZES)):
+            probe = strategy.ask()
+            assert np.flatnonzero(widths(probe) != base).tolist() == [family]
+            strategy.tell(probe, whole()[2][1] + (10.0 if family == 4 else 0.1))
+        assert widths(strategy.ask())[4] > widths(whole()[9][0])[4]
+
+
 def test_a_probe_of_two_families_says_nothing_of_either() -> None:
     both = widths(whole()[7][0])
     both[5] = RANKER.widths.rungs[5][0]

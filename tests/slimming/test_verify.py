@@ -42,7 +42,9 @@ def compare(seed: int) -> None:
     assume(seen.effect > 1e-3)  # a comparison that could not see counts as none
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(s, marks=pytest.mark.thorough) for s in range(6, 12))]
+)
 def test_random_networks_are_not_blind(seed: int) -> None:
     model, example = random_network(seed)
     randomise(model, seed)

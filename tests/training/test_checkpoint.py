@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lcprune.errors import RunError
+from lcprune.errors import InputError, RunError
 from lcprune.training import EpochReport, TrainingConfig, TrainingHook, finetune
 
 CONFIG = TrainingConfig(epochs=1)
@@ -138,3 +140,20 @@ def test_a_hook_goes_on_where_it_was_and_no_other_does(tmp_path: Path) -> None:
     resumed = Counting()
     run(resumed, resume=True)
     assert resumed.steps == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "state", [{"mean": np.float64(1)}, {"at": Path("x")}, {"of": threading.Lock()}]
+)
+def test_a_hooks_state_that_could_not_be_read_again_is_refused(
+    tmp_path: Path, state: dict[str, Any]
+) -> None:
+    class Odd(TrainingHook):
+        def state_dict(self) -> dict[str, Any]:
+            return state
+
+    path = tmp_path / "training.pt"
+    with pytest.raises(InputError, match="the state of the hook Odd can't be in a") as caught:
+        finetune(nn.Linear(2, 2), LOADER, config=CONFIG, checkpoint=path, hooks=[Odd()])
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -82,41 +82,35 @@ def test_fires_exactly_where_the_loss_stays_high(
     limit = FACTOR * max(losses[0], blind)
     high = [loss > limit for loss in losses]
     ends = [i for i in range(len(losses)) if i + 1 >= STEPS and all(high[i + 1 - STEPS : i + 1])]
-    watch = watching(blind)
+    watch = DivergenceWatch(CONFIG)
     for first in range(0, len(losses), bunch):
-        told = losses[first : first + bunch]
+        read = list(enumerate(losses))[first : first + bunch]
         if ends and first <= ends[0] < first + bunch:
             with pytest.raises(InputError, match=rf"epoch 3, step {ends[0] + 1},.* 0\.25 at its"):
-                watch.after_losses(told, 2, first)
+                watch.check(read, blind, 2)
             return
-        watch.after_losses(told, 2, first)
-        assert watch.climbing == high[first + len(told) - 1]
-
-
-def watching(blind: float) -> DivergenceWatch:
-    watch = DivergenceWatch(CONFIG)
-    watch.blind_loss = blind
-    return watch
+        watch.check(read, blind, 2)
+        assert watch.climbing == high[read[-1][0]]
 
 
 def test_fires_after_its_steps_and_a_break_starts_anew() -> None:
-    watch = watching(2.0)
-    watch.after_losses([1.0], 0, 0)
+    watch = DivergenceWatch(CONFIG)
+    watch.check([(0, 1.0)], 2.0, 0)
     for _ in range(3):
-        watch.after_losses([6.1] * (STEPS - 1) + [5.9], 0, 0)
-    watch.after_losses([6.1] * (STEPS - 1), 0, 0)
-    resumed = watching(9.0)  # what it knew of the first step is in its state
+        watch.check(enumerate([6.1] * (STEPS - 1) + [5.9]), 2.0, 0)
+    watch.check(enumerate([6.1] * (STEPS - 1)), 2.0, 0)
+    resumed = DivergenceWatch(CONFIG)
     resumed.load_state_dict(watch.state_dict())
-    for own in (watch, resumed):
+    for own, blind in ((watch, 2.0), (resumed, 9.0)):  # the limit is that of the first step
         with pytest.raises(InputError, match="diverges") as caught:
-            own.after_losses([6.1], 0, 7)
+            own.check([(7, 6.1)], blind, 0)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_what_is_no_number_fires_at_once(loss: float) -> None:
     with pytest.raises(InputError, match=r"epoch 1, step 32: lower the learning rate, 0\.25"):
-        watching(2.0).after_losses([1.0, loss], 0, 30)
+        DivergenceWatch(CONFIG).check([(30, 1.0), (31, loss)], 2.0, 0)
 
 
 DATA = load_data("digits")

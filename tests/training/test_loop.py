@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
 
 from lcprune.data import AugmentedBatches, load_data
 from lcprune.errors import DivergenceError, InputError
@@ -31,8 +32,8 @@ from lcprune.training import (
     finetune,
 )
 from lcprune.training._distributed import Ranks
-from lcprune.training._loop import READ_EVERY, Losses, Step, sgd
 from lcprune.training._loss import Mixup
+from lcprune.training._step import READ_EVERY, Losses, Step, sgd
 
 
 class Batches:
@@ -117,12 +118,12 @@ class BrokenOffError(Exception):
 
 
 @pytest.mark.parametrize("options", [{}, {"mixup": 0.4, "ema": 0.9, "label_smoothing": 0.1}])
-@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("distilled", [False, True])
 @pytest.mark.parametrize("broken_after", [1, 2, 3])
 def test_a_resumed_run_equals_the_unbroken_one(
-    tmp_path: Path, taught: bool, broken_after: int, options: dict[str, float]
+    tmp_path: Path, distilled: bool, broken_after: int, options: dict[str, float]
 ) -> None:
-    teacher = network(9) if taught else None
+    teacher = network(9) if distilled else None
     config = TrainingConfig(epochs=4, learning_rate=0.1, **options)  # type: ignore[arg-type]
     whole = network()
     unbroken = finetune(whole, Batches(), Batches(seed=1), teacher=teacher, config=config)
@@ -218,14 +219,14 @@ def test_validation_changes_nothing() -> None:
 def test_the_teacher_is_left_alone_and_teaches() -> None:
     teacher = network(9).train()
     before = state_sha256(teacher)
-    alone, taught = network(), network()
+    alone, student = network(), network()
     config = TrainingConfig(epochs=1, alpha=0.5)
     finetune(alone, Batches(), config=config)
-    finetune(taught, Batches(), teacher=teacher, config=config)
+    finetune(student, Batches(), teacher=teacher, config=config)
     assert state_sha256(teacher) == before
     assert all(module.training for module in teacher.modules())
     assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert state_sha256(alone) != state_sha256(taught)
+    assert state_sha256(alone) != state_sha256(student)
 
 
 def test_only_a_teacher_counts_at_alpha_one() -> None:
@@ -287,6 +288,20 @@ def test_a_loader_without_length_or_epochs() -> None:
     assert rates == [config.learning_rate_at(0.25), config.learning_rate_at(0.75)]
     with pytest.raises(InputError, match="no batch"):
         finetune(network(), [], config=config)
+
+
+def test_a_stream_has_no_length_though_its_loader_has_len() -> None:
+    class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from Batches().batches
+
+    seen: list[StepProgress] = []
+    config = TrainingConfig(epochs=2, schedule="cosine")
+    loader = DataLoader(Stream(), batch_size=None)
+    result = finetune(network(), loader, config=config, on_step=seen.append)
+    rates = [report.learning_rate for report in result.reports]
+    assert rates == [config.learning_rate_at(0.25), config.learning_rate_at(0.75)]
+    assert all(progress.steps is None for progress in seen)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -370,10 +385,10 @@ def test_a_teacher_sees_what_the_student_sees() -> None:
     loader = Batches()
     finetune(student, loader, teacher=Watching(4, 3), config=TrainingConfig(epochs=1, mixup=1.0))
     assert len(shown["student"]) == 3
-    for mixed, taught, (inputs, _) in zip(
+    for mixed, seen, (inputs, _) in zip(
         shown["student"], shown["teacher"], loader.batches, strict=True
     ):
-        assert torch.equal(mixed, taught)
+        assert torch.equal(mixed, seen)
         assert not torch.allclose(mixed, inputs)
 
 
@@ -413,20 +428,20 @@ class Saying(nn.Module):
 
 
 @given(smoothing=st.floats(0, 0.9), mixup=st.floats(0, 2))
-def test_a_guess_costs_the_logarithm_of_the_classes(smoothing: float, mixup: float) -> None:
+def test_the_blind_loss_is_the_logarithm_of_the_classes(smoothing: float, mixup: float) -> None:
     config = TrainingConfig(label_smoothing=smoothing, mixup=mixup)
     assert blind_loss(config) == pytest.approx(math.log(3), rel=1e-5)
 
 
 @given(alpha=st.floats(0.1, 1), temperature=st.floats(0.5, 8), scale=st.floats(0, 20))
-def test_with_a_teacher_a_guess_costs_what_the_teacher_knows(
+def test_with_a_teacher_the_blind_loss_is_what_the_teacher_knows(
     alpha: float, temperature: float, scale: float
 ) -> None:
-    taught = scale * torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    p = (taught / temperature).softmax(1)
+    logits = scale * torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    p = (logits / temperature).softmax(1)
     known = float((torch.xlogy(p, p).sum(1) + math.log(3)).mean())
     expected = (1 - alpha) * math.log(3) + alpha * temperature**2 * known
-    found = blind_loss(TrainingConfig(alpha=alpha, temperature=temperature), Saying(taught))
+    found = blind_loss(TrainingConfig(alpha=alpha, temperature=temperature), Saying(logits))
     assert found == pytest.approx(max(math.log(3), expected), rel=1e-4)
 
 
@@ -471,43 +486,52 @@ def test_without_a_length_what_is_left_is_not_known(monkeypatch: pytest.MonkeyPa
     assert [(p.step, p.steps, p.seconds_left) for p in seen] == [(i, None, None) for i in (1, 2, 3)]
 
 
-class ReadLate(Losses):
-    """As where reading would wait for a GPU."""
+class ReadTogether(Losses):
+    """As where reading would wait for other ranks."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(ranks)
         self._every = READ_EVERY
 
 
-@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=50), late=st.booleans())
-def test_losses_are_read_in_order_and_all_of_them(sizes: list[int], late: bool) -> None:
-    read: list[float] = []
+class ReadLate(ReadTogether):
+    """As where it would wait for a GPU."""
 
-    def note(losses: list[float], first: int) -> None:
-        assert first == len(read)
-        read.extend(losses)
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(ranks)
+        self._late = True
 
-    losses = (ReadLate if late else Losses)(Ranks(), note)
+
+@pytest.mark.parametrize(("how", "behind"), [(Losses, 0), (ReadTogether, 0), (ReadLate, 1)])
+@example(sizes=[1, 2] * 24)
+@example(sizes=[1, 2] * 24 + [1])
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=50))
+def test_losses_are_read_in_order_and_all_of_them(
+    how: type[Losses], behind: int, sizes: list[int]
+) -> None:
+    losses, read = how(Ranks()), []
     for step, size in enumerate(sizes):
-        losses.add(torch.tensor(float(step)), size)
-        assert step + 1 - len(read) < (READ_EVERY if late else 1)
-        assert losses.latest == (read[-1] if read else None)
-    losses.read_all()
-    assert read == [float(step) for step in range(len(sizes))]
+        read += losses.add(torch.tensor(step + 0.5), size)
+        bunches, every = (step + 1) // losses._every, losses._every
+        assert len(read) == every * max(0, bunches - behind)
+        assert losses.latest == (read[-1][1] if read else None)
+    read += losses.read_all()
+    assert read == [(step, step + 0.5) for step in range(len(sizes))]
     assert losses.samples == sum(sizes)
-    weighed = sum(step * size for step, size in enumerate(sizes))
+    weighed = sum((step + 0.5) * size for step, size in enumerate(sizes))
     assert losses.mean == pytest.approx(weighed / sum(sizes))
 
 
+@pytest.mark.parametrize("late", [ReadTogether, ReadLate])
 @pytest.mark.parametrize("bad", [3, 16, 20])
 def test_a_loss_that_is_read_late_names_its_step_and_nothing_is_written(
-    bad: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    late: type[Losses], bad: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The epoch before it stays, and the losses are those that are read at once."""
     plain = finetune(network(), Batches(count=21), config=TrainingConfig(epochs=1))
-    monkeypatch.setattr(_loop, "Losses", ReadLate)
-    late = finetune(network(), Batches(count=21), config=TrainingConfig(epochs=1))
-    assert late.loss == plain.loss
+    monkeypatch.setattr(_loop, "Losses", late)
+    other = finetune(network(), Batches(count=21), config=TrainingConfig(epochs=1))
+    assert other.loss == plain.loss
 
     class Broken(Batches):
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -542,15 +566,12 @@ def test_a_penalty_is_in_the_gradient_and_not_in_the_report() -> None:
     assert sizes[1] < 0.9 * sizes[0]
 
 
-def test_a_hook_sees_steps_losses_and_epochs_in_order() -> None:
+def test_a_hook_sees_steps_and_epochs_in_order() -> None:
     seen: list[tuple[Any, ...]] = []
 
     class Noting(TrainingHook):
         def after_step(self, model: nn.Module, optimizer: Any, step: int) -> None:
             seen.append(("step", step, optimizer.param_groups[0]["lr"] > 0 or step == 0))
-
-        def after_losses(self, losses: Sequence[float], epoch: int, first: int) -> None:
-            seen.append(("losses", len(losses), epoch, first))
 
         def after_epoch(self, model: nn.Module, epoch: int) -> None:
             with torch.no_grad():
@@ -559,11 +580,10 @@ def test_a_hook_sees_steps_losses_and_epochs_in_order() -> None:
 
     model = network()
     finetune(model, Batches(count=2), config=TrainingConfig(epochs=2), hooks=[Noting()])
-    epoch = [
-        [("step", 2 * e, True), ("losses", 1, e, 0), ("step", 2 * e + 1, True), ("losses", 1, e, 1)]
-        for e in (0, 1)
+    assert seen == [
+        *(("step", 0, True), ("step", 1, True), ("epoch", 0)),
+        *(("step", 2, True), ("step", 3, True), ("epoch", 1)),
     ]
-    assert seen == [*epoch[0], ("epoch", 0), *epoch[1], ("epoch", 1)]
     assert model[4].bias.tolist() == [1.0] * 3
 
 

@@ -16,15 +16,15 @@ from lcprune.training._loss import Mixup
 @given(seed=st.integers(0, 99), temperature=st.floats(0.5, 8), alpha=st.floats(0, 1))
 def test_equals_its_formula(seed: int, temperature: float, alpha: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    outputs, taught = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64) * 3
+    outputs, logits = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64) * 3
     targets = torch.randint(4, (5,), generator=generator)
-    p = torch.exp(taught / temperature) / torch.exp(taught / temperature).sum(1, keepdim=True)
+    p = torch.exp(logits / temperature) / torch.exp(logits / temperature).sum(1, keepdim=True)
     q = torch.exp(outputs / temperature) / torch.exp(outputs / temperature).sum(1, keepdim=True)
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     hard = -torch.log(torch.softmax(outputs, 1)[torch.arange(5), targets]).mean()
     expected = (1 - alpha) * hard + alpha * temperature**2 * divergence
     config = TrainingConfig(alpha=alpha, temperature=temperature)
-    loss = training_loss(outputs, Labels(targets), taught, config)
+    loss = training_loss(outputs, Labels(targets), logits, config)
     torch.testing.assert_close(loss, expected)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from lcprune._factory import one_line
 from lcprune.artifact._description import (
     ARTIFACT,
     BUFFERS,
@@ -71,7 +72,7 @@ def _parsed(content: bytes, path: Path) -> Plan:
     try:
         return Plan.from_json(content.decode("utf-8"))
     except (InputError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: {one_line(error)}") from error
 
 
 def _check_trust(directory: Path, description: Description, trust_factory: bool) -> None:
@@ -100,8 +101,7 @@ def _build(directory: Path, description: Description) -> nn.Module:
     try:
         return build(factory, classes=description.classes, input_shape=(channels, height, width))
     except (InputError, RuntimeError, MemoryError) as error:
-        text = " ".join(str(error).split())
-        raise ModelError(f"{directory / ARTIFACT}: the factory fails: {text}") from error
+        raise ModelError(f"{directory / ARTIFACT}: the factory fails: {one_line(error)}") from error
 
 
 def _warn_of_versions(directory: Path, description: Description) -> None:

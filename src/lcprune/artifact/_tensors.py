@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lcprune._factory import one_line
 from lcprune.errors import InputError, WeightsError
 
 
@@ -37,7 +38,7 @@ def serialised(tensors: Mapping[str, Tensor]) -> bytes:
     try:
         return safetensors.torch.save(dict(tensors), {"format": "pt"})
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"the tensors can't be saved: {_one_line(error)}") from error
+        raise InputError(f"the tensors can't be saved: {one_line(error)}") from error
 
 
 def read_tensors(content: bytes, path: object, pairs: Iterable[str]) -> dict[str, Tensor]:
@@ -49,7 +50,7 @@ def read_tensors(content: bytes, path: object, pairs: Iterable[str]) -> dict[str
             for name, value in found.items()
         }
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: {_one_line(error)}") from error
+        raise WeightsError(f"{path} is not a safetensors file: {one_line(error)}") from error
 
 
 def load_state(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> None:
@@ -84,7 +85,7 @@ def load_state(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> N
     try:
         model.load_state_dict(whole, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit the model: {_one_line(error)}") from error
+        raise WeightsError(f"{path} does not fit the model: {one_line(error)}") from error
 
 
 def load_buffers(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> None:
@@ -131,7 +132,3 @@ def _stored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str
             value = torch.view_as_real(value)
         stored[name] = value.clone(memory_format=torch.contiguous_format)
     return stored, tuple(pairs)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -38,7 +38,7 @@ from lcprune.runs import (
     measure_latencies,
     prune_job,
     read_run,
-    resolve_as,
+    resolve,
     resume_line,
     run_state,
     train_job,
@@ -134,7 +134,7 @@ def _run(
         check_command(out, record, command)
         defaults = record.configuration
     file = where.config if isinstance(where, RunOptions) else None
-    config = resolve_as(kind, given, file=file, defaults=defaults)
+    config = resolve(kind, given, file=file, defaults=defaults)
     console = Output()
     with ending_on_signals() as stop:
         # Progress is on stdout too: stderr is for what is not as expected, a line each.
@@ -149,7 +149,6 @@ def _run(
             if isinstance(config, PruneOptions):
                 table = result_table(prune_job(config, out, command=command, **how))
             else:
-                assert isinstance(config, TrainOptions)
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
             return _interrupted(out, stop.exit_code)

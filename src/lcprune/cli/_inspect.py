@@ -53,7 +53,10 @@ def inspect_model(options: InspectOptions) -> Iterator[Table | Tree | str]:
     model, layer = options.model, options.layer
     shape = read_shape(options.input, model)
     network = build(model, classes=None, input_shape=shape[1:])
-    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    try:
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:
+        raise InputError(f"input {options.input!r}: expected one that fits into memory") from error
     graph = trace(
         network, example, only=options.only, skip=options.skip, skip_types=options.skip_types
     )

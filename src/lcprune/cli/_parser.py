@@ -38,9 +38,10 @@ class Command:
 
     @property
     def options(self) -> dict[str, Option]:
-        """All of its options by key, in the order of the help."""
+        """All of its options by key, in the order of the help: by group."""
         found = {key: one for kind in self.kinds for key, one in options_of(kind).items()}
-        return dict(sorted(found.items(), key=lambda item: _TITLES.index(item[1].title)))
+        titles = list(dict.fromkeys(one.title for one in found.values()))
+        return dict(sorted(found.items(), key=lambda item: titles.index(item[1].title)))
 
 
 COMMANDS = {
@@ -73,19 +74,6 @@ COMMANDS = {
         ),
     )
 }
-
-_TITLES = (
-    "Run",
-    "Model and data",
-    "Model",
-    "Result and data",
-    "Budget and search",
-    "What may be pruned",
-    "Fine-tuning",
-    "Training",
-    "Machine",
-)
-"""The order of the options' groups in the help."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +117,8 @@ def parse(arguments: Sequence[str]) -> Asked | None:
 def _function(command: Command) -> Callable[..., Asked]:
     """A function with a parameter for each option, that gives what was typed."""
     options = command.options
-    groups = {title: Group(title, sort_key=n) for n, title in enumerate(_TITLES)}
+    titles = dict.fromkeys(one.title for one in options.values())
+    groups = {title: Group.create_ordered(title) for title in titles}
     signature = inspect.Signature(
         sorted(
             (_parameter(one, groups[one.title]) for one in options.values()),

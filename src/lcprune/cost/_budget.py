@@ -72,9 +72,10 @@ class Budget:
             limit = number * before[name] if is_fraction else number
             if limit >= before[name]:
                 what = "B of " + name if RESOURCES[name].unit == "B" else name
+                other = " or none on it" if len(self.bounds) > 1 else ""
                 raise BudgetError(
                     f"budget {name}={value} leaves nothing to prune: the network has"
-                    f" {before[name]:,} {what}, expected a bound below that"
+                    f" {before[name]:,} {what}, expected a bound below that{other}"
                 )
             limits[name] = int(limit)
         return limits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -80,8 +81,8 @@ class CostModel:
             return costs
         every = np.empty((len(self.resources), *kept.shape[1:]), dtype=np.int64)
         every[self._rows] = costs
-        for row, cost, places in self._others:
-            sizes = counts[places]
+        for row, cost, positions in self._others:
+            sizes = counts[positions]
             every[row] = cost(sizes) if kept.ndim > 1 else cost(sizes[:, None])[0]
         return every
 
@@ -108,6 +109,19 @@ class CostModel:
             return self.populations
         check_mask(keep, self._graph.prunable)
         return np.bincount(self.signatures[keep], minlength=len(self.populations))
+
+
+def cost_of(graph: ChannelGraph, further: Iterable[str] = ()) -> CostModel:
+    """The cost model of ``macs``, ``params`` and ``further`` names of ``RESOURCES``.
+
+    It is made once for all that rank and plan on a graph.
+    """
+    return _made(graph, tuple(dict.fromkeys(("macs", "params", *further))))
+
+
+@lru_cache(maxsize=4)
+def _made(graph: ChannelGraph, resources: tuple[str, ...]) -> CostModel:
+    return CostModel(graph, resources)
 
 
 def check_mask(keep: BoolArray, prunable: int) -> None:

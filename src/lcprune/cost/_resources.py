@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -47,12 +48,13 @@ class LargestSum:
 
     def __init__(self, sums: Iterable[Sum]) -> None:
         self.sums: tuple[Sum, ...] = _undominated([dict(one) for one in sums]) or ({},)
-        self._vectors = tuple(sorted({v for one in self.sums for term in one for v in term}))
-        self._evaluate = Sums(renumbered(self.sums, self._vectors))
+        self.vectors: tuple[int, ...] = tuple(
+            sorted({vector for one in self.sums for term in one for vector in term})
+        )
 
-    @property
-    def vectors(self) -> tuple[int, ...]:
-        return self._vectors
+    @cached_property
+    def _evaluate(self) -> Sums:
+        return Sums(renumbered(self.sums, self.vectors))
 
     def __call__(self, sizes: IntArray, /) -> IntArray:
         largest: IntArray = self._evaluate(sizes).max(axis=0)
@@ -60,10 +62,10 @@ class LargestSum:
 
 
 def renumbered(sums: Iterable[Sum], vectors: Sequence[int]) -> list[Sum]:
-    """The sums with the place in ``vectors`` of every factor in place of its number."""
-    place = {vector: i for i, vector in enumerate(vectors)}
+    """The sums whose factors are positions in ``vectors``."""
+    position = {vector: i for i, vector in enumerate(vectors)}
     return [
-        {tuple(place[v] for v in term): coefficient for term, coefficient in one.items()}
+        {tuple(position[v] for v in term): coefficient for term, coefficient in one.items()}
         for one in sums
     ]
 
@@ -163,12 +165,12 @@ class Activations:
                 born[value.storage] = 0
         last: dict[int, int] = {}
         for number, op in enumerate(graph.ops):
-            for place in (*op.reads, *op.writes):
-                storage = graph.values[place].storage
+            for position in (*op.reads, *op.writes):
+                storage = graph.values[position].storage
                 born.setdefault(storage, number)
                 last[storage] = number
-        for place in graph.outputs:
-            last[graph.values[place].storage] = len(graph.ops) - 1
+        for position in graph.outputs:
+            last[graph.values[position].storage] = len(graph.ops) - 1
         alive: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in graph.ops]
         for storage, end in last.items():
             if size[storage][0]:

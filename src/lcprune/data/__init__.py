@@ -18,6 +18,7 @@ from lcprune.data._sets import (
     ImageSet,
     first_pixels,
     standard_augmentation,
+    to_device,
 )
 from lcprune.data._split import SearchSplit, hold_out, search_split
 from lcprune.data.layouts import load_data
@@ -41,5 +42,6 @@ __all__ = [
     "part_of",
     "search_split",
     "standard_augmentation",
+    "to_device",
     "training_batches",
 ]

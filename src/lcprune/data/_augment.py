@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lcprune.data._pixels import Size, evaluated, random_box, resized_crop, shifted
 from lcprune.data._readers import read_batches
-from lcprune.data._sets import Augmentation, Data, ImageFiles, Images, ImageSet
+from lcprune.data._sets import Augmentation, Data, ImageFiles, Images, ImageSet, to_device
 
 DEVICE_BYTES = 2 * 2**30
 """Images in memory lie on a GPU up to this size; of more the batches travel."""
@@ -41,14 +41,9 @@ def training_batches(
     seed s holds depends on s and e alone. A last batch of one image is left out, since batch
     statistics need two. ``ImageFiles`` are streamed, any other set is brought into memory.
     """
-    how = data.augmentation
-    if crop is not None:
-        how = replace(how, crop=crop, area=None)
-    if flip is not None:
-        how = replace(how, flip=flip)
     if isinstance(images, ImageFiles):
-        return StreamedBatches(images, data, batch, augmentation=how, seed=seed)
-    return AugmentedBatches(images.in_memory(), data, batch, augmentation=how, seed=seed)
+        return StreamedBatches(images, data, batch, crop=crop, flip=flip, seed=seed)
+    return AugmentedBatches(images.in_memory(), data, batch, crop=crop, flip=flip, seed=seed)
 
 
 def part_of(size: int, rank: int, count: int) -> slice:
@@ -65,13 +60,20 @@ def part_of(size: int, rank: int, count: int) -> slice:
 class TrainingBatches:
     """Batches of (inputs, targets), in a new order and augmented anew every epoch.
 
-    Inputs are float32 (B, C, H, W), normalised; targets int64 (B,).
+    What they hold is said at ``training_batches``; all draws are made on the CPU.
     """
 
-    def __init__(self, images: int, data: Data, batch: int, how: Augmentation, seed: int) -> None:
+    def __init__(
+        self, count: int, data: Data, batch: int, crop: int | None, flip: bool | None, seed: int
+    ) -> None:
         if batch < 1:
             raise ValueError(f"expected a batch of at least 1, got {batch}")
-        self._count = images
+        how = data.augmentation
+        if crop is not None:
+            how = replace(how, crop=crop, area=None)
+        if flip is not None:
+            how = replace(how, flip=flip)
+        self._count = count
         self._data = data
         self._batch = batch
         self._how = how
@@ -109,14 +111,11 @@ class TrainingBatches:
 
 
 class AugmentedBatches(TrainingBatches):
-    """Batches of (inputs, targets) in a new order and with new shifts every epoch.
+    """Training batches of images in memory.
 
-    Inputs are float32 (B, C, H, W), normalised; targets int64 (B,). An image is shifted by up to
-    ``crop`` pixels either way, the border filled with zeros after normalisation, and mirrored
-    with probability 1/2 where ``flip`` is set; none takes what ``augmentation`` says, or else
-    ``data``. Random parts are taken where that has an ``area``. What epoch e of seed s holds
-    depends on s and e alone; all draws are made on the CPU, whatever the device. A last batch of
-    one image is left out, since batch statistics need two.
+    An image is shifted by up to ``crop`` pixels either way, the border filled with zeros after
+    normalisation, and mirrored with probability 1/2 where ``flip`` is set. Random parts are taken
+    where the data's augmentation has an ``area`` and no ``crop`` is asked for.
     """
 
     def __init__(
@@ -127,15 +126,9 @@ class AugmentedBatches(TrainingBatches):
         *,
         crop: int | None = None,
         flip: bool | None = None,
-        augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        how = augmentation or data.augmentation
-        if crop is not None:
-            how = replace(how, crop=crop, area=None)
-        if flip is not None:
-            how = replace(how, flip=flip)
-        super().__init__(len(images), data, batch, how, seed)
+        super().__init__(len(images), data, batch, crop, flip, seed)
         self._images = images
 
     def on_device(self, device: torch.device) -> Self:
@@ -161,8 +154,8 @@ class AugmentedBatches(TrainingBatches):
     def _taken(self, values: Tensor, chosen: Tensor) -> Tensor:
         """Some of the values on the device, whether all lie there or those travel."""
         if values.device.type == self._device.type:
-            return values[moved(chosen, self._device)]
-        return moved(values[chosen], self._device)
+            return values[to_device(chosen, self._device)]
+        return to_device(values[chosen], self._device)
 
     def _augment(
         self, pixels: Tensor, generator: torch.Generator, size: int, part: slice
@@ -178,7 +171,8 @@ class AugmentedBatches(TrainingBatches):
         padded = functional.pad(inputs, [how.crop] * 4).permute(0, 2, 3, 1)
 
         def drawn(high: int) -> Tensor:
-            return moved(torch.randint(high, (size, 1), generator=generator)[part], inputs.device)
+            values = torch.randint(high, (size, 1), generator=generator)
+            return to_device(values[part], inputs.device)
 
         def upto(end: int) -> Tensor:
             return torch.arange(end, device=inputs.device)
@@ -216,11 +210,11 @@ class AugmentedBatches(TrainingBatches):
 
 
 class StreamedBatches(TrainingBatches):
-    """Batches of (inputs, targets) in a new order, read and augmented anew every epoch.
+    """Training batches of ``ImageFiles``.
 
-    As ``AugmentedBatches``, for ``ImageFiles``: every file is decoded once per epoch, ahead of its
-    use, by worker processes. What becomes of an image depends on seed, epoch and its index alone,
-    so that the number of processes changes nothing.
+    Every file is decoded once per epoch, ahead of its use, by worker processes. What becomes of an
+    image depends on seed, epoch and its index alone, so that the number of processes changes
+    nothing.
     """
 
     def __init__(
@@ -229,10 +223,11 @@ class StreamedBatches(TrainingBatches):
         data: Data,
         batch: int,
         *,
-        augmentation: Augmentation,
+        crop: int | None = None,
+        flip: bool | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(len(images), data, batch, augmentation, seed)
+        super().__init__(len(images), data, batch, crop, flip, seed)
         self._images = images
 
     def shard(self, rank: int, count: int) -> Iterator[Part]:
@@ -251,8 +246,8 @@ class StreamedBatches(TrainingBatches):
         workers = -(-images.workers // count)
         pixels = read_batches(read, files, map(len, parts), workers)
         for chosen, part, own in zip(batches, parts, pixels, strict=True):
-            inputs = data.normalise(moved(own, self._device))
-            yield inputs, moved(images.labels[part], self._device), len(chosen)
+            inputs = data.normalise(to_device(own, self._device))
+            yield inputs, to_device(images.labels[part], self._device), len(chosen)
 
 
 class ValidationBatches:
@@ -285,16 +280,9 @@ class ValidationBatches:
             images = images.subset(torch.cat(own))
         left = len(self._images)
         for pixels, labels in images.batches(self._batch):
-            inputs = self._data.normalise(moved(pixels, self._device))
-            yield inputs, moved(labels, self._device), min(whole, left)
+            inputs = self._data.normalise(to_device(pixels, self._device))
+            yield inputs, to_device(labels, self._device), min(whole, left)
             left = left - whole if left > whole else left
-
-
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device, to which the CPU does not wait for it to travel."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

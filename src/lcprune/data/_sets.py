@@ -55,6 +55,16 @@ class ImageSet(Protocol):
         """Add what tells this set from another to a hash."""
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; on its way to a GPU the CPU does not wait for it.
+
+    It travels from pinned memory, which PyTorch keeps for it until it is there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Pixels, uint8 (N, C, H, W), and labels, int64 (N,): an ``ImageSet`` in memory."""
@@ -181,8 +191,8 @@ class Data:
         """Turn uint8 pixels (N, C, H, W) into float32: to 0..1, minus mean, over deviation."""
         shape = (1, -1, 1, 1)
         output = pixels.to(torch.float32).div_(255)
-        output.sub_(torch.tensor(self.mean).to(output.device, non_blocking=True).view(shape))
-        return output.div_(torch.tensor(self.std).to(output.device, non_blocking=True).view(shape))
+        output.sub_(to_device(torch.tensor(self.mean), output.device).view(shape))
+        return output.div_(to_device(torch.tensor(self.std), output.device).view(shape))
 
     @cached_property
     def fingerprint(self) -> str:

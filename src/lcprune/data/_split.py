@@ -77,7 +77,7 @@ def hold_out(data: Data, every: int) -> tuple[Data, ImageSet]:
     if every < 2:
         raise DataError(f"expected to hold out every 2nd image or fewer, got every {every}")
     labels = data.train.labels
-    held = torch.from_numpy(_place_in_class(labels) % every == 0)
+    held = torch.from_numpy(_index_in_class(labels) % every == 0)
     counts = torch.bincount(labels[~held], minlength=len(data.classes))
     if int(counts.min()) == 0:
         name = data.classes[int(counts.argmin())]
@@ -86,11 +86,11 @@ def hold_out(data: Data, every: int) -> tuple[Data, ImageSet]:
     return replace(data, train=rest), data.train.subset(torch.nonzero(held).flatten())
 
 
-def _place_in_class(labels: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _index_in_class(labels: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """How many images of the same class come before each."""
     ordered = labels.numpy()
     by_class = np.argsort(ordered, kind="stable")
     first = np.searchsorted(ordered[by_class], ordered[by_class])
-    place = np.empty(len(ordered), dtype=np.int64)
-    place[by_class] = np.arange(len(ordered)) - first
-    return place
+    index = np.empty(len(ordered), dtype=np.int64)
+    index[by_class] = np.arange(len(ordered)) - first
+    return index

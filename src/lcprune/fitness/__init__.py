@@ -4,7 +4,7 @@ from lcprune.fitness._cross_entropy import CrossEntropy, Divisible, first_part
 from lcprune.fitness._fold import folded
 from lcprune.fitness._precision import Precision, choose_precision, choose_training_precision
 from lcprune.fitness._recalibrate import recalibrate
-from lcprune.fitness._running import eval_mode
+from lcprune.fitness._running import eval_mode, seeded
 
 __all__ = [
     "CrossEntropy",
@@ -16,4 +16,5 @@ __all__ = [
     "first_part",
     "folded",
     "recalibrate",
+    "seeded",
 ]

@@ -58,11 +58,11 @@ def _foldable(
     node: fx.Node, modules: dict[str, nn.Module], calls: Counter[fx.node.Target]
 ) -> fx.Node | None:
     """The node of the convolution before ``node``, where that is a norm that can be folded."""
-    norm = _called(node, modules)
+    norm = _module_of(node, modules)
     source = node.args[0] if node.args else None
     if not isinstance(norm, _BatchNorm) or not isinstance(source, fx.Node):
         return None
-    convolution = _called(source, modules)
+    convolution = _module_of(source, modules)
     if not isinstance(convolution, Convolution):
         return None
     once = calls[node.target] == calls[source.target] == 1
@@ -72,5 +72,5 @@ def _foldable(
     return source if once and alone and fixed and not hooked else None
 
 
-def _called(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+def _module_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
     return modules.get(str(node.target)) if node.op == "call_module" else None

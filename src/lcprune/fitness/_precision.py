@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lcprune.errors import InputError, ModelError
-from lcprune.fitness._running import eval_mode
+from lcprune.fitness._running import eval_mode, seeded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -131,9 +131,7 @@ def choose_training_precision(
     store it with what it decides. The model is left as it was.
     """
     prepare = partial(_training, model)
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
+    with seeded(0):
         choices = _usable(inputs, prepare, lambda _: True)
         return _fastest(choices, inputs, prepare, seconds, gain)
 
@@ -238,7 +236,7 @@ def relative_times(runs: Sequence[Run], seconds: float) -> list[float]:
     while not rounds or time.perf_counter() < end:
         rounds.append([timed(run)[1] for run in runs])
     return [
-        statistics.median(times[place] / times[0] for times in rounds) for place in range(len(runs))
+        statistics.median(times[index] / times[0] for times in rounds) for index in range(len(runs))
     ]
 
 

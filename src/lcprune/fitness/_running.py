@@ -1,4 +1,4 @@
-"""How a network is run to be measured: in eval mode, its batches spread over threads."""
+"""How a network is run to be measured: in eval mode, seeded, its batches spread over threads."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's global generators, of the CPU and of all GPUs, seeded within and restored after."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def worker_count(model: nn.Module, batches: int) -> int:
@@ -80,4 +88,4 @@ def spread(
             shares = list(pool.map(share, range(workers)))
     finally:
         torch.set_num_threads(before)
-    return [shares[place % workers][place // workers] for place in range(len(items))]
+    return [shares[index % workers][index // workers] for index in range(len(items))]

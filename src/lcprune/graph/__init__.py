@@ -1,14 +1,16 @@
 """A model's channels as data, and the array types in which they come."""
 
-from lcprune.graph._arrays import BoolArray, FloatArray, IntArray
-from lcprune.graph._edit import check_prunable, couple, pin
+from lcprune.graph._edit import couple, pin
 from lcprune.graph._graph import (
     FIXED,
     Attribute,
     Axis,
+    BoolArray,
     ChannelGraph,
     Dimension,
     Family,
+    FloatArray,
+    IntArray,
     Op,
     Untouched,
     Value,
@@ -27,7 +29,6 @@ __all__ = [
     "Op",
     "Untouched",
     "Value",
-    "check_prunable",
     "couple",
     "pin",
 ]

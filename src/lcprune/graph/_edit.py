@@ -10,8 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lcprune.errors import InputError
-from lcprune.graph._arrays import IntArray
-from lcprune.graph._graph import ChannelGraph, Dimension, Family, Untouched
+from lcprune.graph._graph import ChannelGraph, Dimension, Family, IntArray, Untouched
 
 
 def pin(graph: ChannelGraph, reasons: Mapping[int, str]) -> ChannelGraph:
@@ -21,7 +20,7 @@ def pin(graph: ChannelGraph, reasons: Mapping[int, str]) -> ChannelGraph:
     the newly pinned, then those that were pinned before. ``InputError`` for a group that is not
     prunable.
     """
-    check_prunable(graph, reasons)
+    _check_prunable(graph, reasons)
     if not reasons:
         return graph
     pinned = np.zeros(graph.prunable, dtype=np.bool_)
@@ -44,13 +43,13 @@ def pin(graph: ChannelGraph, reasons: Mapping[int, str]) -> ChannelGraph:
 def couple(graph: ChannelGraph, pairs: Iterable[tuple[int, int]]) -> ChannelGraph:
     """The same graph in which both groups of every pair are one; pairs that share one chain.
 
-    A new group takes the place of its first old one. Families are those of the new groups: what
+    A new group has the position of its first old one. Families are those of the new groups: what
     touches the same tensor dimensions. They keep their names where their dimensions stay, and
     get that of their first group's old family otherwise, made unique. ``InputError`` for a group
     that is not prunable.
     """
     edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    check_prunable(graph, edges.reshape(-1).tolist())
+    _check_prunable(graph, edges.reshape(-1).tolist())
     if not len(edges):
         return graph
     ones = np.ones(len(edges), dtype=np.int8)
@@ -62,15 +61,6 @@ def couple(graph: ChannelGraph, pairs: Iterable[tuple[int, int]]) -> ChannelGrap
     rank[np.argsort(first)] = np.arange(count)
     new: IntArray = rank[component]
     return _renumbered(graph, new, count, _joined_families(graph, new, count))
-
-
-def check_prunable(graph: ChannelGraph, groups: Iterable[int]) -> None:
-    """``InputError`` unless every group can be removed."""
-    for group in groups:
-        if not 0 <= group < graph.prunable:
-            raise InputError(
-                f"group {group} is not prunable, expected one of the first {graph.prunable}"
-            )
 
 
 NamedGroups = tuple[str, list[int], tuple[tuple[str, int], ...]]
@@ -149,10 +139,19 @@ def _untouched(graph: ChannelGraph, reasons: Mapping[int, str]) -> tuple[Untouch
             if group in reasons:
                 key = (tensor, dim, reasons[group])
                 counts[key] = counts.get(key, 0) + 1
-    place = {key: i for i, key in enumerate(graph.producers)}
+    order = {key: i for i, key in enumerate(graph.producers)}
     return tuple(
         Untouched(tensor, dim, count, sizes[tensor, dim], reason)
         for (tensor, dim, reason), count in sorted(
-            counts.items(), key=lambda item: place.get(item[0][:2], len(place))
+            counts.items(), key=lambda item: order.get(item[0][:2], len(order))
         )
     )
+
+
+def _check_prunable(graph: ChannelGraph, groups: Iterable[int]) -> None:
+    """``InputError`` unless every group can be removed."""
+    for group in groups:
+        if not 0 <= group < graph.prunable:
+            raise InputError(
+                f"group {group} is not prunable, expected one of the first {graph.prunable}"
+            )

@@ -8,7 +8,12 @@ from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
-from lcprune.graph._arrays import IntArray
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 FIXED = -1
 """In a channel vector: a position that belongs to no group and never goes away."""
@@ -106,8 +111,8 @@ class Op:
     def key(self, values: Sequence[Value]) -> str:
         """What equally fast operators share: kind, shapes, sizes of elements and settings."""
         reads, writes = (
-            " ".join(values[place].described for place in places)
-            for places in (self.reads, self.writes)
+            " ".join(values[position].described for position in positions)
+            for positions in (self.reads, self.writes)
         )
         settings = " ".join(f"{name}={value}" for name, value in self.settings)
         return f"{self.kind}({reads})->({writes}) {settings}".rstrip()
@@ -117,7 +122,7 @@ class Op:
 class Attribute:
     """A number that a module keeps beside its weights and that counts kept channels.
 
-    ``index`` is the place in a tuple-valued attribute, or none; ``vector`` is a position in
+    ``index`` is the position in a tuple-valued attribute, or none; ``vector`` is a position in
     ``ChannelGraph.vectors``.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lcprune.cost import CostModel
+from lcprune.cost import CostModel, cost_of
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, IntArray
 from lcprune.ranking._plan import AttributeEdit, Plan
@@ -21,7 +21,7 @@ class PlanBuilder:
     """
 
     def __init__(self, graph: ChannelGraph, cost: CostModel | None = None) -> None:
-        self._cost = cost or CostModel(graph)
+        self._cost = cost or cost_of(graph)
         self._prunable = graph.prunable
         self._pinned = len(graph.pinned_reasons)
         # A layer's weight, bias and statistics share one channel vector: select in it once.

@@ -81,7 +81,10 @@ class Cut:
         costs = self._cost.evaluate(keep)
         for name, limit in self._limits.items():
             if costs[name] > limit:
-                raise InputError(f"mask of {costs[name]:,} {name}, expected at most {limit:,}")
+                raise InputError(
+                    f"mask of {self._amount(name, costs[name])} {name}, expected at most"
+                    f" {self._amount(name, limit)}"
+                )
         refused = self.blocks.refused(keep)
         if refused is not None:
             family, count, floor = refused
@@ -165,12 +168,24 @@ class Cut:
         least = self._cost.of_counts(kept)[self._rows].tolist()
         before = self._cost.of_counts(self._cost.populations)[self._rows].tolist()
         parts = [
-            f"{name} <= {limit:,} (least possible {low:,}, {100 * low / all_:.2f} %)"
+            f"{name} <= {self._amount(name, limit)} (least possible {self._amount(name, low)},"
+            f" {100 * low / all_:.2f} %)"
             for (name, limit), low, all_ in zip(self._limits.items(), least, before, strict=True)
             if low > limit
         ]
+        raise BudgetError(f"budget can't be met: {'; '.join(parts)}, since {self._cause()}")
+
+    def _cause(self) -> str:
+        """Why no cut is small enough: what can't be pruned, or the floors of what can."""
+        nothing = np.zeros_like(self._cost.populations)
+        rest = self._cost.of_counts(nothing)[self._rows].tolist()
+        for (name, limit), alone in zip(self._limits.items(), rest, strict=True):
+            if alone > limit:
+                stays = "what can't be pruned (inputs, outputs, pinned filters)"
+                of = " of" if self._cost.units[name] == "B" else ""
+                return f"{stays} takes {self._amount(name, alone)}{of} {name} by itself"
         rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
-        raise BudgetError(
-            f"budget can't be met: {'; '.join(parts)}, since every family of channels"
-            f" keeps at least {self._min_keep:.0%}{rounded}"
-        )
+        return f"every family of channels keeps at least {self._min_keep:.0%}{rounded}"
+
+    def _amount(self, name: str, value: int) -> str:
+        return f"{value:,} B" if self._cost.units[name] == "B" else f"{value:,}"

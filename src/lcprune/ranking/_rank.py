@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lcprune.cost import Budget, CostModel
+from lcprune.cost import Budget, cost_of
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, FloatArray
@@ -45,7 +45,7 @@ class Ranker:
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
         self._graph = graph
-        self._cost = cost = CostModel(graph, [*dict.fromkeys(("macs", "params", *budget.asked))])
+        self._cost = cost = cost_of(graph, budget.asked)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
         self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)

@@ -14,10 +14,9 @@ from lcprune.runs._options import (
     PruneOptions,
     RunOptions,
     TrainOptions,
-    resolve,
 )
 from lcprune.runs._reporter import Advance, Reporter, Silent, warnings_to
-from lcprune.runs._resolve import Concern, Option, option, options_of, resolve_as
+from lcprune.runs._resolve import Concern, Option, option, options_of, resolve
 
 if TYPE_CHECKING:
     from lcprune.runs._choices import Choices, cache_folder
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
         CHECKPOINT,
         GRAPH,
         JOURNAL,
-        REPORT,
         RUN,
         SUMMARY,
         Run,
@@ -60,7 +58,6 @@ __all__ = [
     "CHECKPOINT",
     "GRAPH",
     "JOURNAL",
-    "REPORT",
     "RUN",
     "SUMMARY",
     "Advance",
@@ -100,7 +97,6 @@ __all__ = [
     "read_summary",
     "read_train_summary",
     "resolve",
-    "resolve_as",
     "resume_line",
     "run_state",
     "train_job",
@@ -112,7 +108,7 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL REPORT RUN SUMMARY Run RunRecord "
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL RUN SUMMARY Run RunRecord "
     "RunState check_command check_run read_run resume_line run_state",
     "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
     "read_summary read_train_summary",

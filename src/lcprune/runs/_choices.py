@@ -13,7 +13,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune._files import make_directory, read_sealed_json, sealed_json, write_text
+from lcprune.artifact import versions
 from lcprune.errors import InputError
 
 
@@ -79,7 +79,7 @@ def choice_key(kind: str, model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(inputs.device),
         "torch": torch.__version__,
-        "lcprune": metadata.version("lcprune"),
+        "lcprune": versions().get("lcprune"),
         "network": f"{type(model).__name__} {shapes.hexdigest()}",
         "inputs": list(inputs.shape),
     }

@@ -74,7 +74,7 @@ class Finals:
         if len(plans) > 1:
             self._run.reporter.stage(
                 f"finalists: trained {self._options.finalist_steps} steps each, losses "
-                f"{', '.join(map(_told, losses))}, plan {best + 1} of {len(plans)} is kept"
+                f"{', '.join(map(_in_words, losses))}, plan {best + 1} of {len(plans)} is kept"
             )
         outcomes = (
             FinalistOutcome(result.loss_of(plan), loss)
@@ -92,7 +92,7 @@ class Finals:
             for plan in plans:
                 tried = partial(self._tried, plan, batches, training)
                 losses.append(self._run.once(f"finalist {plan.digest}", tried))
-                advance(len(losses), f"loss {_told(losses[-1])}")
+                advance(len(losses), f"loss {_in_words(losses[-1])}")
         return losses
 
     def _tried(
@@ -152,5 +152,5 @@ class Finals:
         return CrossEntropy(images, labels, precision.batch, precision)
 
 
-def _told(loss: float | None) -> str:
+def _in_words(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lcprune.runs._resolve import Concern, option, redefault, required, resolve_as
+from lcprune.runs._resolve import Concern, option, redefault, required
 
 AUTO = "auto"
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -87,7 +85,8 @@ class SearchOptions(Concern):
     title = "Budget and search"
 
     budget: tuple[str, ...] = required(
-        "An upper bound, such as macs=50% or params=1M; may be repeated.",
+        "An upper bound on macs, params, weights (bytes) or activations (peak bytes), such as "
+        "macs=50% or activations=256KiB; may be repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
@@ -192,13 +191,14 @@ class MachineOptions(Concern):
     processes: int = option(1, "Processes that train together.", at_least=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(MachineOptions, TrainingOptions, DataOptions):  # fields go from the last to the first
-    """What ``prune`` and ``train`` have in common."""
+# The help has the groups of options in the order of the fields, which go from the last base to the
+# first.
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
+class PruneOptions(
+    MachineOptions, TrainingOptions, FinetuningOptions, ChoiceOptions, SearchOptions, DataOptions
+):
     """Everything that decides the result of a pruning run, each value checked.
 
     ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
@@ -207,7 +207,7 @@ class PruneOptions(FinetuningOptions, SearchOptions, ChoiceOptions, Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(Options):
+class TrainOptions(MachineOptions, TrainingOptions, DataOptions):
     """Everything that decides the result of a training run, each value checked.
 
     ``new_head`` takes weights for another number of classes.
@@ -221,6 +221,9 @@ class TrainOptions(Options):
     new_head: bool = option(
         False, "The weights are for another number of classes: begin with a new last layer."
     )
+
+
+Options = PruneOptions | TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +259,8 @@ class DemoOptions(DirectoryOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(ChoiceOptions):
-    """What ``inspect`` shows."""
+class ModelOptions(Concern):
+    """The network that ``inspect`` shows."""
 
     title = "Model"
 
@@ -268,6 +271,11 @@ class InspectOptions(ChoiceOptions):
     layer: str | None = option(
         None, "Show what the filters of modules of that name (a glob) go with.", metavar="NAME"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ChoiceOptions, ModelOptions):
+    """What ``inspect`` shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,13 +292,3 @@ class EvaluateOptions(Concern):
     trust_factory: bool = option(
         False, "Allow a saved model to run its own Python code.", flag=True
     )
-
-
-def resolve(
-    given: Mapping[str, Any],
-    *,
-    file: Path | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> PruneOptions:
-    """The configuration of a pruning run, from what ``resolve_as`` takes."""
-    return resolve_as(PruneOptions, given, file=file, defaults=defaults)

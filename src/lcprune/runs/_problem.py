@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcprune._factory import one_line
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
 from lcprune.data import (
@@ -213,8 +214,9 @@ def check_logits(model: nn.Module, example_input: Tensor, data: Data) -> None:
             output = model(example_input)
     except Exception as error:
         shape = "x".join(map(str, example_input.shape))
-        text = " ".join(str(error).split())[:200]
-        raise ModelError(f"the model fails on an image of {data.name} ({shape}): {text}") from error
+        raise ModelError(
+            f"the model fails on an image of {data.name} ({shape}): {one_line(error, 200)}"
+        ) from error
     one_logit_per_class(output, 1, len(data.classes))
 
 

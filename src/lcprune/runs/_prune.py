@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -23,7 +22,7 @@ from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
 from lcprune.runs._finalists import Finals
-from lcprune.runs._options import AUTO, PruneOptions
+from lcprune.runs._options import PruneOptions
 from lcprune.runs._problem import Problem
 from lcprune.runs._reporter import Reporter, Silent, warnings_to
 from lcprune.runs._run import (
@@ -34,8 +33,8 @@ from lcprune.runs._run import (
     JOURNAL,
     Run,
     RunState,
-    at_work_in,
     earlier_run,
+    open_run,
 )
 from lcprune.runs._summary import (
     Cost,
@@ -48,6 +47,7 @@ from lcprune.runs._summary import (
 )
 from lcprune.runs._train import (
     FLOAT32,
+    chosen_precision,
     finetuning_config,
     made_choices,
     train,
@@ -88,7 +88,7 @@ def prune_job(
     problem = Problem.of(config)
     for note in problem.graph.notes:
         reporter.stage(note)
-    with at_work_in(out, config, command, record, reporter) as run:
+    with open_run(out, config, command, record, reporter, force=force) as run:
         summary = _Stages(run, config, Choices(remeasure=remeasure)).go_through(problem)
         run.finish(summary.to_json())
     return summary
@@ -117,7 +117,16 @@ class _Stages:
         weights = run.same("base_weights_sha256", state_sha256(problem.model), what)
         before = self._top1("top1_before", problem, problem.model)
         run.reporter.stage(f"base network: top-1 {before:.2f} % on the test split")
-        precision = self._precision(problem)
+        # What was once chosen holds for the whole run.
+        precision = chosen_precision(
+            run,
+            "search",
+            options.search_dtype,
+            problem.model,
+            partial(problem.first_images, problem.at_once),
+            choose_precision,
+            self._choices,
+        )
         result = self._search(problem, precision, weights)
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
         plan = chosen.plan
@@ -196,20 +205,6 @@ class _Stages:
         # Read back even when just trained, so that a resumed run has the same.
         load_weights(model, str(saved), options.model)
         return problem.of_model(options, model.eval())
-
-    def _precision(self, problem: Problem) -> Precision:
-        """How candidates are run; what was once chosen holds for the whole run."""
-        asked = self._options.search_dtype
-        if asked != AUTO:
-            return Precision(asked, channels_last=asked != "float32")
-
-        def choose() -> dict[str, Any]:
-            model, images = problem.model, problem.first_images(problem.at_once)
-            return self._choices.choose(
-                "search", model, images, lambda: asdict(choose_precision(model, images))
-            )
-
-        return Precision(**self._run.once("search precision", choose))
 
     def _search(self, problem: Problem, precision: Precision, weights: str) -> SearchResult:
         options, reporter = self._options, self._run.reporter

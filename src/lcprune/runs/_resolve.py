@@ -75,11 +75,10 @@ class Details:
         return ", or ".join([*numbers, bounds or ", ".join(self.choices), *words])
 
     def holds(self, value: float | str) -> bool:
-        """Whether a value of the right type is one of the choices, or in the range and finite."""
+        """Whether a value of the right type is one of the choices, or in the range."""
         if isinstance(value, str):
             return value in (*self.choices, *self.also) or not (self.choices or self.also)
-        within = all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
-        return value in self.also or (math.isfinite(value) and within)
+        return value in self.also or all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
 
 
 def option(default: T, help: str, **details: Any) -> T:
@@ -146,8 +145,11 @@ class Option:
         if isinstance(checked, str | int | float) and not isinstance(checked, bool):
             if isinstance(checked, int) and abs(checked) > _LARGEST:
                 raise self._refused(value, "an integer of at most 64 bits")
+            if isinstance(checked, float) and not math.isfinite(checked):
+                finite = f"a finite number, {self.details.range}".removesuffix(", ")
+                raise self._refused(value, finite)
             if not self.details.holds(checked):
-                raise self._refused(value, self.details.range or "a finite number")
+                raise self._refused(value, self.details.range)
         if checked in ("", ()) and self.required:
             raise self.absent()
         return checked
@@ -258,7 +260,7 @@ def _first_with(kind: type[Concern], name: str) -> type[Concern]:
 C = TypeVar("C", bound=Concern)
 
 
-def resolve_as(
+def resolve(
     kind: type[C],
     given: Mapping[str, Any],
     *,

@@ -49,13 +49,11 @@ BASE = "base.safetensors"
 BASE_CHECKPOINT = "base-checkpoint.pt"
 CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
-REPORT = "report.html"
 SUMMARY = "summary.json"
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
     SUMMARY,  # removed first, since it means done
-    REPORT,
     GRAPH,
     *_SAVED,
     *(name + NEW for name in _SAVED),
@@ -149,17 +147,27 @@ class Run:
 
 
 @contextmanager
-def at_work_in(
-    directory: Path, options: Options, command: str, record: RunRecord | None, reporter: Reporter
+def open_run(
+    directory: Path,
+    options: Options,
+    command: str,
+    record: RunRecord | None,
+    reporter: Reporter,
+    *,
+    force: bool = False,
 ) -> Iterator[Run]:
     """Begin a run, or go on with that of ``record``; within, the directory is closed to others.
 
     What killed processes had begun to write there is removed. ``RunError`` where another process
-    is at work there, or where the directory can't be written or holds anything but a run.
+    holds the directory, or began a run there after it was found empty and without ``force``; where
+    it can't be written or holds anything but a run.
     """
     make_directory(directory)
     with locked(_lock_of(directory), str(directory)):
         if record is None:
+            runs = (RunState.UNFINISHED, RunState.FINISHED)
+            if not force and run_state(directory) in runs:
+                raise RunError(f"{directory} holds a run that another process began meanwhile")
             record = RunRecord(command, options.as_json())
             begin_run(directory, record)
         else:
@@ -215,8 +223,6 @@ def run_state(directory: Path) -> RunState:
         names = {p.name for p in directory.iterdir() if not p.name.startswith(PARTIAL)}
     except FileNotFoundError:
         return RunState.EMPTY
-    except NotADirectoryError:
-        return RunState.FOREIGN
     except OSError as error:
         raise RunError(f"can't read {directory}: {error.strerror or error}") from error
     if not names:

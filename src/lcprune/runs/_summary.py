@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lcprune.errors import InputError, RunError
+from lcprune.errors import InputError
 from lcprune.fitness import eval_mode
 from lcprune.runs._run import SUMMARY, read_result
 
@@ -84,7 +84,7 @@ class _Figures:
         return json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read a summary; ``InputError`` where the text is not one."""
         try:
             raw: dict[str, Any] = json.loads(text)
@@ -234,13 +234,9 @@ def _read(directory: Path, kind: type[Kind]) -> Kind:
     path = directory / SUMMARY
     if not path.exists():
         raise InputError(f"{directory} holds no finished run: {path} is missing")
+    content = read_result(directory, SUMMARY)
     try:
-        text = read_result(directory, SUMMARY).decode("utf-8")
-        return kind.from_json(text)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged") from error
-    except RunError:
-        raise
+        return kind.from_json(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from lcprune.fitness import Precision
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
 from lcprune.runs._options import AUTO, Options, PruneOptions, TrainOptions
-from lcprune.runs._problem import first_images, load_base
+from lcprune.runs._problem import Base, Problem, first_images, load_base
 from lcprune.runs._reporter import Reporter, Silent
-from lcprune.runs._run import CHECKPOINT, Run, RunState, at_work_in, earlier_run
+from lcprune.runs._run import CHECKPOINT, Run, RunState, earlier_run, open_run
 from lcprune.runs._summary import Scores, TrainSummary, peak_rss_mb, read_train_summary
 from lcprune.tracing import trace
 from lcprune.training import (
@@ -37,19 +37,6 @@ from lcprune.training import (
 )
 
 FLOAT32 = Precision("float32", channels_last=True)
-TRAINING_PRECISION = "training precision"
-"""The key under which a run keeps what it trains in."""
-
-
-class Trainable(Protocol):
-    """What is trained on: ``data.train`` lacks the images that are ``held`` out."""
-
-    @property
-    def data(self) -> Data: ...
-    @property
-    def held(self) -> ImageSet | None: ...
-    @property
-    def device(self) -> torch.device: ...
 
 
 def train_job(
@@ -76,7 +63,7 @@ def train_job(
     data, model, device = base.data, base.model, base.device
     if base.head:
         reporter.stage(f"new head for {len(data.classes)} classes: {', '.join(base.head)}")
-    with at_work_in(out, config, "train", record, reporter) as run:
+    with open_run(out, config, "train", record, reporter, force=force) as run:
         run.same("data_sha256", data.fingerprint, "data")
         model.to(device)
         precision = training_precision(
@@ -135,7 +122,7 @@ def train_job(
 def train(
     run: Run,
     options: Options,
-    on: Trainable,
+    on: Problem | Base,
     model: nn.Module,
     name: str,
     training: TrainingConfig,
@@ -173,7 +160,7 @@ def train(
             config=training,
             checkpoint=checkpoint,
             resume=checkpoint.exists(),
-            on_epoch=lambda report: advance(report.epoch, _told(report)),
+            on_epoch=lambda report: advance(report.epoch, _line_of(report)),
             on_step=on_step,
             device=str(on.device),
             processes=options.processes,
@@ -251,27 +238,37 @@ def training_precision(
     run: Run, options: Options, model: nn.Module, batch: Callable[[], Tensor], choices: Choices
 ) -> Precision:
     """What ``options`` ask for, or what a measurement on a batch found; it holds for the run."""
-    asked = options.train_dtype
+    asked, measure = options.train_dtype, choose_training_precision
+    return chosen_precision(run, "training", asked, model, batch, measure, choices)
+
+
+def chosen_precision(
+    run: Run,
+    kind: str,
+    asked: str,
+    model: nn.Module,
+    batch: Callable[[], Tensor],
+    measure: Callable[[nn.Module, Tensor], Precision],
+    choices: Choices,
+) -> Precision:
+    """The one of the number format ``asked``; for auto a choice by measurement, once a run."""
     if asked != AUTO:
         return Precision(asked, channels_last=asked != "float32")
 
     def choose() -> dict[str, Any]:
         inputs = batch()
-        return choices.choose(
-            "training", model, inputs, lambda: asdict(choose_training_precision(model, inputs))
-        )
+        return choices.choose(kind, model, inputs, lambda: asdict(measure(model, inputs)))
 
-    return Precision(**run.once(TRAINING_PRECISION, choose))
+    return Precision(**run.once(f"{kind} precision", choose))
 
 
 def made_choices(run: Run) -> dict[str, dict[str, Any]]:
     """What a run chose by measurement."""
-    names = {"search precision": "search", TRAINING_PRECISION: "training"}
-    state = run.record.state
-    return {name: dict(state[key]) for key, name in names.items() if key in state}
+    found = {kind: run.record.state.get(f"{kind} precision") for kind in ("search", "training")}
+    return {kind: choice for kind, choice in found.items() if choice is not None}
 
 
-def _told(report: EpochReport) -> str:
+def _line_of(report: EpochReport) -> str:
     accuracy = report.val_accuracy
     held_out = "" if accuracy is None else f"  held out: top-1 {accuracy:.2f} %"
     return f"loss {report.loss:.4f}  {report.images_per_second:,.0f} images/s{held_out}"

@@ -392,6 +392,9 @@ def allocate(moves: Moves, near: IntArray, curves: Curves) -> IntArray:
         lost = curves.excess(np.diagonal(narrower)) - curves.excess(now)
         price = np.where(saved > 0, lost / np.maximum(saved, 1e-12), np.inf)
         if not np.isfinite(price).any():
+            # No family alone lowers a maximum that several of them reach.
+            price = np.where(lower < levels, lost, np.inf)
+        if not np.isfinite(price).any():
             break
         family = int(price.argmin())
         levels[family] = lower[family]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lcprune.fitness import Divisible, Precision, first_part
+from lcprune.fitness import Divisible, Precision, first_part, seeded
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
 from lcprune.slimming import copied, slim
@@ -38,7 +38,7 @@ class Stopwatch:
 class Evaluator:
     """Slims a model by a plan, prepares and recalibrates the result, and measures its fitness.
 
-    PyTorch's global generator is seeded by (seed, plan) meanwhile and restored afterwards, so
+    PyTorch's global generators are seeded by (seed, plan) meanwhile and restored afterwards, so
     that a fitness that draws from it says the same of the same plan, whenever it is asked.
     """
 
@@ -55,9 +55,6 @@ class Evaluator:
         self._fitness = fitness
         self._prepare = prepare
         self._seed = seed
-        # Read once: an iterator would be empty at the second candidate.
-        if isinstance(recalibrate, Iterator):
-            recalibrate = list(recalibrate)
         self._recalibrate = recalibrate
         self._by_share: dict[float, Measure] = {1.0: (recalibrate, fitness)}
 
@@ -70,7 +67,8 @@ class Evaluator:
         recalibration, fitness = self._parts(share)
         with watch.step("slim"):
             small = slim(self._source(), plan)
-        with _seeded(f"{self._seed} {digest}"):
+        draw = hashlib.sha256(f"{self._seed} {digest}".encode()).digest()
+        with seeded(int.from_bytes(draw[:7], "little")):
             if self._prepare is not None:
                 with watch.step("prepare"):
                     small = self._prepare(small)
@@ -109,15 +107,6 @@ def _shares_buffers(model: nn.Module) -> bool:
     """Whether modules have a buffer in common, which rounding would make two."""
     names = sum(1 for _ in model.named_buffers(remove_duplicate=False))
     return names != sum(1 for _ in model.buffers())
-
-
-@contextmanager
-def _seeded(text: str) -> Iterator[None]:
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        digest = hashlib.sha256(text.encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:7], "little"))
-        yield
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def run_identity(
     return plain
 
 
-def settled_saliency(
+def resumed_saliency(
     path: str | os.PathLike[str] | None,
     record: JournalRecord,
     identity: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""Which candidate is begun when, and what happens when one finishes."""
+"""Which candidate is evaluated when, and what happens when one finishes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Measured = tuple[str, float]
 
 
 @dataclass(frozen=True, eq=False)
-class _Begun:
+class _Pending:
     """A candidate whose loss is waited for."""
 
     ask: Ask
@@ -48,7 +48,7 @@ class Schedule:
     Everything that a strategy is asked and told follows from the order in which jobs finish:
     whenever one has, its loss is journalled and told, then that of every candidate in flight with
     the same plan on the same share of the images, and then as many are asked for as there is
-    room. A plan that is known is not evaluated again, nor one that is in flight. So a search that
+    room. A plan that is known is not evaluated again, nor one that is in pending. So a search that
     goes on from any moment of another goes the same way, as long as the jobs finish in the same
     order.
 
@@ -76,7 +76,7 @@ class Schedule:
         self.history = list(journal.record.trials)
         self._seen = {(trial.digest, trial.share): trial for trial in reversed(self.history)}
         self._left = deque(journal.record.in_flight)
-        self._begun: dict[int, _Begun] = {}
+        self._pending: dict[int, _Pending] = {}
 
     @property
     def finished(self) -> bool:
@@ -85,7 +85,7 @@ class Schedule:
     def run(self, workers: Workers) -> None:
         """Begin and finish candidates until all trials are there."""
         while not self.finished:
-            ahead = len(self._begun)
+            ahead = len(self._pending)
             if ahead < self._capacity and len(self.history) + ahead < self._total:
                 self._begin(workers)
             else:
@@ -100,16 +100,16 @@ class Schedule:
         with watch.step("plan"):
             plan = self._ranker.plan_of(candidate.keep)
             digest = plan.digest
-        begun = _Begun(ask, plan, digest, watch.seconds)
-        known = self._seen.get(begun.measured)
+        pending = _Pending(ask, plan, digest, watch.seconds)
+        known = self._seen.get(pending.measured)
         if known is not None:
-            self._tell(begun, known.loss, {}, known)
+            self._tell(pending, known.loss, {}, known)
             return
         # One at a time there is nothing to write: the next one asked for is the next one told.
         if self._capacity > 1 and not left:
             self._journal.ask(ask)
-        twin = any(other.measured == begun.measured for other in self._begun.values())
-        self._begun[candidate.number] = begun
+        twin = any(other.measured == pending.measured for other in self._pending.values())
+        self._pending[candidate.number] = pending
         if not twin:
             workers.submit(Job(candidate.number, plan, digest, candidate.share))
 
@@ -119,7 +119,7 @@ class Schedule:
         Raises ``InputError`` for one that can't be tried.
         """
         candidate = self._strategy.ask()
-        expected = len(self.history) + len(self._begun)
+        expected = len(self.history) + len(self._pending)
         try:
             if candidate.number != expected:
                 raise InputError(f"number {candidate.number}, expected {expected}")
@@ -137,28 +137,28 @@ class Schedule:
 
     def _finish(self, workers: Workers) -> None:
         evaluation = workers.next()
-        begun = self._begun.pop(evaluation.number)
+        pending = self._pending.pop(evaluation.number)
         loss = evaluation.loss if math.isfinite(evaluation.loss) else math.inf
-        trial = self._tell(begun, loss, evaluation.timing, None)
-        twins = [n for n, other in self._begun.items() if other.measured == begun.measured]
+        trial = self._tell(pending, loss, evaluation.timing, None)
+        twins = [n for n, other in self._pending.items() if other.measured == pending.measured]
         for number in sorted(twins):
-            self._tell(self._begun.pop(number), loss, {}, trial)
+            self._tell(self._pending.pop(number), loss, {}, trial)
 
     def _tell(
-        self, begun: _Begun, loss: float, timing: Mapping[str, float], known: Trial | None
+        self, pending: _Pending, loss: float, timing: Mapping[str, float], known: Trial | None
     ) -> Trial:
-        candidate, after = begun.ask.candidate, begun.ask.after
+        candidate, after = pending.ask.candidate, pending.ask.after
         now = clock()
         trial = Trial(
             number=candidate.number,
             keep=candidate.keep,
             loss=loss,
-            digest=begun.digest,
-            cost=begun.plan.cost,
+            digest=pending.digest,
+            cost=pending.plan.cost,
             share=candidate.share,
             final=candidate.final,
             note=candidate.note,
-            timing={**begun.planning, **timing},
+            timing={**pending.planning, **timing},
             same_as=None if known is None else known.number,
             asked_after=None if after == len(self.history) else after,
             reference=candidate.reference,
@@ -168,7 +168,7 @@ class Schedule:
         self._journal.commit(trial)
         self._strategy.tell(candidate, loss)
         self.history.append(trial)
-        self._seen.setdefault(begun.measured, trial)
+        self._seen.setdefault(pending.measured, trial)
         if self._on_trial is not None:
             self._on_trial(trial, self._progress())
         return trial

@@ -19,7 +19,7 @@ from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
 from lcprune.searching._evolution import Evolution
 from lcprune.searching._executor import Executor, InProcess, Recalibrate, Work
-from lcprune.searching._identity import run_identity, settled_saliency
+from lcprune.searching._identity import resumed_saliency, run_identity
 from lcprune.searching._journal import Journal
 from lcprune.searching._random import RandomSearch
 from lcprune.searching._result import SearchProgress, SearchResult, Trial, choose_finalists
@@ -119,7 +119,7 @@ def search(
         )
 
     ranker = ranker_of(saliency)
-    ranker.keep(ranker.compensation.identity())  # before a journal is begun for nothing
+    ranker.keep(ranker.compensation.identity())  # before a journal is written for nothing
     total = trials if ranker.compensation.parameters else 1
     chosen = choose_strategy(strategy, ranker, total, seed)
     settings = {
@@ -130,14 +130,14 @@ def search(
         "round_to": round_to,
         "budget": ranker.limits,
     }
-    if isinstance(recalibrate, Iterator):  # may be read by many workers
+    if isinstance(recalibrate, Iterator):  # it would be empty at the second candidate
         recalibrate = list(recalibrate)
     work = Work(model, fitness, recalibrate, prepare, seed)
     who = run_identity(graph, saliency, settings, identity, executor.environment)
     with Journal(journal, who, saliency.values, total) as kept:
-        settled = settled_saliency(journal, kept.record, who, saliency)
-        if settled is not saliency and isinstance(compensation, str):
-            ranker = ranker_of(settled)
+        scores = resumed_saliency(journal, kept.record, who, saliency)
+        if scores is not saliency and isinstance(compensation, str):
+            ranker = ranker_of(scores)
             chosen = choose_strategy(strategy, ranker, total, seed)
         if kept.record.total != total:
             kept.extend(total)

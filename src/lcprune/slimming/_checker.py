@@ -53,7 +53,7 @@ class Checker:
         self._example_input = example_input
         self._precision = torch.float64
         self._copied, self._arguments = prepared(model, example_input, self._precision)
-        self._settled = False
+        self._trusted = False
 
     def fault(self, plan: Plan) -> Fault | None:
         """What is wrong with the model slimmed by ``plan``, or none.
@@ -62,11 +62,11 @@ class Checker:
         twice.
         """
         found = self._fault(plan)
-        if found is None or self._settled:
+        if found is None or self._trusted:
             return found
         # Before the plan is blamed: the fault may be the model's own, or its precision's.
         before = self._precision
-        self._settle()
+        self._check_whole()
         return found if self._precision == before else self._fault(plan)
 
     def _fault(self, plan: Plan) -> Fault | None:
@@ -87,7 +87,8 @@ class Checker:
             right = False
         return None if right else Fault("the slimmed model differs from the masked original")
 
-    def _settle(self) -> None:
+    def _check_whole(self) -> None:
+        """Find the precision in which the whole model is right; ``ModelError`` if in none."""
         whole = Plan(kept={})
         try:
             masked_outputs(private_copy(self._copied), whole, self._arguments)
@@ -98,7 +99,7 @@ class Checker:
             self._copied, self._arguments = prepared(
                 self._model, self._example_input, self._precision
             )
-            self._settle()
+            self._check_whole()
             return
         found = self._fault(whole)
         if found is not None and found.error is not None:
@@ -108,7 +109,7 @@ class Checker:
                 "the model's output differs from that of its copy, or is not a number; expected "
                 "finite outputs that are the same whenever the model runs in eval mode"
             )
-        self._settled = True
+        self._trusted = True
 
 
 def _first_line(error: Exception) -> str:

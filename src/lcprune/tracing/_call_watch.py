@@ -76,7 +76,7 @@ class CallWatch(TorchFunctionMode):
             if plane is not None:
                 self.flow.notes.scaled_by_width.add(self.flow.running.name)
                 self.flow.labels.pin(
-                    plane, f"the scale of attention follows them in {self.flow.running.place}"
+                    plane, f"the scale of attention follows them in {self.flow.running.title}"
                 )
 
     def _normalised(self, tensor: Tensor, shape: Any) -> None:
@@ -84,7 +84,7 @@ class CallWatch(TorchFunctionMode):
         plane = along(self.flow.planes.of(tensor), tensor.dim() - 1)
         if len(shape) == 1 and plane is not None and varying(plane) == {tensor.dim() - 1}:
             self.flow.notes.require(
-                plane.reshape(-1), expression_of(shape[0]), f"a norm in {self.flow.running.place}"
+                plane.reshape(-1), expression_of(shape[0]), f"a norm in {self.flow.running.title}"
             )
 
     def _sized(self, value: Any, tensor: Tensor, dim: Any = None) -> Any:

@@ -137,7 +137,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
         for plane in self.planes.of(tensor):
-            self.labels.pin(plane, f"values leave PyTorch in {self.running.place}")
+            self.labels.pin(plane, f"values leave PyTorch in {self.running.title}")
         if not self.data.is_constant(tensor):
             self.notes.decision()
 
@@ -204,7 +204,7 @@ class Call:
     @property
     def where(self) -> str:
         """The operator and the module that runs it, for a reason."""
-        return f"{self.name} in {self.flow.running.place}"
+        return f"{self.name} in {self.flow.running.title}"
 
     def tensors(self) -> list[Tensor]:
         """The operands: an operator takes tensors and lists of them, nothing deeper."""

@@ -83,7 +83,7 @@ class Notes:
         """Note that the running module decides by data."""
         if self.counting:
             self.decisions[
-                f"the control flow of {self._running.place} depends on data; followed along the "
+                f"the control flow of {self._running.title} depends on data; followed along the "
                 "path of the example input"
             ] = None
 
@@ -109,7 +109,7 @@ class Notes:
         """Note that a number takes part in the values: what it counts must not change."""
         for leaf in leaves(self.asked.expression(number)) if number in self.asked.sized else ():
             if isinstance(leaf, Kept):
-                reason = f"a value that is computed from their number in {self._running.place}"
+                reason = f"a value that is computed from their number in {self._running.title}"
                 self._labels.pin(leaf.labels, reason)
             else:
                 self.constants.add((leaf.module, leaf.name, leaf.index))

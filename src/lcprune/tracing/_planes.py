@@ -82,9 +82,9 @@ Geometry = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 def geometry(tensor: Tensor) -> Geometry:
     """What tells a tensor from all others that are alive: where its values are, and how."""
     # Without elements there is no address: the object, which is held, is its own.
-    place = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
+    address = tensor.untyped_storage().data_ptr() if tensor.numel() else -id(tensor)
     return (
-        place,
+        address,
         int(tensor.storage_offset()),
         tuple(tensor.shape),
         tuple(tensor.stride()),
@@ -109,7 +109,7 @@ class PlaneStore:
         return self._planes.get(geometry(tensor), ())
 
     def knows(self, tensor: Tensor) -> bool:
-        """Whether the tensor, or one at its place, has been given planes."""
+        """Whether the tensor, or one at its address, has been given planes."""
         return geometry(tensor) in self._planes
 
     def set(self, tensor: Tensor, planes: Planes) -> None:
@@ -160,7 +160,7 @@ class PlaneStore:
             if plane is not None:
                 planes.append(plane)
             elif full.numel():
-                self._labels.pin(full.reshape(-1)[:1], f"the only channel in {self._running.place}")
+                self._labels.pin(full.reshape(-1)[:1], f"the only channel in {self._running.title}")
         return tuple(planes)
 
     def _flat_labels(self, tensor: Tensor) -> Tensor:

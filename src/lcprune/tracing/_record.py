@@ -107,8 +107,8 @@ def _settings(
 ) -> tuple[tuple[str, Any], ...]:
     """The numbers, and lists of numbers, that an operator was given, but for the defaults."""
     given: list[tuple[str, Any]] = []
-    for place, (name, default) in enumerate(_names(func)):
-        value = args[place] if place < len(args) else kwargs.get(name, default)
+    for position, (name, default) in enumerate(_names(func)):
+        value = args[position] if position < len(args) else kwargs.get(name, default)
         number = _plain(value)
         if number is not None and value != default:
             given.append((name, number))

@@ -22,7 +22,9 @@ def rule(*operators: Any, optional: Sequence[str] = ()) -> Callable[[Function], 
 
     An operator is a name (``"permute"`` for one of PyTorch's own, ``"mine::op"`` for another), or
     what ``torch.library.custom_op`` or ``torch.ops`` give. ``optional`` are names that not every
-    version of PyTorch has. The rule gets a ``Call`` and returns the operator's result.
+    version of PyTorch has. The rule gets a ``Call`` and returns the operator's result. PyTorch
+    takes some of its own apart before any rule is asked (``linear``, ``einsum``): what they are
+    made of has the rules.
 
     Raises ``InputError`` for an operator that there isn't.
 

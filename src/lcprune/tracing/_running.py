@@ -22,8 +22,8 @@ class Running:
         return self._stack[-1][0] if self._stack else ""
 
     @property
-    def place(self) -> str:
-        """The running module as a reason names it."""
+    def title(self) -> str:
+        """The name of the running module, or ``the model``, as a reason gives it."""
         return self.name or "the model"
 
     @property

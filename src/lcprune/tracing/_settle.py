@@ -35,8 +35,8 @@ def settle(flow: LabelFlow) -> None:
             reason = f"a size that is fixed in code at {required.where}"
             for labels in (required.labels, *_counted(flow, required)):
                 flow.labels.pin(labels, reason)
-        settled = {id(required) for required in failing}
-        open_ = [required for required in open_ if id(required) not in settled]
+        fixed = {id(required) for required in failing}
+        open_ = [required for required in open_ if id(required) not in fixed]
 
 
 class _Sizes:

@@ -169,7 +169,7 @@ def _sized(module: str, name: str, value: Any) -> Any:
         return SizedInt(value, AttributeValue(module, name, None, value))
     if type(value) in (tuple, list) and value and all(type(item) is int for item in value):
         return type(value)(
-            SizedInt(item, AttributeValue(module, name, place, item))
-            for place, item in enumerate(value)
+            SizedInt(item, AttributeValue(module, name, index, item))
+            for index, item in enumerate(value)
         )
     return None

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lcprune._files import read_sealed, write_sealed
-from lcprune.errors import RunError
+from lcprune.errors import InputError, RunError
 from lcprune.training._config import TrainingConfig
-from lcprune.training._hooks import TrainingHook
+from lcprune.training._hooks import TrainingHook, WeightAverage
 from lcprune.training._report import EpochReport
 
 SCHEMA = 1
@@ -40,14 +40,15 @@ def save_checkpoint(
 ) -> None:
     """Write the state of a training in one step: the file is either the old or the new one.
 
-    ``RunError`` where it can't be written, such as on a full disk.
+    ``RunError`` where it can't be written, such as on a full disk; ``InputError`` for a hook whose
+    state could not be read again.
     """
     state = {
         "schema": SCHEMA,
         "config": asdict(config),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "hooks": [[type(hook).__name__, hook.state_dict()] for hook in hooks],
+        "hooks": [[type(hook).__name__, _state_of(hook)] for hook in hooks],
         "reports": [list(astuple(report)) for report in progress.reports],
         "steps": progress.steps,
         "generators": [list(states) for states in progress.generators],
@@ -56,6 +57,22 @@ def save_checkpoint(
     torch.save(state, held)
     # With a checksum of ours: the archive has some, and loading it doesn't look at them.
     write_sealed(path, held.getvalue())
+
+
+def _state_of(hook: TrainingHook) -> dict[str, Any]:
+    state = hook.state_dict()
+    if isinstance(hook, WeightAverage):  # large, and of tensors alone
+        return state
+    held = io.BytesIO()
+    try:
+        torch.save(state, held)
+        torch.load(io.BytesIO(held.getvalue()), weights_only=True)
+    except Exception as error:  # whatever pickling a user's object raises
+        raise InputError(
+            f"the state of the hook {type(hook).__name__} can't be in a checkpoint, expected "
+            "tensors, numbers and strings, and lists and dicts of them"
+        ) from error
+    return state
 
 
 def load_checkpoint(
@@ -118,3 +135,18 @@ def _check_model(path: Path, model: nn.Module, saved: dict[str, Tensor]) -> None
     for key in [*own, *saved]:
         if key not in own or key not in saved or own[key].shape != saved[key].shape:
             raise RunError(f"{path}: a checkpoint of another model: {key!r} differs")
+
+
+def generator_states(device: torch.device) -> tuple[Tensor, ...]:
+    """States of the CPU's generator and, on a GPU, of the device's."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return tuple(states)
+
+
+def restore_generators(states: Sequence[Tensor], device: torch.device) -> None:
+    """Put the generators into the states that ``generator_states`` gave."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -201,6 +202,8 @@ def _ended(rank: int) -> NoReturn:
 def _rank(ours: Connection, rank: int, count: int, device: str, port: int, threads: int) -> None:
     """What a rank does: its work, and wait for its end where that fails."""
     ignore_hang_ups()
+    # Strides of a dimension of size 1 mean nothing: of a kernel 1x1 in channels_last, for one.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         content = ours.recv_bytes()
     except (EOFError, OSError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from lcprune.data import Data, ImageSet
+from lcprune.data import Data, ImageSet, to_device
 from lcprune.errors import ModelError
 from lcprune.fitness import eval_mode
 
@@ -26,7 +26,7 @@ def evaluate_top1(
 
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for pixels, labels in images.batches(batch or evaluation_batch(images.shape)):
-            yield data.normalise(pixels.to(device, non_blocking=True)), labels, 1
+            yield data.normalise(to_device(pixels, device)), labels, 1
 
     right, count = count_right(model, batches(), device, classes=len(data.classes))
     return 100 * right / count
@@ -49,11 +49,10 @@ def count_right(
     count = 0.0
     with eval_mode(model), torch.inference_mode():
         for inputs, targets, weight in batches:
-            logits = model(inputs.to(device, non_blocking=True))
+            logits = model(to_device(inputs, device))
             if classes is not None:
                 check_logits(logits, len(targets), classes)
-            targets = targets.to(device, non_blocking=True)
-            right.append((logits.argmax(1) == targets).sum())
+            right.append((logits.argmax(1) == to_device(targets, device)).sum())
             weights.append(weight)
             count += weight * len(targets)
     # Read together: on a GPU each reading waits for all that was begun.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -40,12 +40,6 @@ class TrainingHook:
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Called when the weights have moved."""
-
-    def after_losses(self, losses: Sequence[float], epoch: int, first: int) -> None:
-        """The losses of the steps from ``first`` on, of an epoch, both counted from 0.
-
-        They come some steps late, and at the latest when the epoch ends.
-        """
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called before the network is validated; ``epoch`` counts from 0."""
@@ -112,33 +106,34 @@ class DivergenceWatch(TrainingHook):
     """Ends a training that gets nowhere, early.
 
     A training diverges where its loss is not a number, or in each of ``STEPS`` steps in a row is
-    above ``FACTOR`` times both that of the first step, before which no weight has moved, and that
-    of a network which answers the same to everything (``blind_loss``, which the loop sets). A
-    loss worse than blind by that much and for so long is none of a training that works, whatever
-    the rate, the warm-up or the mixing; one bad batch, or a short climb at the peak of the rate,
-    passes.
+    above ``FACTOR`` times both that of the first step, before which no weight has moved, and the
+    blind loss, that of a network which answers the same to everything. In a training that works
+    no loss is so high for so long, whatever the rate, the warm-up or the mixing; one bad batch, or
+    a short climb at the peak of the rate, passes.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        self.blind_loss = -math.inf
         self._peak = config.learning_rate
         self._limit: float | None = None
         self._streak = 0
 
     @property
     def climbing(self) -> bool:
-        """Whether the last loss was out of the ordinary."""
+        """Whether the last loss that was read was out of the ordinary."""
         return self._streak > 0
 
-    def after_losses(self, losses: Sequence[float], epoch: int, first: int) -> None:
-        """Note the losses; ``DivergenceError`` where the training diverges."""
+    def check(self, read: Iterable[tuple[int, float]], blind_loss: float, epoch: int) -> None:
+        """Note steps of an epoch, all counted from 0, and their losses.
+
+        ``DivergenceError`` where the training diverges.
+        """
         remedy = f"lower the learning rate, {self._peak:g} at its peak"
-        for step, loss in enumerate(losses, first):
+        for step, loss in read:
             where = f"epoch {epoch + 1}, step {step + 1}"
             if not math.isfinite(loss):
                 raise DivergenceError(f"the loss is {loss} in {where}: {remedy}")
             if self._limit is None:
-                self._limit = FACTOR * max(loss, self.blind_loss)
+                self._limit = FACTOR * max(loss, blind_loss)
             self._streak = self._streak + 1 if loss > self._limit else 0
             if self._streak >= STEPS:
                 raise DivergenceError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcprune.data import to_device
 from lcprune.errors import InputError
 from lcprune.training._config import TrainingConfig
 
@@ -104,6 +105,6 @@ class Mixup:
             )
         share = float(self._generator.beta(self.concentration, self.concentration))
         order = torch.from_numpy(self._generator.permutation(len(inputs)))[part]
-        order = order.to(inputs.device, non_blocking=True)
+        order = to_device(order, inputs.device)
         mixed = torch.lerp(inputs[order], inputs[part], share)
         return mixed, Labels(targets[part], targets[order], share)

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError
+from lcprune.fitness import seeded
 from lcprune.training._config import TrainingConfig
 from lcprune.training._distributed import Ranks
 from lcprune.training._hooks import FACTOR
-from lcprune.training._loop import (
+from lcprune.training._loss import Mixup
+from lcprune.training._step import (
     Batches,
     Step,
     epoch_of,
     lay_out,
     on_device_of,
-    seeded_generators,
     sgd,
 )
-from lcprune.training._loss import Mixup
 
 SHARE = 1 / 3
 """The suggestion as a share of the highest rate that did no harm in the test.
@@ -34,7 +34,7 @@ A schedule stays near its peak for many steps, the test at each rate for one.
 """
 
 TOLERANCE = 0.05
-"""A climb of the loss that does no harm, as a share of the loss of a guess."""
+"""A climb of the loss that does no harm, as a share of the blind loss."""
 
 _REACH = 3
 _ENOUGH = 5
@@ -82,15 +82,15 @@ def find_learning_rate(
             f"got {low:g}, {high:g} and {steps}"
         )
     config = config or TrainingConfig()
-    place = torch.device(device)
-    copied = copy.deepcopy(model).to(place).train()
+    ranks = Ranks(device=torch.device(device))
+    copied = copy.deepcopy(model).to(ranks.device).train()
     lay_out(copied, config)
     rates: list[float] = []
     losses: list[float] = []
-    with seeded_generators(config.seed, place):
-        step = Step(copied, sgd(copied, config), config, teacher, Ranks(device=place))
+    with seeded(config.seed):
+        step = Step(copied, sgd(copied, config), config, teacher, ranks)
         for i, (inputs, targets, mix) in enumerate(
-            itertools.islice(_endless(on_device_of(loader, place), config), steps)
+            itertools.islice(_endless(on_device_of(loader, ranks.device), config), steps)
         ):
             rate = low * (high / low) ** (i / (steps - 1))
             loss = float(step(inputs, targets, len(targets), mix, rate, i))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SECONDS_APART = 1.0
-"""How long is told nothing within an epoch."""
+"""Least time between two reports within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class EpochClock:
         epoch: int,
         epochs: int,
         steps: int | None,
-        on_step: Callable[[StepProgress], None] | None,
+        on_step: Callable[[StepProgress], None],
     ) -> None:
         self._epoch, self._epochs, self._steps = epoch, epochs, steps
         self._on_step = on_step
-        self._begin = self._told = time.perf_counter()
+        self._begin = self._last = time.perf_counter()
         self._step = self._images = 0
 
     @property
@@ -98,11 +98,9 @@ class EpochClock:
         """One more step is done, with ``images`` samples; ``loss`` is the latest known."""
         self._step += 1
         self._images += images
-        if self._on_step is None:
-            return
         now = time.perf_counter()
-        if now - self._told >= SECONDS_APART or self._step == self._steps:
-            self._told = now
+        if now - self._last >= SECONDS_APART or self._step == self._steps:
+            self._last = now
             self._on_step(self._progress(loss))
 
     def _progress(self, loss: float | None) -> StepProgress:

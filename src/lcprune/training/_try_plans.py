@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
 from lcprune.training._config import TrainingConfig
-from lcprune.training._loop import Batches, epoch_of, finetune, on_device_of
+from lcprune.training._loop import finetune
+from lcprune.training._step import Batches, epoch_of, on_device_of
 
 
 def try_plans(

@@ -42,8 +42,8 @@ def imagenet(root: Path, size: int = SIZE) -> Data:
         raise wrong_layout(root, "folders like n01440764 in train/")
     tree = class_tree(train)
     sorted_already = any(is_class(path) for path in val.iterdir())
-    test = Split.of(class_tree(val, tree.classes)) if sorted_already else _flat(root, tree.classes)
-    return standard_data("imagenet", root, tree.classes, Split.of(tree), test, (size, size))
+    test = class_tree(val, tree.classes) if sorted_already else _flat(root, tree.classes)
+    return standard_data("imagenet", root, tree.classes, tree, test, (size, size))
 
 
 def _flat(root: Path, classes: tuple[str, ...]) -> Split:

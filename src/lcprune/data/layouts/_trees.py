@@ -29,12 +29,18 @@ SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class ClassTree:
-    """The image files of one split, sorted by class and name; ``labels`` is int64 (N,)."""
+class Split:
+    """Image files and the labels, int64 (N,), that belong to them."""
 
-    classes: tuple[str, ...]
     files: FileNames
     labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTree(Split):
+    """Those of a folder for each class, sorted by class and name."""
+
+    classes: tuple[str, ...]
 
 
 def class_tree(folder: Path, classes: tuple[str, ...] | None = None) -> ClassTree:
@@ -58,7 +64,7 @@ def class_tree(folder: Path, classes: tuple[str, ...] | None = None) -> ClassTre
     except OSError as error:
         raise DataError(f"{folder}: can't be read: {error.strerror}") from error
     labels = torch.repeat_interleave(torch.arange(len(found)), torch.tensor(counts))
-    return ClassTree(found, FileNames(folder, names), labels)
+    return ClassTree(FileNames(folder, names), labels, found)
 
 
 def is_class(path: Path) -> bool:
@@ -131,19 +137,6 @@ MEMORY_BYTES = 2 * 2**30
 SIZE = 224
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Image files and the labels, int64 (N,), that belong to them."""
-
-    files: FileNames
-    labels: Tensor
-
-    @classmethod
-    def of(cls, tree: ClassTree) -> Split:
-        """The files of a tree."""
-        return cls(tree.files, tree.labels)
-
-
 def standard_data(
     name: str,
     root: Path,
@@ -204,8 +197,8 @@ def image_folder(root: Path, size: int | None = None) -> Data:
         "imagefolder",
         root,
         train_tree.classes,
-        Split.of(train_tree),
-        Split.of(test_tree),
+        train_tree,
+        test_tree,
         _usual_size(train_tree) if size is None else (size, size),
     )
 

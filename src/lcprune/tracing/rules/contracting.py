@@ -259,9 +259,9 @@ def trilinear(call: Call) -> Any:
     constant = [call.is_constant(operand) for operand in operands]
     summed = call.argument(6, "sumdim")
     with call.flow:
-        for place, new in enumerate(call.args[3:6]):
+        for position, new in enumerate(call.args[3:6]):
             for dim in new:
-                operands[place] = operands[place].unsqueeze(dim)
+                operands[position] = operands[position].unsqueeze(dim)
         product = operands[0] * operands[1] * operands[2]
         out: Tensor = product.sum(summed) if summed else product
     for operand, fixed in zip(operands, constant, strict=True):

@@ -125,13 +125,13 @@ def _picked(call: Call, source: Tensor) -> set[int]:
     if call.name != "aten.index":
         return {int(call.args[1]) % source.dim()}
     dims: set[int] = set()
-    place = 0
+    first = 0
     for index in call.args[1]:
         # A mask picks along as many dimensions as it has.
         width = index.dim() if index is not None and index.dtype in MASKS else 1
         if index is not None:
-            dims |= set(range(place, place + width))
-        place += width
+            dims |= set(range(first, first + width))
+        first += width
     return dims
 
 
@@ -192,13 +192,13 @@ def _fit(call: Call, plane: Tensor, pieces: list[Tensor]) -> None:
 
 
 def _fit_slice(call: Call, labels: Tensor) -> None:
-    for place in (call.argument(2, "start"), call.argument(3, "end")):
-        if place is None or place == 0 or place >= labels.numel():
+    for bound in (call.argument(2, "start"), call.argument(3, "end")):
+        if bound is None or bound == 0 or bound >= labels.numel():
             continue
-        if place < 0:
-            call.require(labels[place:], -place)
+        if bound < 0:
+            call.require(labels[bound:], -bound)
         else:
-            call.require(labels[:place], call.asked.expression(place))
+            call.require(labels[:bound], call.asked.expression(bound))
 
 
 def _cuts(call: Call, plane: Tensor, source: Tensor, results: list[Tensor]) -> bool:

@@ -201,7 +201,7 @@ def _neighbours(call: Call) -> tuple[int, int] | None:
     if call.func.overloadpacket not in AVERAGES or len(planes) != 1 or len(varying(planes[0])) != 1:
         return None
     (dim,) = varying(planes[0])
-    place = dim - _first_position(call, source.dim())
+    axis = dim - _first_position(call, source.dim())
     kernel, stride, padding = (
         [*call.argument(i, name, default)]
         for i, name, default in ((1, "kernel_size", ()), (2, "stride", ()), (3, "padding", (0,)))
@@ -209,11 +209,11 @@ def _neighbours(call: Call) -> tuple[int, int] | None:
     known = (planes[0].reshape(-1) != FIXED).nonzero().reshape(-1)
     before = int(known[0])
     if (
-        place < 0
-        or (stride or kernel)[min(place, len(stride or kernel) - 1)] != 1
+        axis < 0
+        or (stride or kernel)[min(axis, len(stride or kernel) - 1)] != 1
         or any(padding)
         or known.numel() != int(known[-1]) - before + 1
-        or known.numel() != source.shape[dim] - kernel[place] + 1
+        or known.numel() != source.shape[dim] - kernel[axis] + 1
     ):
         return None
     return dim, before
