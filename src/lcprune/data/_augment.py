@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -64,7 +64,14 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, count: int, data: Data, batch: int, crop: int | None, flip: bool | None, seed: int
+        self,
+        images: ImageSet,
+        data: Data,
+        batch: int,
+        *,
+        crop: int | None = None,
+        flip: bool | None = None,
+        seed: int = 0,
     ) -> None:
         if batch < 1:
             raise ValueError(f"expected a batch of at least 1, got {batch}")
@@ -73,7 +80,8 @@ class TrainingBatches:
             how = replace(how, crop=crop, area=None)
         if flip is not None:
             how = replace(how, flip=flip)
-        self._count = count
+        self._images: Any = images
+        self._count = len(images)
         self._data = data
         self._batch = batch
         self._how = how
@@ -118,18 +126,7 @@ class AugmentedBatches(TrainingBatches):
     where the data's augmentation has an ``area`` and no ``crop`` is asked for.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        data: Data,
-        batch: int,
-        *,
-        crop: int | None = None,
-        flip: bool | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(len(images), data, batch, crop, flip, seed)
-        self._images = images
+    _images: Images
 
     def on_device(self, device: torch.device) -> Self:
         """The same batches there, of a copy of the images that lies there if it is not too large.
@@ -217,18 +214,7 @@ class StreamedBatches(TrainingBatches):
     nothing.
     """
 
-    def __init__(
-        self,
-        images: ImageFiles,
-        data: Data,
-        batch: int,
-        *,
-        crop: int | None = None,
-        flip: bool | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(len(images), data, batch, crop, flip, seed)
-        self._images = images
+    _images: ImageFiles
 
     def shard(self, rank: int, count: int) -> Iterator[Part]:
         """The part of each batch that is the ``rank``'s of ``count``, see ``part_of``.
@@ -257,7 +243,7 @@ class ValidationBatches:
     """
 
     def __init__(self, images: ImageSet, data: Data, batch: int) -> None:
-        self._images = images
+        self._images: Any = images
         self._data = data
         self._batch = batch
         self._device = torch.device("cpu")
