@@ -21,6 +21,7 @@ from lcprune.graph import (
     Op,
     Untouched,
     Value,
+    parameter_shapes,
 )
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
@@ -181,6 +182,7 @@ class _Assembly:
             untouched=self._untouched(),
             uncounted=tuple(self.flow.notes.uncounted),
             notes=(*self.flow.notes.decisions, *notes),
+            parameters=parameter_shapes(self.model),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
