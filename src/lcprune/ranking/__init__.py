@@ -10,6 +10,7 @@ from lcprune.ranking._compensation import (
     Uncompensated,
     choose_compensation,
 )
+from lcprune.ranking._compose import compose
 from lcprune.ranking._cut import Cut
 from lcprune.ranking._plan import PLAN_SCHEMA, AttributeEdit, Plan
 from lcprune.ranking._rank import Ranker, rank
@@ -30,5 +31,6 @@ __all__ = [
     "Uncompensated",
     "Widths",
     "choose_compensation",
+    "compose",
     "rank",
 ]

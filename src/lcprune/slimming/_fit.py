@@ -46,7 +46,9 @@ def check_fit(model: nn.Module, plan: Plan, what: str = "the plan") -> None:
         if own == plan.result:
             wrong = "the model is cut by it already, expected the network before the cut"
         wrong = wrong or "the model's parameters have other names or shapes"
-        raise InputError(f"{what} is for another network: {wrong}")
+        raise InputError(
+            f"{what} is for another network: {wrong} (plans of cuts in turn: lcprune.compose)"
+        )
     if wrong:
         raise InputError(f"{what} does not fit the model: {wrong}")
 
