@@ -122,7 +122,7 @@ def masked_outputs(model: nn.Module, plan: Plan, inputs: Inputs) -> list[Tensor]
     flow = LabelFlow(model, apply_rule)
     flow.mask.keep_only(_keep(flow, plan))
     with _same_draws(), _keep_double():
-        return [tensor.clone() for tensor in run_labelled(flow, model, inputs)]
+        return [output.tensor.clone() for output in run_labelled(flow, model, inputs)]
 
 
 @contextmanager
