@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lcprune._checks import instance
 from lcprune.errors import InputError
-from lcprune.ranking._plan import AttributeEdit, Plan
+from lcprune.ranking._plan import A_PLAN, AttributeEdit, Plan
 
 
 def compose(first: Plan, second: Plan) -> Plan:
@@ -21,9 +22,7 @@ def compose(first: Plan, second: Plan) -> Plan:
     sign of that.
     """
     for name, plan in (("first", first), ("second", second)):
-        if not isinstance(plan, Plan):
-            kind = type(plan).__name__
-            raise InputError(f"{name} is a {kind}, expected a Plan, such as lcprune.rank gives")
+        instance(name, plan, Plan, A_PLAN)
     if first.result and second.network and first.result != second.network:
         hint = "expected one made of a trace of the network that the first plan leaves"
         if second.network == first.network:
