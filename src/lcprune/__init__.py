@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from lcprune.fitness import recalibrate
     from lcprune.graph import ChannelGraph
-    from lcprune.ranking import Plan, rank
+    from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
     from lcprune.tracing import ChannelPad, Inputs, bake, trace
@@ -64,6 +64,7 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "bake",
+    "compose",
     "finetune",
     "load",
     "rank",
@@ -86,7 +87,7 @@ _HOMES = {
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
-    ".ranking": "Plan rank",
+    ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
     ".tracing": "ChannelPad Inputs bake trace",
