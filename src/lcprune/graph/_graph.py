@@ -152,7 +152,10 @@ class ChannelGraph:
     describes is the number of its channels whose group is kept.
 
     ``values`` are the tensors of the run in order of creation (inputs, states, activations),
-    ``ops`` all operators in order of execution, ``outputs`` the values that the model returns.
+    ``ops`` all operators in order of execution, ``outputs`` the values that the model returns;
+    those whose names are in ``free_outputs`` may shrink. ``training_error`` says why the forward
+    in training mode could not be followed, and is empty where it was. ``network`` is the digest of
+    the model's parameters by name and shape.
     """
 
     prunable: int
@@ -169,6 +172,14 @@ class ChannelGraph:
     untouched: tuple[Untouched, ...]
     uncounted: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    training_error: str = ""
+    free_outputs: tuple[str, ...] = ()
+    network: str = ""
+
+    @property
+    def training_checked(self) -> bool:
+        """Whether the forward in training mode was followed, too."""
+        return not self.training_error
 
     def dimension(self, tensor: str, dim: int) -> Dimension:
         """The dimension ``dim`` of ``tensor``; ``KeyError`` where it holds no channels."""
