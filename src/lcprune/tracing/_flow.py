@@ -244,6 +244,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except Exception:  # what an operator does that can't run says nothing of the channels
             self.labels.reset(mark[0])
             del self.notes.sized[mark[1] :], self.notes.required[mark[2] :]
+            with self.aside():
+                func(*args, **(kwargs or {}))  # which says it in PyTorch's own words
             raise
         finally:
             self.notes.counted = outer
