@@ -22,6 +22,7 @@ from lcprune.graph import (
     Op,
     Untouched,
     Value,
+    parameter_shapes,
 )
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
@@ -179,6 +180,7 @@ class _Assembly:
             untouched=self._untouched(),
             uncounted=tuple(self.flow.notes.uncounted),
             notes=(*self.flow.notes.decisions, *notes),
+            parameters=parameter_shapes(self.model),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
