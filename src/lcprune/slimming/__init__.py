@@ -1,6 +1,7 @@
 """Slimming: a plan becomes a smaller, ordinary module, and is verified."""
 
 from lcprune.slimming._copy import copied
+from lcprune.slimming._fit import check_fit, named_state
 from lcprune.slimming._original import masked_outputs, plain_outputs, relative_difference
 from lcprune.slimming._repair import repair
 from lcprune.slimming._slim import slim
@@ -9,10 +10,12 @@ from lcprune.slimming._verify import VISIBLE, Difference, difference, effect, ve
 __all__ = [
     "VISIBLE",
     "Difference",
+    "check_fit",
     "copied",
     "difference",
     "effect",
     "masked_outputs",
+    "named_state",
     "plain_outputs",
     "relative_difference",
     "repair",

@@ -24,6 +24,7 @@ from lcprune.tracing import (
     as_examples,
     first_sample,
     forward,
+    is_free,
     outputs,
     private_copy,
     run_labelled,
@@ -266,11 +267,20 @@ def plain_outputs(model: nn.Module, inputs: Inputs, draws: Draws | None = None) 
 def masked_outputs(
     model: nn.Module, plan: Plan, inputs: Inputs, draws: Draws | None = None
 ) -> list[Tensor]:
-    """The outputs of the reference: ``model``, in the mode that it is in, masked by ``plan``."""
+    """The outputs of the reference: ``model``, in the mode that it is in, masked by ``plan``.
+
+    Of outputs that may shrink the kept channels are left.
+    """
     flow = LabelFlow(model, apply_rule)
     flow.mask.keep_only(_keep(flow, plan))
     with same_generators(), _keep_double(), draws or Draws():
-        return [tensor.clone() for tensor in run_labelled(flow, model, inputs)]
+        returned = run_labelled(flow, model, inputs, plan.free_outputs)
+        return [
+            flow.left(output.tensor)
+            if is_free(output.name, plan.free_outputs)
+            else output.tensor.clone()
+            for output in returned
+        ]
 
 
 def _run(model: nn.Module, inputs: Inputs, draws: Draws, *, gradients: bool) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lcprune.errors import ModelError, VerificationError
 from lcprune.ranking import Plan
+from lcprune.slimming._fit import check_fit
 from lcprune.slimming._original import TOLERANCE, Original, SlimmedModelError, originals
 from lcprune.tracing import ExampleInput, private_copy
 
@@ -103,6 +104,7 @@ def difference(
 
     Arguments and errors are those of ``verify``, but that no difference is too large.
     """
+    check_fit(model, plan)
     evaluation, training = originals(model, example_input, example_kwargs, training_inputs)
 
     def make() -> nn.Module:
@@ -145,6 +147,7 @@ def effect(
     removal moves next to nothing: a network that answers the same to everything passes with any
     cut. Arguments and errors are those of ``verify``.
     """
+    check_fit(model, plan)
     evaluation, training = originals(model, example_input, example_kwargs, training_inputs)
     seen = evaluation.effect(plan)
     try:
