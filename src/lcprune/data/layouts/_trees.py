@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lcprune.data._image_file import SUFFIXES
 from lcprune.data._pixels import Size, common_size, decode, is_small
 from lcprune.data._sets import (
     IMAGENET_MEAN,
@@ -22,10 +23,6 @@ from lcprune.data._sets import (
     standard_augmentation,
 )
 from lcprune.errors import DataError
-
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
 
 
 @dataclass(frozen=True, eq=False)
