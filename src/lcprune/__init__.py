@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lcprune.ranking import Plan, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
-    from lcprune.tracing import ChannelPad, bake, trace
+    from lcprune.tracing import ChannelPad, Inputs, bake, trace
     from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "Inputs",
     "LcpruneError",
     "ModelError",
     "Plan",
@@ -87,7 +88,7 @@ _HOMES = {
     ".ranking": "Plan rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
-    ".tracing": "ChannelPad bake trace",
+    ".tracing": "ChannelPad Inputs bake trace",
     ".training": "TrainingConfig finetune",
 }
 __getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

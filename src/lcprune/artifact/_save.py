@@ -24,7 +24,7 @@ from lcprune.artifact._description import (
 from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
 from lcprune.errors import InputError, RunError
 from lcprune.ranking import Plan
-from lcprune.tracing import forward, private_copy
+from lcprune.tracing import Inputs, forward, private_copy
 
 
 def save(
@@ -152,7 +152,7 @@ def _check_plan(small: nn.Module, plan: Plan) -> None:
 
 def _count_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int | None:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    output = forward(private_copy(model).eval(), tuple(x.to(device) for x in inputs))
+    output = forward(private_copy(model).eval(), Inputs(*inputs).mapped(lambda x: x.to(device)))
     if isinstance(output, Tensor) and output.dim() == 2:
         return int(output.shape[1])
     return None

@@ -3,16 +3,10 @@
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
 from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
-from lcprune.tracing._run import (
-    ExampleInput,
-    as_arguments,
-    first_sample,
-    forward,
-    outputs,
-    private_copy,
-)
+from lcprune.tracing._run import first_sample, forward, outputs, private_copy
 from lcprune.tracing._trace import run_labelled, trace
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
@@ -21,11 +15,12 @@ __all__ = [
     "Call",
     "ChannelPad",
     "ExampleInput",
+    "Inputs",
     "LabelFlow",
     "Planes",
     "along",
     "apply_rule",
-    "as_arguments",
+    "as_examples",
     "bake",
     "first_sample",
     "forward",
