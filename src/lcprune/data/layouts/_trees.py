@@ -22,6 +22,7 @@ from lcprune.data._sets import (
     ImageSet,
     standard_augmentation,
 )
+from lcprune._files import read_whole
 from lcprune.errors import DataError
 
 
@@ -85,6 +86,24 @@ def _check_classes(folder: Path, found: tuple[str, ...], expected: tuple[str, ..
     if len(found) < 2:
         what = "none" if not found else f"{found[0]!r} only"
         raise DataError(f"{folder}: expected a folder for each of at least two classes, got {what}")
+
+
+LIST_BYTES = 64 * 2**20
+"""Most that a text file which lists images may hold: a million lines have less."""
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte order mark.
+
+    ``DataError`` where it is missing, no ordinary file, no text, or far too long for a list.
+    """
+    try:
+        text = read_whole(file, DataError, limit=LIST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise DataError(f"can't read {file}: it is not a text file in UTF-8")
+    return [line.strip() for line in text.split("\n")]
 
 
 WNID = re.compile(r"n\d{8}")
