@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DivergenceError,
         InputError,
         LcpruneError,
+        LcpruneWarning,
         ModelError,
         RunError,
         VerificationError,
@@ -53,6 +54,7 @@ __all__ = [
     "InputError",
     "Inputs",
     "LcpruneError",
+    "LcpruneWarning",
     "ModelError",
     "Plan",
     "RunError",
@@ -81,8 +83,8 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel",
     ".criteria": "Saliency saliency",
-    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError ModelError RunError"
-    " VerificationError WeightsError",
+    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
+    " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
     ".ranking": "Plan rank",

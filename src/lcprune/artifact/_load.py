@@ -20,7 +20,7 @@ from lcprune.artifact._description import (
     versions,
 )
 from lcprune.artifact._tensors import load_buffers, load_state, read_tensors
-from lcprune.errors import InputError, ModelError
+from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.ranking import Plan
 from lcprune.slimming import slim
 
@@ -114,6 +114,7 @@ def _warn_of_versions(directory: Path, description: Description) -> None:
         warnings.warn(
             f"{directory} was saved with {library} {then} and is built by {library} {now}: "
             "check its accuracy",
+            LcpruneWarning,
             stacklevel=3,
         )
 
