@@ -196,7 +196,7 @@ def error_of(file: Path) -> str:
 
 def test_files_that_are_no_image(tmp_path: Path) -> None:
     file = tmp_path / "bird.jpg"
-    assert "bird.jpg: can't be read as an image: No such file" in error_of(file)
+    assert "bird.jpg: it is missing" in error_of(file)
     file.touch()
     assert "bird.jpg: can't be read as an image: it is empty" in error_of(file)
     file.write_text("no image")

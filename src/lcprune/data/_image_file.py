@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import logging
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,8 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lcprune._factory import one_line
+from lcprune._files import open_regular
+from lcprune._text import one_line
 from lcprune.errors import DataError, LcpruneError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -48,24 +48,24 @@ def opened(file: Path) -> Iterator[Image.Image]:
     """The image in a file, its header read; ``DataError`` names the file where it can't be read.
 
     What the file holds decides, not its name. Whatever goes wrong with the image inside the block
-    counts too, since files are decoded late and decoders raise anything on damaged ones. What is
-    not an ordinary file (a pipe, a device) is refused unread.
+    counts too, since files are decoded late and decoders raise anything on damaged ones. The
+    file is opened as ``open_regular`` does it.
     """
-    try:
-        with _regular(file) as content, Image.open(content, formats=_readable()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(file, image.width * image.height)
-            if image.width * image.height == 0:
-                raise DataError(f"{file}: can't be read as an image: it has no pixels")
-            if image.format == "TIFF":
-                _quiet_libtiff()
-            yield image
-    except LcpruneError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _too_large(file) from error
-    except Exception as error:
-        raise DataError(f"{file}: can't be read as an image: {_reason(file, error)}") from error
+    with open_regular(file, DataError, limit=MAX_FILE_BYTES) as content:
+        try:
+            with Image.open(content, formats=_readable()) as image:
+                _check_pixels(file, image)
+                if image.format == "TIFF":
+                    _quiet_libtiff()
+                yield image
+        except LcpruneError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise _too_large(file) from error
+        except Exception as error:
+            raise DataError(
+                f"{file}: can't be read as an image: {_reason(content, error)}"
+            ) from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -101,27 +101,6 @@ def quietly(work: Callable[P, T]) -> Callable[P, T]:
     return quiet
 
 
-@contextmanager
-def _regular(file: Path) -> Iterator[BinaryIO]:
-    """An ordinary file of a size that an image may have, open for reading."""
-    # Looked at twice: opening a device may already do something, and a name may change hands.
-    _check_regular(file, file.stat())
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as content:
-        _check_regular(file, os.fstat(descriptor))
-        yield content
-
-
-def _check_regular(file: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"{file}: can't be read as an image: it is not an ordinary file")
-    if found.st_size > MAX_FILE_BYTES:
-        raise DataError(
-            f"{file}: expected an image of at most {MAX_FILE_BYTES >> 20} MiB, "
-            f"got {found.st_size / 2**20:.0f}"
-        )
-
-
 @cache
 def _readable() -> tuple[str, ...]:
     """Those of ``FORMATS`` that this Pillow knows."""
@@ -143,16 +122,23 @@ def _quiet_libtiff() -> None:
             handler(None)
 
 
+def _check_pixels(file: Path, image: Image.Image) -> None:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise _too_large(file, pixels)
+    if pixels == 0:
+        raise DataError(f"{file}: can't be read as an image: it has no pixels")
+
+
 def _too_large(file: Path, pixels: int | None = None) -> DataError:
     got = "" if pixels is None else f", got {pixels / 1e6:.0f}"
     return DataError(f"{file}: expected an image of at most {MAX_PIXELS / 1e6:.0f} megapixels{got}")
 
 
-def _reason(file: Path, error: Exception) -> str:
+def _reason(content: BinaryIO, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        with suppress(OSError):
-            if file.stat().st_size == 0:
-                return "it is empty"
+        if os.fstat(content.fileno()).st_size == 0:
+            return "it is empty"
         return f"of no known format, expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     text = getattr(error, "strerror", None) or one_line(error)
     return str(text) or type(error).__name__

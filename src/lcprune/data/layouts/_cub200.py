@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lcprune._text import shown
 from lcprune.data._sets import Data, FileNames
 from lcprune.data.layouts._trees import SIZE, Split, read_lines, standard_data, wrong_layout
 from lcprune.errors import DataError
@@ -14,6 +15,8 @@ from lcprune.errors import DataError
 FOLDER = "CUB_200_2011"
 IMAGES, LABELS, SPLIT = "images.txt", "image_class_labels.txt", "train_test_split.txt"
 CLASSES = "classes.txt"
+LONGEST = 1000
+"""Characters of the longest name of an image below its folder."""
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -65,8 +68,8 @@ def _check(
         raise DataError(
             f"{folder / SPLIT}: expected 0 or 1 for image {image}, got {split_of.get(image)}"
         )
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise DataError(f"{folder / IMAGES}: image {image} is {path}, expected a file in images/")
+    if Path(path).is_absolute() or ".." in Path(path).parts or len(path) > LONGEST:
+        raise DataError(f"{folder / IMAGES}: image {image} is {shown(path)}, no file in images/")
     if not (folder / "images" / path).is_file():
         raise DataError(f"{folder / 'images' / path}: no such file, but {IMAGES} names it")
 

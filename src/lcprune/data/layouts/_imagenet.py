@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from lcprune._files import read_whole
-
 from lcprune.data._sets import Data, FileNames
 from lcprune.data.layouts._trees import (
     SIZE,

@@ -79,9 +79,7 @@ def _root_of(kind: str, where: str) -> tuple[Path, int | None]:
         root = path("data", sized["root"], DataError)
         size = int(sized["size"]) if len(sized["size"]) < 9 else _MOST + 1
         if not _LEAST <= size <= _MOST:
-            raise DataError(
-                f"{kind}:{where}: expected images of {_LEAST} to {_MOST} pixels a side"
-            )
+            raise DataError(f"{kind}:{where}: expected images of {_LEAST} to {_MOST} pixels a side")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     if size is not None and kind in ("cifar10", "cifar100"):

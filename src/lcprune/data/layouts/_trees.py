@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lcprune._files import read_whole
 from lcprune.data._image_file import SUFFIXES
 from lcprune.data._pixels import Size, common_size, decode, is_small
 from lcprune.data._sets import (
@@ -22,7 +23,6 @@ from lcprune.data._sets import (
     ImageSet,
     standard_augmentation,
 )
-from lcprune._files import read_whole
 from lcprune.errors import DataError
 
 
