@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
 from lcprune.ranking import Plan
+from lcprune.slimming._fit import check_fit
 from lcprune.tracing import (
     ExampleInput,
     Inputs,
@@ -77,6 +78,7 @@ def difference(
     model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput
 ) -> tuple[float, torch.dtype]:
     """The difference that ``verify`` judges, and the precision that it was measured in."""
+    check_fit(model, plan)
     try:
         return _difference(model, small, plan, example_input, torch.float64), torch.float64
     except ModelError:
@@ -120,7 +122,7 @@ def masked_outputs(model: nn.Module, plan: Plan, inputs: Inputs) -> list[Tensor]
     flow = LabelFlow(model, apply_rule)
     flow.mask.keep_only(_keep(flow, plan))
     with _same_draws(), _keep_double():
-        return [tensor.clone() for tensor in run_labelled(flow, model, inputs)]
+        return [output.tensor.clone() for output in run_labelled(flow, model, inputs)]
 
 
 @contextmanager

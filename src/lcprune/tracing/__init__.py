@@ -2,11 +2,18 @@
 
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
-from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._flow import Call, LabelFlow, Returned
 from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
-from lcprune.tracing._run import first_sample, forward, outputs, private_copy
+from lcprune.tracing._run import (
+    first_sample,
+    forward,
+    is_free,
+    named_outputs,
+    outputs,
+    private_copy,
+)
 from lcprune.tracing._trace import run_labelled, trace
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
@@ -18,6 +25,7 @@ __all__ = [
     "Inputs",
     "LabelFlow",
     "Planes",
+    "Returned",
     "along",
     "apply_rule",
     "as_examples",
@@ -25,7 +33,9 @@ __all__ = [
     "first_sample",
     "forward",
     "from_vector",
+    "is_free",
     "is_within",
+    "named_outputs",
     "outermost_named",
     "outputs",
     "private_copy",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,30 +113,45 @@ def _summary(error: Exception) -> str:
 
 def outputs(result: Any) -> list[Tensor]:
     """Every tensor in a model's output: in containers, mappings, dataclasses and other objects."""
-    return list(_walk(result, set()))
+    return [tensor for _, tensor in named_outputs(result)]
 
 
-def _walk(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def named_outputs(result: Any) -> list[tuple[str, Tensor]]:
+    """The same, each with the name of its place: positions, keys and fields, with dots between.
+
+    The only tensor that a model returns as it is has the empty name.
+    """
+    return list(_walk(result, "", set()))
+
+
+def is_free(name: str, free: Iterable[str]) -> bool:
+    """Whether an output is one of those named in ``free``, or lies within one."""
+    return any(name == root or (root and name.startswith(f"{root}.")) for root in free)
+
+
+def _walk(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
-        yield value
+        yield name, value
         return
     if id(value) in seen:
         return
     seen.add(id(value))
-    for part in _parts(value):
-        yield from _walk(part, seen)
+    for key, part in _parts(value):
+        yield from _walk(part, f"{name}.{key}" if name else str(key), seen)
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return value.values()
+        return value.items()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return zip(value._fields, value, strict=True)
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return value
+        return enumerate(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name) for field in fields(value)]
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
     if isinstance(value, int | type | nn.Module | ModuleType | FunctionType | MethodType):
         return ()
-    return getattr(value, "__dict__", {}).values()
+    return cast("Mapping[str, Any]", getattr(value, "__dict__", {})).items()
 
 
 def refuse_untraceable(model: nn.Module) -> None:

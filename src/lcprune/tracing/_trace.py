@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from lcprune.graph import (
     Op,
     Untouched,
     Value,
+    parameter_shapes,
 )
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
-from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._flow import LabelFlow, Returned
 from lcprune.tracing._inputs import (
     ExampleInput,
     Inputs,
@@ -36,7 +37,7 @@ from lcprune.tracing._labels import Source
 from lcprune.tracing._notes import Counted
 from lcprune.tracing._planes import varying
 from lcprune.tracing._record import Ran
-from lcprune.tracing._run import first_sample, forward_on, outputs, private_copy
+from lcprune.tracing._run import first_sample, forward_on, named_outputs, private_copy
 from lcprune.tracing._settle import settle
 from lcprune.tracing._sizes import sized_attributes
 from lcprune.tracing.rules import apply_rule
@@ -82,16 +83,22 @@ def trace(
     return _Assembly(copied, flow).graph(notes)
 
 
-def run_labelled(flow: LabelFlow, model: nn.Module, inputs: Inputs) -> list[Any]:
-    """Run a model under a flow, pin what it returns, and return its output tensors."""
+def run_labelled(
+    flow: LabelFlow, model: nn.Module, inputs: Inputs, free: Collection[str] = ()
+) -> list[Returned]:
+    """Run a model under a flow, pin what it returns, and return that, by name and with planes.
+
+    ``free`` are the names of outputs that may shrink.
+    """
     inputs = own(inputs)
     flow.begin(model, inputs.tensors())
     with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
-        found = outputs(forward_on(model, inputs))
+        found = named_outputs(forward_on(model, inputs))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
-    flow.end(found)
-    return found
+    result = [Returned(name, tensor, flow.planes.of(tensor)) for name, tensor in found]
+    flow.end(result, free, " in training mode" if model.training else "")
+    return result
 
 
 def _follow_training(flow: LabelFlow, model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
@@ -181,6 +188,7 @@ class _Assembly:
             untouched=self._untouched(),
             uncounted=tuple(self.flow.notes.uncounted),
             notes=(*self.flow.notes.decisions, *notes),
+            parameters=parameter_shapes(self.model),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
