@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     )
     from lcprune.fitness import recalibrate
     from lcprune.graph import ChannelGraph
-    from lcprune.ranking import Plan, rank
+    from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
-    from lcprune.tracing import ChannelPad, bake, trace
+    from lcprune.tracing import ChannelPad, Inputs, bake, trace
     from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "Inputs",
     "LcpruneError",
     "LcpruneWarning",
     "ModelError",
@@ -63,6 +64,7 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "bake",
+    "compose",
     "finetune",
     "load",
     "rank",
@@ -85,10 +87,10 @@ _HOMES = {
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
-    ".ranking": "Plan rank",
+    ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
-    ".tracing": "ChannelPad bake trace",
+    ".tracing": "ChannelPad Inputs bake trace",
     ".training": "TrainingConfig finetune",
 }
 __getattr__, __dir__ = lazily(__name__, __all__, _HOMES)
