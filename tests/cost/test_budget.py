@@ -153,3 +153,16 @@ def test_of_several_bounds_one_that_is_met_already_is_named_with_its_unit() -> N
         Budget(macs=0.5, activations="256KiB").limits(before)
     with pytest.raises(BudgetError, match=r"below that$"):
         Budget(activations="256KiB").limits(before)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1e999999999", "1e-999999999", "9" * 400, "9" * 5000, "1." + "0" * 5000, "1e400%", "nan",
+     "inf", "0x10", "50" + "%" * 400, "1G\x1b[2J", "½", 10**400, -(10**5000), float("inf")],
+    ids=lambda value: str(type(value)),
+)  # fmt: skip
+def test_a_hostile_number_is_one_line_and_takes_no_time(value: float | int | str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        Budget(macs=value).limits(BEFORE)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
