@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lcprune._checks import path as checked_path
 from lcprune._factory import one_line
 from lcprune.errors import WeightsError
 from lcprune.models._zoo import AUXILIARY, OWN
@@ -42,7 +43,10 @@ def load_weights(
         if new_head:
             raise WeightsError("a new head goes with weights, and random ones were asked for")
         return ()
-    state = _published(model, name) if weights == "default" else _read(Path(weights).expanduser())
+    if weights == "default":
+        state = _published(model, name)
+    else:
+        state = _read(checked_path("weights", weights, WeightsError))
     source = f"the default weights of {name}" if weights == "default" else weights
     own = model.state_dict()
     head = _head(own, state, classes, source) if new_head else ()
