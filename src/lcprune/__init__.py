@@ -15,10 +15,9 @@ neural networks", 2018, arXiv 1810.00518.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lcprune._lazy import lazily
 
+TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel
