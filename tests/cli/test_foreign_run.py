@@ -286,14 +286,14 @@ def test_a_summary_with_escapes_and_markup_is_shown_and_not_obeyed(
     assert all(line.isprintable() for line in out.splitlines())
 
 
-class Hang(Exception):
+class HangError(Exception):
     pass
 
 
 @pytest.fixture
 def at_most_a_minute() -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise Hang
+        raise HangError
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(60)
