@@ -74,7 +74,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     of the kept ones; producers stay untouched.
 
     ``decided`` are the modules whose control flow depends on data, ``drawn`` those where it depends
-    on a draw; ``training`` is whether the model runs in training mode. What a module of ``held``
+    on a draw; ``differs`` is whether other data may take another way. What a module of ``held``
     has in its hands stays, for the reason that stands there: its inputs and outputs, the results
     of the operators that it runs itself, and the inputs and outputs of the modules that it calls.
 
@@ -104,6 +104,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.read: set[int] = set()
         self.pads: dict[str, tuple[Tensor, Tensor]] = {}
         self.training = False
+        self.differs = False
         self.decided: dict[str, None] = {}
         self.drawn: dict[str, None] = {}
         self.held: dict[str, str] = {}
@@ -214,6 +215,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def decide(self) -> None:
         """Note that the running module takes one of several ways, by data."""
         self.notes.decision()
+        self.differs = True
         self.decided[self.running.name] = None
 
     def mark(self) -> Mark:
@@ -278,6 +280,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.decide()
             else:
                 self.notes.decision()
+                self.differs |= not self._reading
         elif source == "draw":
             self.drawn[self.running.name] = None
         return out

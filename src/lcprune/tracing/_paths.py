@@ -176,14 +176,13 @@ def _leave_whole(
     that itself branches by data: it may go round a loop once more.
     """
     flow = paths.flow
-    deciding = bool(flow.decided or flow.notes.decisions)
-    if not deciding and not flow.drawn:
+    if not flow.differs and not flow.drawn:
         return
     for name in _topmost(model, set(unreached(flow, model))):
         around = name.rpartition(".")[0]
         while around and around not in flow.running.entered:
             around = around.rpartition(".")[0]
-        if deciding or around in flow.drawn:
+        if flow.differs or around in flow.drawn:
             reason = f"{name} was not reached, but may be on other data: further examples help"
             flow.held.setdefault(around, reason)
     if len(examples) == 1:
