@@ -236,8 +236,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for plane in self.planes.of(tensor):
             self.labels.pin(plane, f"values leave PyTorch in {self.running.title}")
         if not self.data.is_constant(tensor):
-            # In training numbers leave for a log.
-            self.notes.decision() if self.training else self.decide()
+            self.notes.decision()
+            self.differs |= not self.training  # where numbers leave for a log
 
     def __torch_dispatch__(
         self,

@@ -261,13 +261,14 @@ class _Assembly:
         return self._vector(groups) if bool(free.any()) else None
 
     def _attributes(self) -> tuple[Attribute, ...]:
-        found: dict[Attribute, None] = {}
+        """Each once: what the run that counts says of it comes first."""
+        found: dict[tuple[str, str, int | None], Attribute] = {}
         for sized in self.flow.notes.sized:
             groups = self._groups(sized.vector)
-            if bool((groups != FIXED).any()):
-                attribute = Attribute(sized.module, sized.name, sized.index, self._vector(groups))
-                found[attribute] = None
-        return tuple(found)
+            key = (sized.module, sized.name, sized.index)
+            if key not in found and bool((groups != FIXED).any()):
+                found[key] = Attribute(*key, self._vector(groups))
+        return tuple(found.values())
 
     def _families(self, dimensions: list[Dimension]) -> tuple[IntArray, tuple[Family, ...]]:
         touched: list[list[int]] = [[] for _ in range(self.prunable)]
