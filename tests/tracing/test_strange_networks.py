@@ -51,8 +51,8 @@ ODD = (
         ("stem.0", "trunk.0"),
         stay=(
             ("boxes", "output dense.0.boxes of the model"),
-            ("scores", "output dense.0.scores of the model"),
-            ("masks", "output dense.1 of the model"),
+            ("scores", "output scores.logits.raw of the model"),
+            ("masks", "output dense.1.0 of the model"),
         ),
     ),
     Odd(
