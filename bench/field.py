@@ -395,7 +395,9 @@ def expert_by_data(subject: Subject) -> None:
             graph = lp.repair(one.model, lp.trace(one.model, given), given)
             if not isinstance(given, list) and not graph.prunable:
                 reasons = {u.reason for u in graph.untouched}
-                subject.expect(any("depends on data" in r for r in reasons), f"the reasons: {reasons}")
+                subject.expect(
+                    any("depends on data" in r for r in reasons), f"the reasons: {reasons}"
+                )
                 continue  # what feeds the expert that was not seen is left alone
             saliency = lp.saliency(one.model, graph, "l2")
             plan = lp.rank(graph, saliency, lp.Budget(macs=0.8))
