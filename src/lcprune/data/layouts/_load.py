@@ -62,6 +62,11 @@ def load_data(spec: str) -> Data:
     raise DataError(f"unknown data set {spec!r}: {hint}")
 
 
+def runs_code(spec: str) -> bool:
+    """Whether ``load_data`` would import code from outside of lcprune."""
+    return spec.partition(":")[0] not in KINDS[1:] and is_factory(spec)
+
+
 def _from_folder(kind: str, where: str) -> Data:
     try:
         root, size = _root_of(kind, where)
