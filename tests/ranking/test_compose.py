@@ -205,7 +205,7 @@ def test_plans_made_by_hand_compose_as_far_as_they_fit() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 0.5, {}, "plan", [Plan({})]])
 def test_what_is_no_plan_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"first is a .*, expected a Plan"):
+    with pytest.raises(InputError, match=r"first is .*, expected a Plan"):
         compose(wrong, Plan({}))
-    with pytest.raises(InputError, match=r"second is a .*, expected a Plan"):
+    with pytest.raises(InputError, match=r"second is .*, expected a Plan"):
         compose(Plan({}), wrong)
