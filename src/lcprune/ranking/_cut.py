@@ -42,7 +42,8 @@ class Cut:
         min_keep: float = 0.1,
         round_to: int = 1,
     ) -> None:
-        if not isinstance(min_keep, Real) or isinstance(min_keep, bool) or not 0 <= min_keep < 1:
+        known: object = min_keep
+        if not isinstance(known, Real) or isinstance(known, bool) or not 0 <= min_keep < 1:
             raise refused("min_keep", min_keep, "a share of at least 0 and below 1")
         unknown = [name for name in limits if name not in cost.resources]
         if unknown or not limits:
