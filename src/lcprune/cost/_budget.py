@@ -16,11 +16,11 @@ from lcprune.errors import BudgetError
 _COUNTS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
+# An exact fraction of 1e999999999 would take all memory: numbers are as long as a float's are.
 _NUMBER = re.compile(
-    r"(?P<number>(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]*)",
+    r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})",
     re.ASCII,
 )
-"""Of so many digits, since all are exact: 1e999999999 would not end."""
 
 Bound = float | int | str
 
