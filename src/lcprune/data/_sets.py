@@ -265,6 +265,7 @@ class Data:
 _PARTS = ("__len__", "labels", "shape", "subset", "batches", "in_memory", "digest")
 """What an ``ImageSet`` has."""
 
+
 def _numbers(name: str, values: object) -> tuple[float, ...]:
     """Finite numbers out of a sequence, an array or a tensor."""
     listed = values.tolist() if isinstance(values, np.ndarray | Tensor) else values
