@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from lcprune.errors import InputError, ModelError
+from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.graph import (
     FIXED,
     Attribute,
@@ -57,7 +57,7 @@ def trace(
     Then it runs in training mode, on each example twice, once with noise, or on
     ``training_inputs`` (the same forms) where training wants others, such as targets: what
     training couples is coupled, and what it returns (auxiliary heads) is an output. Where this
-    forward fails, a ``UserWarning`` says so, and ``ChannelGraph.training_error``. Whatever can't
+    forward fails, a warning says so, and ``ChannelGraph.training_error``. Whatever can't
     be pruned is in ``ChannelGraph.untouched``.
 
     Outputs are never pruned, unless ``outputs`` says so: ``{1: "free"}`` lets the second output
@@ -93,6 +93,7 @@ def trace(
         warnings.warn(
             f"the forward in training mode can't be followed ({paths.training_error}), so the "
             "pruned network may not train; training_inputs= takes what it wants",
+            LcpruneWarning,
             stacklevel=2,
         )
     missed = [f"{n} is not reached by the forward pass" for n in unreached(paths.flow, copied)]
