@@ -98,7 +98,10 @@ class _Figures:
         schema = raw.pop("schema")
         if schema != SCHEMA:
             raise InputError(f"summary of schema {shown(schema)}, expected {SCHEMA}")
-        found: Self = of_type("summary", raw, cls)
+        try:
+            found: Self = of_type("summary", raw, cls)
+        except InputError as error:
+            raise InputError(f"not a summary: {error}") from error
         return found
 
     @classmethod
