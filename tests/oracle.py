@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from lcprune.graph import FIXED, ChannelGraph
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming import difference, slim
 from lcprune.slimming._verify import masked_outputs, relative_difference
 from lcprune.testing import random_keep, randomise
-from lcprune.tracing import ExampleInput, as_arguments, private_copy, trace
+from lcprune.tracing import ExampleInput, as_examples, private_copy, trace
 
 __all__ = ["Check", "at_least_two", "check", "plan_of", "random_keep", "randomise"]
 
@@ -61,12 +60,7 @@ def check(
     small = slim(model, plan)
     error, precision = difference(model, small, plan, example)
     assert precision == torch.float64
-    double = tuple(
-        tree_map(
-            lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x,
-            list(as_arguments(example)),
-        )
-    )
+    double = as_examples(example)[0].mapped(lambda x: x.double() if x.is_floating_point() else x)
     exact = private_copy(model).double()
     masked = masked_outputs(exact, plan, double)
     whole = masked_outputs(exact, Plan(kept={}), double)

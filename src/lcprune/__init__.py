@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DivergenceError,
         InputError,
         LcpruneError,
+        LcpruneWarning,
         ModelError,
         RunError,
         VerificationError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from lcprune.ranking import Plan, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
-    from lcprune.tracing import ChannelPad, bake, trace
+    from lcprune.tracing import ChannelPad, Inputs, bake, trace
     from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
@@ -51,7 +52,9 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "Inputs",
     "LcpruneError",
+    "LcpruneWarning",
     "ModelError",
     "Plan",
     "RunError",
@@ -80,14 +83,14 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel",
     ".criteria": "Saliency saliency",
-    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError ModelError RunError"
-    " VerificationError WeightsError",
+    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
+    " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
     ".ranking": "Plan rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
-    ".tracing": "ChannelPad bake trace",
+    ".tracing": "ChannelPad Inputs bake trace",
     ".training": "TrainingConfig finetune",
 }
 __getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

@@ -93,7 +93,7 @@ def test_tied_parameters_stay_tied_and_frozen_ones_frozen() -> None:
     ("plan", "message"),
     [
         (Plan(kept={("9.weight", 0): (0,)}), "does not have"),
-        (Plan(kept={("0.weight", 0): (99,)}), "index 99 of dimension 0"),
+        (Plan(kept={("0.weight", 0): (0, 99)}), "index 99 of dimension 0"),
         (Plan(kept={("0.weight", 7): (0,)}), "dimension 7"),
     ],
 )

@@ -52,7 +52,7 @@ class Checker:
         self._model = model
         self._example_input = example_input
         self._precision = torch.float64
-        self._copied, self._arguments = prepared(model, example_input, self._precision)
+        self._copied, self._inputs = prepared(model, example_input, self._precision)
         self._trusted = False
 
     def fault(self, plan: Plan) -> Fault | None:
@@ -72,13 +72,13 @@ class Checker:
     def _fault(self, plan: Plan) -> Fault | None:
         try:
             small = slim(self._model, plan).eval().to(self._precision)
-            actual = plain_outputs(small, self._arguments)
+            actual = plain_outputs(small, self._inputs)
         except Exception as error:  # a foreign model may raise anything while it is copied
             return Fault("the slimmed model fails", _first_line(error))
         del small
         try:
             # On a copy: a model may change its own state whenever it runs.
-            expected = masked_outputs(private_copy(self._copied), plan, self._arguments)
+            expected = masked_outputs(private_copy(self._copied), plan, self._inputs)
         except ModelError as error:
             return Fault("the masked original fails", _first_line(error))
         try:
@@ -91,14 +91,12 @@ class Checker:
         """Find the precision in which the whole model is right; ``ModelError`` if in none."""
         whole = Plan(kept={})
         try:
-            masked_outputs(private_copy(self._copied), whole, self._arguments)
+            masked_outputs(private_copy(self._copied), whole, self._inputs)
         except ModelError:
             if self._precision == torch.float32:
                 raise
             self._precision = torch.float32
-            self._copied, self._arguments = prepared(
-                self._model, self._example_input, self._precision
-            )
+            self._copied, self._inputs = prepared(self._model, self._example_input, self._precision)
             self._check_whole()
             return
         found = self._fault(whole)

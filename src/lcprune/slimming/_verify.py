@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
 from lcprune.ranking import Plan
+from lcprune.slimming._fit import check_fit
 from lcprune.tracing import (
     ExampleInput,
+    Inputs,
     LabelFlow,
     apply_rule,
-    as_arguments,
+    as_examples,
     first_sample,
     forward,
     outputs,
@@ -64,19 +65,20 @@ def effect(model: nn.Module, plan: Plan, example_input: ExampleInput) -> float:
     answers the same to everything passes with any cut. Errors as for ``verify``.
     """
     try:
-        copied, arguments = prepared(model, example_input, torch.float64)
-        expected = plain_outputs(copied, arguments)
+        copied, inputs = prepared(model, example_input, torch.float64)
+        expected = plain_outputs(copied, inputs)
     except ModelError:
-        copied, arguments = prepared(model, example_input, torch.float32)
-        expected = plain_outputs(copied, arguments)
+        copied, inputs = prepared(model, example_input, torch.float32)
+        expected = plain_outputs(copied, inputs)
     expected = [tensor.clone() for tensor in expected]
-    return relative_difference(expected, masked_outputs(copied, plan, arguments))
+    return relative_difference(expected, masked_outputs(copied, plan, inputs))
 
 
 def difference(
     model: nn.Module, small: nn.Module, plan: Plan, example_input: ExampleInput
 ) -> tuple[float, torch.dtype]:
     """The difference that ``verify`` judges, and the precision that it was measured in."""
+    check_fit(model, plan)
     try:
         return _difference(model, small, plan, example_input, torch.float64), torch.float64
     except ModelError:
@@ -90,11 +92,11 @@ def _difference(
     example_input: ExampleInput,
     precision: torch.dtype,
 ) -> float:
-    copied, arguments = prepared(model, example_input, precision)
-    expected = masked_outputs(copied, plan, arguments)
+    copied, inputs = prepared(model, example_input, precision)
+    expected = masked_outputs(copied, plan, inputs)
     candidate = private_copy(small).eval().to(precision)
     try:
-        actual = plain_outputs(candidate, arguments)
+        actual = plain_outputs(candidate, inputs)
     except LcpruneError as error:
         raise VerificationError(f"the slimmed model does not run: {error}") from error
     return relative_difference(expected, actual)
@@ -102,25 +104,25 @@ def _difference(
 
 def prepared(
     model: nn.Module, example_input: ExampleInput, precision: torch.dtype
-) -> tuple[nn.Module, tuple[Any, ...]]:
+) -> tuple[nn.Module, Inputs]:
     """A copy of a model, in eval mode, and one sample of its input, both in ``precision``."""
     copied = private_copy(model).eval().to(precision)
     with _same_draws():
-        return copied, first_sample(copied, _cast(as_arguments(example_input), precision))
+        return copied, first_sample(copied, _cast(as_examples(example_input)[0], precision))
 
 
-def plain_outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
+def plain_outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
     with torch.no_grad(), _same_draws(), _keep_double():
-        return outputs(forward(model, arguments))
+        return outputs(forward(model, inputs))
 
 
-def masked_outputs(model: nn.Module, plan: Plan, arguments: tuple[Any, ...]) -> list[Tensor]:
+def masked_outputs(model: nn.Module, plan: Plan, inputs: Inputs) -> list[Tensor]:
     """The outputs of the reference: ``model`` in eval mode, masked by ``plan``."""
     flow = LabelFlow(model, apply_rule)
     flow.mask.keep_only(_keep(flow, plan))
     with _same_draws(), _keep_double():
-        return [tensor.clone() for tensor in run_labelled(flow, model, arguments)]
+        return [output.tensor.clone() for output in run_labelled(flow, model, inputs)]
 
 
 @contextmanager
@@ -144,11 +146,8 @@ def _keep(flow: LabelFlow, plan: Plan) -> Tensor:
     return keep
 
 
-def _cast(arguments: tuple[Any, ...], precision: torch.dtype) -> tuple[Any, ...]:
-    def cast(leaf: Any) -> Any:
-        return leaf.to(precision) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-    return tuple(tree_map(cast, list(arguments)))
+def _cast(inputs: Inputs, precision: torch.dtype) -> Inputs:
+    return inputs.mapped(lambda x: x.to(precision) if x.is_floating_point() else x)
 
 
 def relative_difference(expected: list[Tensor], actual: list[Tensor]) -> float:

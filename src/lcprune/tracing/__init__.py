@@ -2,14 +2,15 @@
 
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
-from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._flow import Call, LabelFlow, Returned
+from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
-    ExampleInput,
-    as_arguments,
     first_sample,
     forward,
+    is_free,
+    named_outputs,
     outputs,
     private_copy,
 )
@@ -21,16 +22,20 @@ __all__ = [
     "Call",
     "ChannelPad",
     "ExampleInput",
+    "Inputs",
     "LabelFlow",
     "Planes",
+    "Returned",
     "along",
     "apply_rule",
-    "as_arguments",
+    "as_examples",
     "bake",
     "first_sample",
     "forward",
     "from_vector",
+    "is_free",
     "is_within",
+    "named_outputs",
     "outermost_named",
     "outputs",
     "private_copy",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +17,22 @@ from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._notes import Asked, Counted, Notes
 from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
 from lcprune.tracing._record import Record
+from lcprune.tracing._run import is_free
 from lcprune.tracing._running import Running
 from lcprune.tracing._sizes import Expression
 from lcprune.tracing._storages import DataWatch, Extremes, operands
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules of PyTorch that check every size against attributes of theirs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """A tensor that a model returns: the name of its place in the output, and its planes."""
+
+    name: str
+    tensor: Tensor
+    planes: Planes
 
 
 class Mask:
@@ -106,13 +117,36 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 self.record.add("state", tensor, self.planes.of(tensor), name)
 
-    def end(self, outputs: Sequence[Tensor]) -> None:
-        """Note what the model returns: its channels stay."""
+    def end(self, outputs: Sequence[Returned], free: Collection[str], mode: str = "") -> None:
+        """Note what the model returns: its channels stay, but for the outputs that are ``free``.
+
+        ``mode`` says in which mode the model ran, where it is not that of evaluation.
+        """
         if self.recording:
-            self.record.outputs = self.record.numbers(outputs)
-        for tensor in outputs:
-            for plane in (*self.planes.of(tensor), *self.extremes.under(tensor)):
-                self.labels.pin(plane, "an output of the model")
+            self.record.outputs = self.record.numbers(output.tensor for output in outputs)
+        for output in outputs:
+            called = f"output {output.name}" if output.name else "an output"
+            reason = f"{called} of the model{mode}"
+            if is_free(output.name, free):
+                for plane in output.planes:
+                    if len(varying(plane)) > 1:
+                        self.labels.pin(plane, f"channels over several dimensions in {reason}")
+                continue
+            for plane in (*output.planes, *self.extremes.under(output.tensor)):
+                self.labels.pin(plane, reason)
+
+    def left(self, tensor: Tensor) -> Tensor:
+        """A tensor of a masked run without the channels that are not kept.
+
+        It is what a slimmed model returns for an output that may shrink.
+        """
+        for plane in self.planes.of(tensor):
+            kept = self.mask.kept(plane)
+            if kept is not None and len(varying(plane)) == 1:
+                (dim,) = varying(plane)
+                index = kept.reshape(-1).nonzero().reshape(-1).to(tensor.device)
+                tensor = tensor.index_select(dim, index)
+        return tensor
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -8,15 +8,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
-from lcprune.errors import InputError, ModelError
-
-ExampleInput = Tensor | tuple[Any, ...]
+from lcprune.errors import ModelError
+from lcprune.tracing._inputs import Inputs, own
 
 UNINITIALISED = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 QUANTISED = (
@@ -32,56 +31,19 @@ QUANTISED = (
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def as_arguments(example_input: ExampleInput) -> tuple[Any, ...]:
-    """The positional arguments that an example input stands for."""
-    if not isinstance(example_input, Tensor | tuple):
-        kind = type(example_input)
-        name = (
-            kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        )
-        raise InputError(
-            f"the example input is a {name}; expected a tensor, or a tuple of positional arguments"
-        )
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    for tensor in _tensors(arguments):
-        if tensor.is_meta:
-            raise InputError("the example input is on the meta device; expected real tensors")
-        if tensor.layout != torch.strided:
-            kind = "nested" if tensor.is_nested else "sparse"
-            raise InputError(f"the example input has a {kind} tensor; expected dense ones")
-        if not tensor.numel():
-            shape = "x".join(map(str, tensor.shape))
-            raise InputError(f"the example input has an empty tensor ({shape}); expected a sample")
-    return arguments
-
-
-def first_sample(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments cut to a batch of one, where they have a batch and the model takes one."""
-    sizes = {leaf.shape[0] for leaf in _tensors(arguments) if leaf.dim()}
+def first_sample(model: nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs cut to a batch of one, where they have a batch and the model takes one."""
+    sizes = {tensor.shape[0] for tensor in inputs.tensors() if tensor.dim()}
     if len(sizes) != 1 or sizes == {1}:
-        return arguments
-    cut = tuple(tree_map(lambda x: x[:1] if isinstance(x, Tensor) else x, list(arguments)))
+        return inputs
+    cut = inputs.mapped(lambda tensor: tensor[:1])
     probed = private_copy(model)  # a model may change its own state whenever it runs
     try:
         with torch.no_grad():
             forward(probed, cut)
     except ModelError:  # a sample without a batch dimension, or a batch that must be larger
-        return arguments
+        return inputs
     return cut
-
-
-def twice(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments as a batch of two equal samples."""
-    return tuple(
-        tree_map(
-            lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x,
-            list(arguments),
-        )
-    )
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -111,36 +73,29 @@ def computed_state(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
+def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, without gradients; ``ModelError`` in one line where it raises."""
-    return forward_on(model, own(arguments))
+    return forward_on(model, own(inputs))
 
 
-def forward_on(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
-    """The same on these very arguments, into which a model may write."""
+def forward_on(model: nn.Module, inputs: Inputs) -> Any:
+    """The same on these very inputs, into which a model may write."""
     try:
         # In inference mode composite operations are not taken apart, and no rule knows them.
         with torch.inference_mode(False), torch.no_grad():
-            return model(*arguments)
+            return model(*inputs.args, **inputs.kwargs)
     except Exception as error:
         raise ModelError(
-            f"the model's forward fails on the example input ({_described(arguments)}): "
+            f"the model's forward fails on the example input ({_described(inputs)}): "
             f"{_summary(error)}"
         ) from error
 
 
-def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments for a model to keep: it may write into them."""
-    with torch.inference_mode(False), torch.no_grad():
-        copies = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, list(arguments))
-    return tuple(copies)
-
-
-def _described(arguments: tuple[Any, ...]) -> str:
+def _described(inputs: Inputs) -> str:
     """Shapes of tensors, with the type where it is not float32, and types of all else."""
     return ", ".join(
         _shape(leaf) if isinstance(leaf, Tensor) else type(leaf).__name__
-        for leaf in tree_leaves(list(arguments))
+        for leaf in tree_leaves([list(inputs.args), dict(inputs.kwargs)])
     )
 
 
@@ -158,30 +113,45 @@ def _summary(error: Exception) -> str:
 
 def outputs(result: Any) -> list[Tensor]:
     """Every tensor in a model's output: in containers, mappings, dataclasses and other objects."""
-    return list(_walk(result, set()))
+    return [tensor for _, tensor in named_outputs(result)]
 
 
-def _walk(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def named_outputs(result: Any) -> list[tuple[str, Tensor]]:
+    """The same, each with the name of its place: positions, keys and fields, with dots between.
+
+    The only tensor that a model returns as it is has the empty name.
+    """
+    return list(_walk(result, "", set()))
+
+
+def is_free(name: str, free: Iterable[str]) -> bool:
+    """Whether an output is one of those named in ``free``, or lies within one."""
+    return any(name == root or (root and name.startswith(f"{root}.")) for root in free)
+
+
+def _walk(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
-        yield value
+        yield name, value
         return
     if id(value) in seen:
         return
     seen.add(id(value))
-    for part in _parts(value):
-        yield from _walk(part, seen)
+    for key, part in _parts(value):
+        yield from _walk(part, f"{name}.{key}" if name else str(key), seen)
 
 
-def _parts(value: Any) -> Iterable[Any]:
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return value.values()
+        return value.items()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return zip(value._fields, value, strict=True)
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return value
+        return enumerate(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name) for field in fields(value)]
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
     if isinstance(value, int | type | nn.Module | ModuleType | FunctionType | MethodType):
         return ()
-    return getattr(value, "__dict__", {}).values()
+    return cast("Mapping[str, Any]", getattr(value, "__dict__", {})).items()
 
 
 def refuse_untraceable(model: nn.Module) -> None:

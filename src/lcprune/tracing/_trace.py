@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.graph import (
@@ -22,24 +21,23 @@ from lcprune.graph import (
     Op,
     Untouched,
     Value,
+    parameter_shapes,
 )
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
-from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._flow import LabelFlow, Returned
+from lcprune.tracing._inputs import (
+    ExampleInput,
+    Inputs,
+    as_examples,
+    own,
+    twice,
+)
 from lcprune.tracing._labels import Source
 from lcprune.tracing._notes import Counted
 from lcprune.tracing._planes import varying
 from lcprune.tracing._record import Ran
-from lcprune.tracing._run import (
-    ExampleInput,
-    as_arguments,
-    first_sample,
-    forward_on,
-    outputs,
-    own,
-    private_copy,
-    twice,
-)
+from lcprune.tracing._run import first_sample, forward_on, named_outputs, private_copy
 from lcprune.tracing._settle import settle
 from lcprune.tracing._sizes import sized_attributes
 from lcprune.tracing.rules import apply_rule
@@ -47,8 +45,9 @@ from lcprune.tracing.rules import apply_rule
 
 def trace(
     model: nn.Module,
-    example_input: ExampleInput,
+    example_input: ExampleInput | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     skip_types: Sequence[str] = (),
@@ -56,10 +55,10 @@ def trace(
     """Find the channels of a model that can be removed together, and what they cost.
 
     The model runs once (twice where attention can lose whole heads only), in eval mode and
-    without gradients, on the first sample of ``example_input`` (a tensor, or a tuple of
-    positional arguments); it runs on a copy and is never modified. Modules that this run does
-    not reach (auxiliary heads) are followed in a second run in training mode. Whatever can't be
-    pruned is in ``ChannelGraph.untouched``.
+    without gradients, on the first sample of ``example_input`` (a tensor or a dictionary, a
+    tuple of positional arguments) and ``example_kwargs``; it runs on a copy and is never
+    modified. Modules that this run does not reach (auxiliary heads) are followed in a second run
+    in training mode. Whatever can't be pruned is in ``ChannelGraph.untouched``.
 
     ``only`` and ``skip`` are globs over module names (case-sensitive); one covers the modules
     that match and all inside them. No filter of a module that ``skip`` covers, or that ``only``
@@ -72,33 +71,37 @@ def trace(
     ``InputError`` for a pattern or type that matches nothing.
     """
     copied = private_copy(model).eval()
-    arguments = first_sample(copied, as_arguments(example_input))
+    inputs = first_sample(copied, as_examples(example_input, example_kwargs)[0])
     flow = LabelFlow(copied, apply_rule)
-    run_labelled(flow, copied, arguments)
+    run_labelled(flow, copied, inputs)
     if flow.notes.scaled_by_width:
         flow = LabelFlow(copied, apply_rule, frozenset(flow.notes.scaled_by_width))
-        run_labelled(flow, copied, arguments)
-    notes = _follow_training(flow, copied, arguments)
+        run_labelled(flow, copied, inputs)
+    notes = _follow_training(flow, copied, inputs)
     leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
     settle(flow)
     return _Assembly(copied, flow).graph(notes)
 
 
-def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
-    """Run a model under a flow, pin what it returns, and return its output tensors."""
-    arguments = own(arguments)
-    flow.begin(model, [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
+def run_labelled(
+    flow: LabelFlow, model: nn.Module, inputs: Inputs, free: Collection[str] = ()
+) -> list[Returned]:
+    """Run a model under a flow, pin what it returns, and return that, by name and with planes.
+
+    ``free`` are the names of outputs that may shrink.
+    """
+    inputs = own(inputs)
+    flow.begin(model, inputs.tensors())
     with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
-        found = outputs(forward_on(model, arguments))
+        found = named_outputs(forward_on(model, inputs))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")
-    flow.end(found)
-    return found
+    result = [Returned(name, tensor, flow.planes.of(tensor)) for name, tensor in found]
+    flow.end(result, free, " in training mode" if model.training else "")
+    return result
 
 
-def _follow_training(
-    flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]
-) -> tuple[str, ...]:
+def _follow_training(flow: LabelFlow, model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     unreached = _unreached(flow, model)
     if not unreached:
         return ()
@@ -106,7 +109,7 @@ def _follow_training(
     attributes = len(flow.notes.sized)
     model.train()
     try:
-        run_labelled(flow, model, twice(arguments))
+        run_labelled(flow, model, twice(inputs))
     except ModelError:
         del flow.notes.sized[attributes:]
     model.eval()
@@ -185,6 +188,7 @@ class _Assembly:
             untouched=self._untouched(),
             uncounted=tuple(self.flow.notes.uncounted),
             notes=(*self.flow.notes.decisions, *notes),
+            parameters=parameter_shapes(self.model),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
