@@ -402,6 +402,8 @@ def main() -> None:
         f"{spent}; slimmed and masked network differ by {outcome.verify_error:.1g}, saved and"
         f" loaded one by {outcome.load_error:.1g}, it and its ONNX file by {outcome.onnx_error:.1g}"
     )
+    if not max(outcome.load_error, outcome.onnx_error) < 1e-3:
+        raise SystemExit("a file does not hold the network that it was written from")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_the_summary_is_what_the_files_hold(quick: _Run) -> None:
 def test_saved_and_exported_networks_are_the_trained_one(quick: _Run) -> None:
     assert quick.summary["verify_error"] <= 1e-9
     assert quick.summary["load_error"] == 0
-    assert quick.summary["onnx_error"] <= 1e-4
+    assert quick.summary["onnx_error"] <= 1e-3
     whole, pruned = (quick.out / f"{name}.onnx" for name in ("whole", "pruned"))
     assert pruned.stat().st_size < 0.6 * whole.stat().st_size
 
