@@ -10,8 +10,7 @@ from torch import nn
 
 from lcprune.graph import FIXED, ChannelGraph
 from lcprune.ranking import AttributeEdit, Plan
-from lcprune.slimming import difference, slim
-from lcprune.slimming._verify import masked_outputs, relative_difference
+from lcprune.slimming import difference, masked_outputs, relative_difference, slim
 from lcprune.testing import random_keep, randomise
 from lcprune.tracing import ExampleInput, as_examples, private_copy, trace
 
@@ -58,10 +57,10 @@ def check(
     graph = graph or trace(model, example)
     plan = plan_of(graph, random_keep(graph, np.random.default_rng(seed)))
     small = slim(model, plan)
-    error, precision = difference(model, small, plan, example)
-    assert precision == torch.float64
+    seen = difference(model, small, plan, example)
+    assert seen.precision == torch.float64
     double = as_examples(example)[0].mapped(lambda x: x.double() if x.is_floating_point() else x)
     exact = private_copy(model).double()
     masked = masked_outputs(exact, plan, double)
     whole = masked_outputs(exact, Plan(kept={}), double)
-    return Check(error=error, effect=relative_difference(whole, masked))
+    return Check(error=seen.error, effect=relative_difference(whole, masked))

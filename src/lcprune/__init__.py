@@ -15,10 +15,9 @@ neural networks", 2018, arXiv 1810.00518.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lcprune._lazy import lazily
 
+TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     )
     from lcprune.fitness import recalibrate
     from lcprune.graph import ChannelGraph
-    from lcprune.ranking import Plan, rank
+    from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
     from lcprune.tracing import ChannelPad, Inputs, bake, trace
@@ -65,6 +64,7 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "bake",
+    "compose",
     "finetune",
     "load",
     "rank",
@@ -87,7 +87,7 @@ _HOMES = {
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
-    ".ranking": "Plan rank",
+    ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
     ".tracing": "ChannelPad Inputs bake trace",

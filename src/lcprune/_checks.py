@@ -6,12 +6,17 @@ Each check gives the value back in the type that was asked for, and raises ``Inp
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import types
+import typing
+from collections import abc
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lcprune._text import shown
 from lcprune.errors import InputError
@@ -112,6 +117,61 @@ def function(name: str, value: T, error: type[InputError] = InputError) -> T:
     if not isinstance(value, Callable):  # type: ignore[arg-type]
         raise refused(name, value, "a function", error)
     return value
+
+
+def of_type(name: str, value: Any, hint: Any, error: type[InputError] = InputError) -> Any:
+    """What was read from JSON as a type hint has it, whatever is in it checked.
+
+    An object becomes a dataclass, each of its fields, or a mapping; a list becomes a tuple. Numbers
+    are finite and integers within 64 bits. Of ``Any`` nothing is looked at.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        for kind in inner:
+            with suppress(InputError):
+                return of_type(name, value, kind, error)
+    elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _dataclass(name, value, hint, error)
+    elif origin in (tuple, abc.Sequence) and isinstance(value, list):
+        return tuple(of_type(f"{name}[{n}]", each, inner[0], error) for n, each in enumerate(value))
+    elif origin is abc.Mapping and isinstance(value, dict):
+        return {key: of_type(f"{name}.{key}", value[key], inner[1], error) for key in value}
+    elif hint is int:
+        return integer(name, value, error=error)
+    elif hint is float:
+        return number(name, value, error=error)
+    elif hint is Any or (hint in (str, bool, types.NoneType) and type(value) is hint):
+        return value
+    raise refused(name, value, _in_words(hint), error)
+
+
+def _dataclass(name: str, value: dict[str, Any], kind: Any, error: type[InputError]) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for key, field in known.items():
+        defaults = (field.default, field.default_factory)
+        if key not in value and all(each is dataclasses.MISSING for each in defaults):
+            raise error(f"{name}.{key} is missing")
+    for key in value:
+        if key not in known:
+            raise error(f"{name}.{key} is unknown, expected {', '.join(known)}")
+    try:
+        return kind(**{k: of_type(f"{name}.{k}", value[k], hints[k], error) for k in value})
+    except error:
+        raise
+    except InputError as caught:  # of its own checks
+        raise error(f"{name}: {caught}") from caught
+
+
+def _in_words(hint: Any) -> str:
+    if typing.get_origin(hint) is types.UnionType:
+        return " or ".join(map(_in_words, typing.get_args(hint)))
+    names = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
+    if hint in names:
+        return names[hint]
+    if hint is types.NoneType:
+        return "null"
+    return "a list" if typing.get_origin(hint) in (tuple, abc.Sequence) else "an object"
 
 
 def _between(least: float, most: float) -> str:

@@ -92,10 +92,11 @@ class PlanBuilder:
     def _edits(self, stays: BoolArray) -> tuple[AttributeEdit, ...]:
         running = np.concatenate([[0], np.cumsum(stays[self._counted])])
         values = running[self._ends[1:]] - running[self._ends[:-1]]
-        return tuple(
-            AttributeEdit(attribute.module, attribute.name, attribute.index, value)
-            for attribute, size, value in zip(
-                self._attributes, self._sizes, values.tolist(), strict=True
-            )
-            if value != size
-        )
+        found: dict[tuple[str, str, int | None], AttributeEdit] = {}
+        for attribute, size, value in zip(
+            self._attributes, self._sizes, values.tolist(), strict=True
+        ):
+            if value != size:  # a module that runs twice counts by each of its inputs
+                key = (attribute.module, attribute.name, attribute.index)
+                found[key] = AttributeEdit(*key, value)
+        return tuple(found.values())

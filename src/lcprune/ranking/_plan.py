@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lcprune._checks import LARGEST, refused
+from lcprune._text import one_line, shown
 from lcprune.errors import InputError
 
 PLAN_SCHEMA = 1
 """The version of a plan's JSON."""
 
-_HIGHEST = 2**63 - 1
+A_PLAN = "a Plan, such as lcprune.rank gives"
+"""What was expected where a plan is not one."""
+
 _DIMENSIONS = 64
 """More than any tensor has."""
 
@@ -62,14 +67,14 @@ class Plan:
         for name in ("criterion", "compensation"):
             value = getattr(self, name)
             if not (value is None or isinstance(value, str)):
-                raise _wrong(f"the {name}", value, "a name or none")
+                raise refused(f"the {name}", value, "a name or none")
         for name in ("network", "result"):
             digest = getattr(self, name)
             if not (isinstance(digest, str) and (not digest or _is_digest(digest))):
-                raise _wrong(f"{name}", digest, "64 hexadecimal digits, or nothing")
+                raise refused(f"{name}", digest, "64 hexadecimal digits, or nothing")
         free = self.free_outputs
         if not (isinstance(free, tuple) and all(isinstance(name, str) for name in free)):
-            raise _wrong("free_outputs", free, "a tuple of names of outputs")
+            raise refused("free_outputs", free, "a tuple of names of outputs")
 
     @property
     def digest(self) -> str:
@@ -104,16 +109,16 @@ class Plan:
     def from_json(text: str) -> Plan:
         """Read a plan; ``InputError`` where the text is not one."""
         if not isinstance(text, str):
-            raise _wrong("a plan's JSON", text, "text")
+            raise refused("a plan's JSON", text, "text")
         try:
             raw: Any = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
             if type(raw["schema"]) is not int or raw["schema"] != PLAN_SCHEMA:
-                raise InputError(f"plan of schema {_shown(raw['schema'])}, expected {PLAN_SCHEMA}")
+                raise InputError(f"plan of schema {shown(raw['schema'])}, expected {PLAN_SCHEMA}")
             kept: dict[tuple[str, int], tuple[int, ...]] = {}
             for entry in _list("kept", raw["kept"]):
                 key = (entry["tensor"], entry["dim"])
                 if key in kept:
-                    raise InputError(f"dimension {_shown(key[1])} of {_shown(key[0])} comes twice")
+                    raise InputError(f"dimension {shown(key[1])} of {shown(key[0])} comes twice")
                 kept[key] = tuple(_list("indices", entry["indices"]))
             return Plan(
                 kept=kept,
@@ -132,23 +137,23 @@ class Plan:
         except InputError as error:
             raise InputError(f"not a plan: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            what = " ".join(str(error).split())[:120]
+            what = one_line(error, 120)
             raise InputError(f"not a plan: {type(error).__name__}: {what}") from error
 
 
 def _checked_kept(kept: object) -> dict[tuple[str, int], tuple[int, ...]]:
     """The kept indices as tuples of plain integers."""
     if not isinstance(kept, Mapping):
-        raise _wrong("kept", kept, "a dictionary from (tensor name, dimension) to indices")
+        raise refused("kept", kept, "a dictionary from (tensor name, dimension) to indices")
     checked: dict[tuple[str, int], tuple[int, ...]] = {}
     known: dict[int, tuple[int, ...]] = {}  # the tensors of a layer share one tuple
     for key, indices in kept.items():
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str)):
-            raise _wrong("a key of kept", key, "a pair (tensor name, dimension)")
+            raise refused("a key of kept", key, "a pair (tensor name, dimension)")
         name, dim = key
         if type(dim) is not int or not 0 <= dim < _DIMENSIONS:
             raise InputError(
-                f"the plan prunes dimension {_shown(dim)} of {_shown(name)}, expected one from 0"
+                f"the plan prunes dimension {shown(dim)} of {name}, expected one from 0"
             )
         if id(indices) not in known:
             known[id(indices)] = _indices(indices, name, dim)
@@ -166,11 +171,11 @@ def _indices(given: object, name: str, dim: int) -> tuple[int, ...]:
                 raise TypeError
             indices = tuple(map(operator.index, indices))
         except TypeError:
-            where = f"dimension {dim} of {_shown(name)}"
-            raise _wrong(f"the plan's indices of {where}", given, "integers") from None
-    if not indices or indices[0] < 0 or indices[-1] > _HIGHEST or not _ascending(indices):
+            where = f"dimension {dim} of {name}"
+            raise refused(f"the plan's indices of {where}", given, "integers") from None
+    if not indices or indices[0] < 0 or indices[-1] > LARGEST or not _ascending(indices):
         raise InputError(
-            f"the plan keeps indices {_ends(indices)} of dimension {dim} of {_shown(name)}, "
+            f"the plan keeps indices {_ends(indices)} of dimension {dim} of {name}, "
             "expected one or more, ascending from 0, none twice"
         )
     return indices
@@ -181,24 +186,24 @@ def _ascending(indices: tuple[int, ...]) -> bool:
 
 
 def _ends(indices: tuple[int, ...]) -> str:
-    return "none" if not indices else f"{_shown(indices[0])} … {_shown(indices[-1])}"
+    return "none" if not indices else f"{shown(indices[0])} … {shown(indices[-1])}"
 
 
 def _check_attributes(attributes: object) -> None:
     if not isinstance(attributes, tuple):
-        raise _wrong("attributes", attributes, "a tuple of AttributeEdit")
+        raise refused("attributes", attributes, "a tuple of AttributeEdit")
     seen: set[tuple[str, str, int | None]] = set()
     for edit in attributes:
         if not isinstance(edit, AttributeEdit):
-            raise _wrong("an attribute's edit", edit, "an AttributeEdit")
+            raise refused("an attribute's edit", edit, "an AttributeEdit")
         expected = _expected_of(edit)
         key = (edit.module, edit.name, edit.index)
         if not expected and key in seen:
             expected = "each once"
         if expected:
             raise InputError(
-                f"the plan sets {_shown(edit.name)} of {_shown(edit.module)}, entry "
-                f"{_shown(edit.index)}, to {_shown(edit.value)}, expected {expected}"
+                f"the plan sets {edit.name} of {edit.module}, entry {shown(edit.index)}, to "
+                f"{shown(edit.value)}, expected {expected}"
             )
         seen.add(key)
 
@@ -209,31 +214,35 @@ def _expected_of(edit: AttributeEdit) -> str:
         return "names of a module and an attribute"
     if not edit.name.isidentifier() or edit.name.startswith("__"):
         return "the name of a size"
-    if not (edit.index is None or (type(edit.index) is int and 0 <= edit.index <= _HIGHEST)):
+    if not (edit.index is None or (type(edit.index) is int and 0 <= edit.index <= LARGEST)):
         return "the position of an entry, from 0, or none"
-    if type(edit.value) is not int or not 0 <= edit.value <= _HIGHEST:
+    if type(edit.value) is not int or not 0 <= edit.value <= LARGEST:
         return "a number from 0"
     return ""
 
 
 def _check_latent(latent: object) -> None:
     if not isinstance(latent, Mapping):
-        raise _wrong("the latent", latent, "a dictionary from families to tuples of numbers")
+        raise refused("the latent", latent, "a dictionary from families to tuples of numbers")
     for name, values in latent.items():
         if not (
-            isinstance(name, str)
-            and isinstance(values, tuple)
-            and all(type(v) in (int, float) and -_HIGHEST <= v <= _HIGHEST for v in values)
+            isinstance(name, str) and isinstance(values, tuple) and all(map(_is_number, values))
         ):
-            raise _wrong(f"the latent of {_shown(name)}", values, "a tuple of finite numbers")
+            raise refused(f"the latent of {name}", values, "a tuple of finite numbers")
 
 
 def _check_cost(cost: object) -> None:
     if not isinstance(cost, Mapping):
-        raise _wrong("the cost", cost, "a dictionary from resources to numbers")
+        raise refused("the cost", cost, "a dictionary from resources to numbers")
     for name, value in cost.items():
-        if not (isinstance(name, str) and type(value) is int and 0 <= value <= _HIGHEST):
-            raise _wrong(f"the cost in {_shown(name)}", value, "a number from 0")
+        if not (isinstance(name, str) and type(value) is int and 0 <= value <= LARGEST):
+            raise refused(f"the cost in {name}", value, "a number from 0")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) <= LARGEST
 
 
 def _is_digest(text: str) -> bool:
@@ -242,7 +251,7 @@ def _is_digest(text: str) -> bool:
 
 def _list(name: str, value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise _wrong(name, value, "a list")
+        raise refused(name, value, "a list")
     return value
 
 
@@ -256,16 +265,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise InputError("it has an entry twice")
     return found
-
-
-def _wrong(what: str, value: object, expected: str) -> InputError:
-    return InputError(f"{what} is {_shown(value)}, expected {expected}")
-
-
-def _shown(value: object) -> str:
-    """A value in a message: short, on one line."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "a number beyond 64 bits"
-    text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:79]}…"

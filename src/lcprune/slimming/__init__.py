@@ -2,20 +2,14 @@
 
 from lcprune.slimming._copy import copied
 from lcprune.slimming._fit import check_fit, named_state
+from lcprune.slimming._original import masked_outputs, plain_outputs, relative_difference
 from lcprune.slimming._repair import repair
 from lcprune.slimming._slim import slim
-from lcprune.slimming._verify import (
-    VISIBLE,
-    difference,
-    effect,
-    masked_outputs,
-    plain_outputs,
-    relative_difference,
-    verify,
-)
+from lcprune.slimming._verify import VISIBLE, Difference, difference, effect, verify
 
 __all__ = [
     "VISIBLE",
+    "Difference",
     "check_fit",
     "copied",
     "difference",

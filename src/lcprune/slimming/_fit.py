@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from lcprune._checks import instance
 from lcprune.errors import InputError, ModelError
 from lcprune.graph import network_digest
-from lcprune.ranking import AttributeEdit, Plan
+from lcprune.ranking import A_PLAN, AttributeEdit, Plan
 
 _SIZES = frozenset({
     "in_channels", "out_channels", "groups", "num_features", "num_channels", "num_groups",
@@ -30,12 +31,8 @@ def check_fit(model: nn.Module, plan: Plan, what: str = "the plan") -> None:
 
     A plan that says which network it is for (``Plan.network``) fits no other one.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model is a {type(model).__name__}, expected an nn.Module")
-    if not isinstance(plan, Plan):
-        raise InputError(
-            f"{what} is a {type(plan).__name__}, expected a Plan, such as lcprune.rank gives"
-        )
+    instance("the model", model, nn.Module, "a torch.nn.Module", ModelError)
+    instance(what, plan, Plan, A_PLAN)
     tensors = dict(named_state(model))
     for name, tensor in tensors.items():
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
@@ -46,7 +43,9 @@ def check_fit(model: nn.Module, plan: Plan, what: str = "the plan") -> None:
         if own == plan.result:
             wrong = "the model is cut by it already, expected the network before the cut"
         wrong = wrong or "the model's parameters have other names or shapes"
-        raise InputError(f"{what} is for another network: {wrong}")
+        raise InputError(
+            f"{what} is for another network: {wrong} (plans of cuts in turn: lcprune.compose)"
+        )
     if wrong:
         raise InputError(f"{what} does not fit the model: {wrong}")
 

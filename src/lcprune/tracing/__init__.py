@@ -3,18 +3,19 @@
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
 from lcprune.tracing._flow import Call, LabelFlow, Returned
-from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples
+from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples, training_forms
+from lcprune.tracing._paths import run_labelled
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
     first_sample,
     forward,
     is_free,
-    named_outputs,
     outputs,
     private_copy,
 )
-from lcprune.tracing._trace import run_labelled, trace
+from lcprune.tracing._trace import trace
+from lcprune.tracing._tree import named_tensors
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
 
@@ -35,13 +36,14 @@ __all__ = [
     "from_vector",
     "is_free",
     "is_within",
-    "named_outputs",
+    "named_tensors",
     "outermost_named",
     "outputs",
     "private_copy",
     "rule",
     "run_labelled",
     "trace",
+    "training_forms",
     "varying",
     "vector",
 ]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from lcprune.errors import InputError
+from lcprune.tracing._tree import map_tensors, named_tensors
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -29,18 +29,22 @@ class Inputs:
         object.__setattr__(self, "kwargs", kwargs)
 
     def tensors(self) -> list[Tensor]:
-        """All tensors among the arguments, at any depth."""
-        leaves = tree_leaves([list(self.args), dict(self.kwargs)])
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        """All tensors among the arguments, at any depth, in objects of any kind."""
+        return [tensor for _, tensor in named_tensors([self.args, dict(self.kwargs)])]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Inputs:
-        """The same arguments with every tensor changed."""
-
-        def changed(leaf: Any) -> Any:
-            return change(leaf) if isinstance(leaf, Tensor) else leaf
-
-        args, kwargs = tree_map(changed, (list(self.args), dict(self.kwargs)))
+        """The same arguments with every tensor changed, in copies of what holds them."""
+        args, kwargs = map_tensors((self.args, dict(self.kwargs)), change)
         return Inputs(*args, **kwargs)
+
+    @property
+    def batch(self) -> int:
+        """The number of samples: the leading size of the first tensor with most dimensions.
+
+        It is 0 where there is no tensor with dimensions.
+        """
+        largest = max(self.tensors(), key=lambda tensor: tensor.dim(), default=None)
+        return 0 if largest is None or not largest.dim() else largest.shape[0]
 
 
 ExampleInput = Tensor | Mapping[str, Any] | tuple[Any, ...] | list[Any] | Inputs
@@ -101,12 +105,40 @@ def _check_tensor(tensor: Tensor) -> None:
         raise InputError(f"the example input has an empty tensor ({shape}); expected a sample")
 
 
-def twice(inputs: Inputs) -> Inputs:
-    """The inputs as a batch of two equal samples."""
-    return inputs.mapped(lambda x: torch.cat([x, x]) if x.dim() else x)
-
-
 def own(inputs: Inputs) -> Inputs:
     """The inputs for a model to keep: it may write into them."""
     with torch.inference_mode(False), torch.no_grad():
         return inputs.mapped(torch.clone)
+
+
+def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
+    """What to run in training mode where only inputs for evaluation are known, best first.
+
+    First every sample twice, the second time with noise (a batch norm takes no single value),
+    then the samples as they are, for models without a batch dimension. The noise has a generator
+    of its own; integers are repeated.
+    """
+    size = inputs.batch
+    generator = torch.Generator().manual_seed(seed)
+
+    def repeated(x: Tensor) -> Tensor:
+        if not x.dim() or x.shape[0] != size:
+            return x
+        return torch.cat([x, _noisy(x, generator)])
+
+    with torch.inference_mode(False), torch.no_grad():
+        return inputs.mapped(repeated), inputs
+
+
+def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Other values of the same kind: within the range of ``x``, where it has one."""
+    if not x.is_floating_point():
+        return x
+    low, high = x.amin(), x.amax()
+    noise = torch.rand(x.shape, generator=generator).to(x) - 0.5
+    if not bool(torch.isfinite(high - low)) or low == high:
+        return x + noise
+    moved = x + noise * (high - low) / 4
+    # What would leave the range is reflected, so that no two values become the same limit.
+    moved = torch.where(moved > high, 2 * high - moved, moved)
+    return torch.where(moved < low, 2 * low - moved, moved)

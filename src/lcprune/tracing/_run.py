@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
 from lcprune.tracing._inputs import Inputs, own
+from lcprune.tracing._tree import named_tensors
 
 UNINITIALISED = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 QUANTISED = (
@@ -33,10 +31,10 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 def first_sample(model: nn.Module, inputs: Inputs) -> Inputs:
     """The inputs cut to a batch of one, where they have a batch and the model takes one."""
-    sizes = {tensor.shape[0] for tensor in inputs.tensors() if tensor.dim()}
-    if len(sizes) != 1 or sizes == {1}:
+    size = inputs.batch
+    if size <= 1:
         return inputs
-    cut = inputs.mapped(lambda tensor: tensor[:1])
+    cut = inputs.mapped(lambda x: x[:1] if x.dim() and x.shape[0] == size else x)
     probed = private_copy(model)  # a model may change its own state whenever it runs
     try:
         with torch.no_grad():
@@ -54,7 +52,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             return copy.deepcopy(model, computed_state(model))
     except Exception as error:
         raise ModelError(
-            f"the model can't be copied ({_summary(error)}); expected a module "
+            f"the model can't be copied ({first_line(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
 
@@ -87,16 +85,16 @@ def forward_on(model: nn.Module, inputs: Inputs) -> Any:
     except Exception as error:
         raise ModelError(
             f"the model's forward fails on the example input ({_described(inputs)}): "
-            f"{_summary(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
 def _described(inputs: Inputs) -> str:
     """Shapes of tensors, with the type where it is not float32, and types of all else."""
-    return ", ".join(
-        _shape(leaf) if isinstance(leaf, Tensor) else type(leaf).__name__
-        for leaf in tree_leaves([list(inputs.args), dict(inputs.kwargs)])
-    )
+    tensors = [_shape(tensor) for tensor in inputs.tensors()]
+    parts = [*inputs.args, *inputs.kwargs.values()]
+    others = [type(part).__name__ for part in parts if not named_tensors(part)]
+    return ", ".join([*tensors, *others]) or "no arguments"
 
 
 def _shape(tensor: Tensor) -> str:
@@ -105,7 +103,7 @@ def _shape(tensor: Tensor) -> str:
     return shape if tensor.dtype == torch.float32 else f"{shape} {kind}"
 
 
-def _summary(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The type of an error and its first line."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -113,45 +111,12 @@ def _summary(error: Exception) -> str:
 
 def outputs(result: Any) -> list[Tensor]:
     """Every tensor in a model's output: in containers, mappings, dataclasses and other objects."""
-    return [tensor for _, tensor in named_outputs(result)]
-
-
-def named_outputs(result: Any) -> list[tuple[str, Tensor]]:
-    """The same, each with the name of its place: positions, keys and fields, with dots between.
-
-    The only tensor that a model returns as it is has the empty name.
-    """
-    return list(_walk(result, "", set()))
+    return [tensor for _, tensor in named_tensors(result)]
 
 
 def is_free(name: str, free: Iterable[str]) -> bool:
     """Whether an output is one of those named in ``free``, or lies within one."""
     return any(name == root or (root and name.startswith(f"{root}.")) for root in free)
-
-
-def _walk(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-        return
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    for key, part in _parts(value):
-        yield from _walk(part, f"{name}.{key}" if name else str(key), seen)
-
-
-def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(value, Mapping):
-        return value.items()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return zip(value._fields, value, strict=True)
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return enumerate(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in fields(value)]
-    if isinstance(value, int | type | nn.Module | ModuleType | FunctionType | MethodType):
-        return ()
-    return cast("Mapping[str, Any]", getattr(value, "__dict__", {})).items()
 
 
 def refuse_untraceable(model: nn.Module) -> None:
