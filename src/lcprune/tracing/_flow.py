@@ -20,7 +20,7 @@ from lcprune.tracing._record import Record
 from lcprune.tracing._run import is_free
 from lcprune.tracing._running import Running
 from lcprune.tracing._sizes import Expression
-from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands
+from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands, state_of
 from lcprune.tracing._tree import named_tensors
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -100,7 +100,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.notes = Notes(self.labels, self.running)
         self.record = Record()
         self.mask = Mask()
-        self.data = DataWatch([*model.parameters(), *model.buffers()])
+        self.data = DataWatch(state_of(model))
         self.extremes = Extremes()
         self.read: set[int] = set()
         self.pads: dict[str, tuple[Tensor, Tensor]] = {}
