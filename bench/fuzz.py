@@ -12,6 +12,8 @@ file that is lost or damaged, a file touched outside of the directory, or code e
 seed gives the same tries. What failed is listed in ``OUT/failures.md``. For Linux.
 """
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import argparse
@@ -221,7 +223,7 @@ def table(_: argparse.Namespace) -> None:
     lines = []
     for surface in SURFACES:
         rows = [latest.get((of, surface), {}) for of in shown]
-        kinds = ", ".join(f"{n} {kind}" for kind, n in rows[0].get("kinds", {}).items())
+        kinds = ", ".join(f"{n} {kind}" for kind, n in (rows or [{}])[0].get("kinds", {}).items())
         lines.append(
             [surface, *(f"{r.get('tries', '–')}, {r.get('failures', '–')}" for r in rows), kinds]
         )

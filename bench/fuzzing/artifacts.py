@@ -1,5 +1,7 @@
 """Saved networks whose files fit each other by their checksums, and are wrong."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import json
@@ -70,11 +72,11 @@ class Artifacts:
         what = what.removeprefix("!")
         kind = chance.random()
         if kind < 0.55:
-            return Try(f"lp.load, {what}", call=loaded, bad=bad)
+            return Try(f"lp.load, {what}", call=loaded, bad=bad, offline=True)
         if kind < 0.75:
-            return Try(f"lp.load of a model, {what}", call=loaded_into, bad=bad)
+            return Try(f"lp.load of a model, {what}", call=loaded_into, bad=bad, offline=True)
         arguments = ("evaluate", "saved", "--data", "digits", "--device", "cpu")
-        return Try(f"evaluate, {what}", arguments, bad=bad)
+        return Try(f"evaluate, {what}", arguments, bad=bad, offline=True)
 
     def _edit(self, saved: Path, change: Callable[[dict[str, Any]], str]) -> str:
         values = read_json(saved / "plan.json")
@@ -115,7 +117,7 @@ class Artifacts:
             elif kind == 10:
                 plan["kept"].remove(entry)
             elif kind == 11:
-                entry["indices"] = indices + [max(indices) + 1]
+                entry["indices"] = [*indices, max(indices) + 1]
             elif kind == 12:
                 entry["indices"] = indices[:-1] or [0, 1]
             elif kind == 13:

@@ -1,5 +1,7 @@
 """Calls of the library: one argument of a right call is of a wrong kind, or out of its range."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import inspect
@@ -329,7 +331,7 @@ class World:
         plan = self.plan
         kept: dict[Any, Any] = dict(plan.kept)
         key = next(iter(kept))
-        name, dim = key
+        name, _dim = key
         size = len(kept[key])
         edits: list[dict[str, Any]] = [
             {"kept": {**kept, key: (-1, *kept[key][1:])}}, {"kept": {**kept, key: (*kept[key][:-1], 10**6)}},

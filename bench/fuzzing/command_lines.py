@@ -1,5 +1,7 @@
 """Command lines: every option of every command with values that nobody expects."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import contextlib
@@ -9,6 +11,7 @@ import random
 import re
 import runpy
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -124,7 +127,8 @@ MODELS = (
     "cifar_resnet20", "cifar_resnet21", "digits_resnet", "torchvision/", "torchvision/x", "timm/",
     "timm/x", "timm/resnet18.nosuch", "torchvision/resnet18/", "resnet18", "torchvision/../x",
     "torchvision/__doc__", "timm/hf-hub:x/y", "timm/hf_hub:../x", "torchvision/vgg11_bn_x",
-    "torchvision/raft_small", "torchvision/fasterrcnn_mobilenet_v3_large_fpn", "tiny.py:net:x",
+    "torchvision/raft_small", "torchvision/fasterrcnn_mobilenet_v3_large_fpn",
+    "torchvision/lraspp_mobilenet_v3_large", "torchvision/keypointrcnn_resnet50_fpn", "tiny.py:net:x",
     "cifar_resnet\x1b[31m", "torchvision/[/b]", "timm/\u202e", "/etc/passwd:x", "folder.py:net",
     "pipe.py:net", "binary.py:net", "syntax.py:net", "empty.py:net", "deep.py:net", "loop.py:net",
 )  # fmt: skip
@@ -267,7 +271,9 @@ class CommandLines:
         else:
             name = chance.choice((*DATA, *(f"tiny.py:{f}" for f in FACTORIES)))
             base["--data"] = name
-        return Try(f"{command} with {short(name)}", tuple(arguments_of(command, base)))
+        offline = command == "inspect" and "hub" not in name
+        what = f"{command} with {short(name)}"
+        return Try(what, tuple(arguments_of(command, base)), offline=offline)
 
     def _surroundings(self, number: int, chance: random.Random) -> Try:
         """Odd variables of the environment, and streams that can't be written to."""
@@ -279,7 +285,7 @@ class CommandLines:
             values = ENVIRONMENT[number % len(ENVIRONMENT)]
             return Try(f"{command} with {short(str(values))}", tuple(arguments), environment=values)
         if chance.random() < 0.3:
-            arguments = [short(a) if not a else a for a in arguments]
+            arguments = [a if a else short(a) for a in arguments]
             name = chance.choice(("é", "日本語", "🙂", "\udce9"))
             arguments = [a.replace("run", name) for a in arguments]
             return Try(f"{command} --out {name!r} to ASCII", tuple(arguments), encoding="ascii")
@@ -304,7 +310,9 @@ class CommandLines:
             after = chance.choice((0.02, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0))
             command = chance.choice(("prune", "train", "inspect", "evaluate", "demo"))
             arguments = tuple(arguments_of(command, BASES[command]))
-            return Try(f"{command}, SIGINT after {after} s", arguments, interrupt=after, real=True)
+            number = chance.choice((signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            what = f"{command}, {number.name} after {after} s"
+            return Try(what, arguments, interrupt=after, signal=number, real=True)
         import dataclasses
 
         choose = chance.choice((self._careless, self._model_or_data))

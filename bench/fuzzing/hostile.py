@@ -1,5 +1,7 @@
 """Values that nobody expects: as texts, as JSON, as Python objects."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import random

@@ -1,7 +1,10 @@
 """Folders of images with files that are none, or were damaged."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -236,10 +239,8 @@ def formats() -> dict[str, bytes]:
     for name in sorted(Image.SAVE):
         for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "CMYK", "F", "LA"):
             image = Image.new(mode, (16, 16))
-            try:
+            with contextlib.suppress(ValueError, TypeError):
                 image.putpixel((3, 3), 1)
-            except (ValueError, TypeError):
-                pass
             buffer = io.BytesIO()
             try:
                 more = {"save_all": True, "append_images": [image, image]} if name == "GIF" else {}

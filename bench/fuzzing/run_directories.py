@@ -1,7 +1,10 @@
 """Run directories in which something is lost, damaged, planted, or right by its checksum only."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -128,10 +131,8 @@ class RunDirectories:
 
             values.pop("checksum", None)
             path.write_text(json.dumps(values).replace('"\\u0000deep"', "[" * 900 + "]" * 900))
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
             reseal(run)
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-            pass
         return f"{name}: {what}, sealed"
 
     def _journal(self, run: Path, chance: random.Random) -> str:
@@ -217,10 +218,8 @@ class RunDirectories:
         (run / path.name).unlink(missing_ok=True)
         shutil.copy(path, run / path.name)
         if chance.random() < 0.5:
-            try:
+            with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
                 reseal(run)
-            except (OSError, ValueError, AttributeError, TypeError):
-                pass
         return f"{path.name} of the run {other.name}"
 
     def _swapped(self, run: Path, chance: random.Random) -> str:

@@ -4,6 +4,8 @@ A try is run in a fork of a process that has imported everything, which takes mi
 ``python -m lcprune`` in a fresh process. What it must never do is told by ``judged``.
 """
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import faulthandler
@@ -25,12 +27,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 HANG = 30.0
-"""Seconds after which a try hangs."""
+"""Seconds after which a try hangs, of its processors where others use them too."""
+
+MOST, IDLE = 240.0, 10.0
+"""Seconds of the clock that a busy try has in all, and after which an idle one hangs as well."""
 
 DOCUMENTED = {0, 1, 2, 130, 141, 143, 129}
 """Exit codes of the command line."""
@@ -56,9 +62,8 @@ FILTERS: list[Any] = []
 class Try:
     """``arguments`` of the command line, or a ``call`` of the library; ``what`` says it in words.
 
-    ``bad``: the input can't be right, so success is a failure. ``code``: it is a command that runs
-    code that the user named, so no mark of execution counts. ``interrupt``: seconds after which
-    SIGINT is sent. ``environment`` maps a name to none where it is to be unset. ``stdout``,
+    ``bad``: the input can't be right, so success is a failure. ``interrupt``: seconds after which
+    ``signal`` is sent. ``offline``: nothing may be asked of the network. ``environment`` maps a name to none where it is to be unset. ``stdout``,
     ``stderr``: ``file``, ``closed``, ``full``, ``broken`` (a pipe that nobody reads).
     """
 
@@ -67,12 +72,14 @@ class Try:
     call: Callable[[], object] | None = None
     bad: bool = False
     interrupt: float | None = None
+    signal: int = signal.SIGINT
     environment: Mapping[str, str | None] = field(default_factory=dict)
     stdin: str = "null"
     stdout: str = "file"
     stderr: str = "file"
     encoding: str = "utf-8"
     real: bool = False
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Outcome:
     seconds: float
     result: Mapping[str, Any]
     stack: str = ""
+    network: str = ""
 
 
 class Ground:
@@ -207,7 +215,7 @@ def warm() -> None:
 def run(one: Try, ground: Ground, limit: float = HANG) -> Outcome:
     """Run a try to its end, or to its limit."""
     ground.mark.unlink(missing_ok=True)
-    for name in ("stdout", "stderr", "result", "stack"):
+    for name in ("stdout", "stderr", "result", "stack", "network"):
         (ground.streams / name).write_bytes(b"")
     began = time.monotonic()
     if one.real:
@@ -228,8 +236,9 @@ def run(one: Try, ground: Ground, limit: float = HANG) -> Outcome:
 
     found = text("result")
     return Outcome(
-        code, text("stdout"), text("stderr"), seconds, json.loads(found or "{}"), text("stack")
-    )
+        code, text("stdout"), text("stderr"), seconds, json.loads(found or "{}"), text("stack"),
+        text("network"),
+    )  # fmt: skip
 
 
 def _wait(child: int, one: Try, limit: float) -> int | None:
@@ -239,19 +248,45 @@ def _wait(child: int, one: Try, limit: float) -> int | None:
     poll.register(descriptor, select.POLLIN)
     try:
         if one.interrupt is not None and not poll.poll(one.interrupt * 1000):
-            os.kill(child, signal.SIGINT)
+            os.kill(child, one.signal)
         hung = not poll.poll(limit * 1000)
+        if hung and limit >= HANG:
+            hung = not _ends(child, poll, limit)
         if hung and not one.real:
             os.kill(child, signal.SIGUSR1)  # writes where it is
             time.sleep(0.3)
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         _, status = os.waitpid(child, 0)
     finally:
         os.close(descriptor)
     return None if hung else os.waitstatus_to_exitcode(status)
+
+
+def _ends(child: int, poll: select.poll, limit: float) -> bool:
+    """Whether a process that is slow only because others are busy too comes to its end."""
+    began = last = time.monotonic()
+    used = _processor_seconds(child)
+    while time.monotonic() - began < MOST:
+        if poll.poll(1000):
+            return True
+        now = _processor_seconds(child)
+        if now > used + 0.05:
+            used, last = now, time.monotonic()
+        if now >= limit or time.monotonic() - last >= IDLE:
+            return False
+    return False
+
+
+def _processor_seconds(group: int) -> float:
+    """What all processes of a group have used."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError, ValueError):
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _environment(one: Try, ground: Ground) -> dict[str, str]:
@@ -323,6 +358,7 @@ def _child(one: Try, ground: Ground) -> None:
     os.chdir(ground.sandbox)
     stack = os.open(ground.streams / "stack", os.O_WRONLY)
     faulthandler.register(signal.SIGUSR1, file=stack, all_threads=True)
+    _note_network(ground)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
@@ -353,6 +389,17 @@ def _child(one: Try, ground: Ground) -> None:
         _complain(f"Exception ignored in sys.stdout: {type(error).__name__}")
         code = 120
     os._exit(code)
+
+
+def _note_network(ground: Ground) -> None:
+    """Write down what is asked of the network from now on."""
+    asked = os.open(ground.streams / "network", os.O_WRONLY | os.O_APPEND)
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        if event in ("urllib.Request", "socket.getaddrinfo", "webbrowser.open"):
+            os.write(asked, f"{event} {details[:2]}\n"[:300].encode("utf-8", "replace"))
+
+    sys.addaudithook(hook)
 
 
 def _writer(number: int, kind: str, encoding: str, errors: str) -> Any:
@@ -420,10 +467,14 @@ def judged(one: Try, outcome: Outcome, ground: Ground, before: Mapping[str, str]
     found = []
     if outcome.code is None:
         found.append(Failure("hang", f"over {HANG:.0f} s", _hang_at(outcome.stack)))
+    elif outcome.code < 0 and one.interrupt is not None and -outcome.code == one.signal:
+        pass  # before there was anything of lcprune that could have caught it
     elif outcome.code < 0:
         found.append(Failure("crash", signal.Signals(-outcome.code).name))
     else:
         found += _of_call(one, outcome) if one.call is not None else _of_command(one, outcome)
+    if one.offline and outcome.network:
+        found.append(Failure("network", outcome.network.splitlines()[0][:100]))
     if ground.mark.exists():
         found.append(Failure("executed", ground.mark.read_text()[:40].strip()))
     now = snapshot(ground.canary)
@@ -459,6 +510,8 @@ def _of_call(one: Try, outcome: Outcome) -> list[Failure]:
 
 def _of_command(one: Try, outcome: Outcome) -> list[Failure]:
     found, both = [], outcome.out + outcome.err
+    if one.interrupt is not None and one.real and "lcprune/" not in both and "Traceback" in both:
+        return []  # Python itself was interrupted, while it began
     if "Traceback (most recent call last)" in both:
         last = [
             line

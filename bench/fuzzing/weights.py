@@ -1,5 +1,7 @@
 """Files for ``--weights``: tensors of every kind, and what is no file of tensors."""
 
+# ruff: noqa: E501 (lists of values are read across)
+
 from __future__ import annotations
 
 import collections
@@ -196,7 +198,7 @@ class WeightFiles:
         if kind == "a model":
             values[kind] = torch.nn.Linear(2, 2)
         note = self._save_anything(values[kind], path, chance)
-        return f"{kind if kind.startswith('!') else kind}{note}"
+        return f"{kind}{note}"
 
     def _save_anything(self, value: Any, path: Path, chance: random.Random) -> str:
         try:
