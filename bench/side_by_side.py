@@ -37,7 +37,7 @@ from lcprune.graph import ChannelGraph
 from lcprune.ranking import Plan
 from lcprune.slimming import masked_outputs, relative_difference
 from lcprune.testing import randomise
-from lcprune.tracing import outputs, trace
+from lcprune.tracing import Inputs, outputs, trace
 
 RATIO = 0.5
 MOST = 0.9
@@ -152,7 +152,7 @@ def _difference(name: str, pruned: nn.Module, images: Tensor, plan: Plan) -> dic
     original, double = _fresh(name).double(), images.double()
     try:
         whole = [tensor.clone() for tensor in _run(original, double)]
-        masked = masked_outputs(original, plan, (double,))
+        masked = masked_outputs(original, plan, Inputs(double))
     except Exception as error:
         return {"unjudged": f"no reference: {type(error).__name__}: {str(error)[:200]}"}
     try:

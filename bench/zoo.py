@@ -30,7 +30,7 @@ from lcprune.graph import ChannelGraph
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming import masked_outputs, plain_outputs, relative_difference, repair, slim
 from lcprune.testing import random_keep, randomise
-from lcprune.tracing import trace
+from lcprune.tracing import Inputs, trace
 
 PLANS = 3
 TOLERANCE = 1e-9
@@ -100,13 +100,13 @@ def _right(model: nn.Module, images: Tensor, graph: ChannelGraph) -> dict[str, A
     builder = PlanBuilder(graph)
     exact = model.double()
     double = images.double()
-    whole = [tensor.clone() for tensor in plain_outputs(exact, (double,))]
+    whole = [tensor.clone() for tensor in plain_outputs(exact, Inputs(double))]
     errors, effects, agree = [], [], []
     for seed in range(PLANS):
         plan = builder.plan(random_keep(graph, np.random.default_rng(seed)))
         small = slim(exact, plan)
-        masked = masked_outputs(exact, plan, (double,))
-        actual = plain_outputs(small, (double,))
+        masked = masked_outputs(exact, plan, Inputs(double))
+        actual = plain_outputs(small, Inputs(double))
         errors.append(relative_difference(masked, actual))
         effects.append(relative_difference(whole, masked))
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:

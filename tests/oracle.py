@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from lcprune.graph import FIXED, ChannelGraph
 from lcprune.ranking import AttributeEdit, Plan
-from lcprune.slimming import difference, slim
-from lcprune.slimming._verify import masked_outputs, relative_difference
+from lcprune.slimming import difference, masked_outputs, relative_difference, slim
 from lcprune.testing import random_keep, randomise
-from lcprune.tracing import ExampleInput, as_arguments, private_copy, trace
+from lcprune.tracing import ExampleInput, as_examples, private_copy, trace
 
 __all__ = ["Check", "at_least_two", "check", "plan_of", "random_keep", "randomise"]
 
@@ -59,15 +57,10 @@ def check(
     graph = graph or trace(model, example)
     plan = plan_of(graph, random_keep(graph, np.random.default_rng(seed)))
     small = slim(model, plan)
-    error, precision = difference(model, small, plan, example)
-    assert precision == torch.float64
-    double = tuple(
-        tree_map(
-            lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x,
-            list(as_arguments(example)),
-        )
-    )
+    seen = difference(model, small, plan, example)
+    assert seen.precision == torch.float64
+    double = as_examples(example)[0].mapped(lambda x: x.double() if x.is_floating_point() else x)
     exact = private_copy(model).double()
     masked = masked_outputs(exact, plan, double)
     whole = masked_outputs(exact, Plan(kept={}), double)
-    return Check(error=error, effect=relative_difference(whole, masked))
+    return Check(error=seen.error, effect=relative_difference(whole, masked))

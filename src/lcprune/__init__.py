@@ -15,10 +15,9 @@ neural networks", 2018, arXiv 1810.00518.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lcprune._lazy import lazily
 
+TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         DivergenceError,
         InputError,
         LcpruneError,
+        LcpruneWarning,
         ModelError,
         RunError,
         VerificationError,
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     )
     from lcprune.fitness import recalibrate
     from lcprune.graph import ChannelGraph
-    from lcprune.ranking import Plan, rank
+    from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
     from lcprune.slimming import repair, slim, verify
-    from lcprune.tracing import ChannelPad, bake, trace
+    from lcprune.tracing import ChannelPad, Inputs, bake, trace
     from lcprune.training import TrainingConfig, finetune
 
 __all__ = [
@@ -51,7 +51,9 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "Inputs",
     "LcpruneError",
+    "LcpruneWarning",
     "ModelError",
     "Plan",
     "RunError",
@@ -62,6 +64,7 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "bake",
+    "compose",
     "finetune",
     "load",
     "rank",
@@ -80,14 +83,14 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel",
     ".criteria": "Saliency saliency",
-    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError ModelError RunError"
-    " VerificationError WeightsError",
+    ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
+    " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",
     ".graph": "ChannelGraph",
-    ".ranking": "Plan rank",
+    ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",
     ".slimming": "repair slim verify",
-    ".tracing": "ChannelPad bake trace",
+    ".tracing": "ChannelPad Inputs bake trace",
     ".training": "TrainingConfig finetune",
 }
 __getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lcprune._text import one_line as one_line
 from lcprune.errors import InputError, LcpruneError
 
 FACTORY_MODULES = "_lcprune_factory_"
@@ -45,12 +46,6 @@ def call_factory(spec: str, error: type[InputError], **offered: Any) -> Any:
         raise
     except Exception as caught:
         raise error(f"{spec}: {type(caught).__name__}: {one_line(caught)}") from caught
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The message of an exception without line breaks, cut to ``limit`` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _module(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ PARTIAL = ".partial-"
 SCHEMA = 1
 """Of every JSON file with a checksum."""
 
+LARGEST = 2**34
+"""Bytes of the largest file that is read whole: more than the weights of any network."""
+_LARGEST_JSON = 2**28
+
+_READING = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer is not waited for
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 _CHECKSUM = "checksum"
 _SEAL = b"\nlcprune sha256 "
 _SEALED = len(_SEAL) + 64
@@ -76,20 +88,58 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_whole(path: Path, error: type[InputError] = InputError) -> bytes:
-    """The bytes of a file; ``error`` where there is none, or nothing that can be read as one.
+@contextmanager
+def open_regular(
+    path: Path, error: type[InputError] = InputError, *, limit: int = LARGEST
+) -> Iterator[BufferedReader]:
+    """Open a file that is not ours for reading: an ordinary one, of at most ``limit`` bytes.
 
-    What is not an ordinary file (a directory, a pipe) is refused before it is opened.
+    A pipe, a device or a directory is refused and never waited for. ``error`` where the file is
+    missing, too large, or nothing that can be read as one; also for an ``OSError`` in the block.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise error(f"can't read {path}: it is not an ordinary file")
-        return path.read_bytes()
+        with os.fdopen(_opened(path, error, limit), "rb") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"can't read {path}: it is missing") from None
+    except OSError as caught:
+        raise error(f"can't read {path}: {caught.strerror or caught}") from caught
+
+
+def _opened(path: Path, error: type[InputError], limit: int) -> int:
+    try:
+        descriptor = os.open(path, _READING)
+    except ValueError as caught:  # a NUL in its name
+        raise error(f"can't read {path}: {caught}") from caught
+    status = os.fstat(descriptor)
+    why = "it is not an ordinary file" if not stat.S_ISREG(status.st_mode) else ""
+    if not why and status.st_size > limit:
+        why = f"expected at most {limit} bytes, got {status.st_size}"
+    if why:
+        os.close(descriptor)
+        raise error(f"can't read {path}: {why}")
+    return descriptor
+
+
+def read_whole(path: Path, error: type[InputError] = InputError, *, limit: int = LARGEST) -> bytes:
+    """The bytes of a file, as of ``open_regular``."""
+    with open_regular(path, error, limit=limit) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)
+        if len(content) > size:  # one of the system's, or written to at this moment
+            raise error(f"can't read {path}: it is longer than the system says")
+        return content
+
+
+def check_own(path: Path, error: type[InputError] = RunError) -> None:
+    """``error`` where what is there is no ordinary file, or a link: not to be written in place."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise error(f"can't write {path}: it is a link or no ordinary file")
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except (OSError, ValueError) as caught:
-        why = getattr(caught, "strerror", None) or caught
-        raise error(f"can't read {path}: {why}") from caught
+        raise error(f"can't write {path}: {getattr(caught, 'strerror', caught)}") from caught
 
 
 def write_sealed(path: Path, content: bytes) -> None:
@@ -120,13 +170,14 @@ def read_sealed_json(path: Path, error: type[InputError] = InputError) -> dict[s
     where the file is missing or damaged, or is of another schema.
     """
     try:
-        raw: dict[str, Any] = json.loads(read_whole(path, error).decode("utf-8"))
+        raw: dict[str, Any] = json.loads(read_whole(path, error, limit=_LARGEST_JSON))
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        whole = type(schema) is int and raw.pop(_CHECKSUM, None) == _checksum(raw)
     except (ValueError, RecursionError) as caught:
         raise error(f"{path} is damaged: expected JSON that lcprune wrote") from caught
-    schema = raw.get("schema") if isinstance(raw, dict) else None
     if type(schema) is not int:
         raise error(f"{path} is damaged, or was not written by lcprune: it has no schema")
-    if raw.pop(_CHECKSUM, None) != _checksum(raw):
+    if not whole:
         raise error(f"{path} is damaged: its checksum differs")
     if schema != SCHEMA:
         wrote = raw.get("versions")
@@ -140,7 +191,7 @@ def read_sealed_json(path: Path, error: type[InputError] = InputError) -> dict[s
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

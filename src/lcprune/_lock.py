@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,7 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lcprune.errors import RunError
+from lcprune._files import check_own, read_whole
+from lcprune.errors import InputError, RunError
 
 LOCK = ".lock"
 """How the names of lock files end."""
@@ -64,9 +64,9 @@ def check_unlocked(path: Path, what: str) -> None:
     Nothing is created.
     """
     try:
+        lock = _lock(path)
         if not path.exists():
             return
-        lock = _lock(path)
         lock.acquire(blocking=False)
     except Timeout:
         raise _held(path, what) from None
@@ -76,9 +76,7 @@ def check_unlocked(path: Path, what: str) -> None:
 
 
 def _lock(path: Path) -> FileLock:
-    with suppress(OSError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise RunError(f"can't write {path}: it is a link or no ordinary file")
+    check_own(path)
     return FileLock(path, fallback_to_soft=False, thread_local=False)
 
 
@@ -104,10 +102,9 @@ def _held(path: Path, what: str) -> RunError:
 def _holder(path: Path) -> str:
     """Who holds the lock, as far as can be said."""
     try:
-        with path.open("rb") as file:
-            who: Any = json.loads(file.read(_MOST))
+        who: Any = json.loads(read_whole(path, limit=_MOST))
         pid, host, since = int(who["pid"]), str(who["host"]), str(who["since"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "another process"
     if host == socket.gethostname() and not _is_alive(pid):
         return "another process"  # a former one wrote that, and this one has not written yet

@@ -10,14 +10,24 @@
     │   └── RunError          a run directory in a state that forbids what was asked
     └── VerificationError     a check of our own failed; nothing is published, exit code 1
 
-Every message is one line that says what was expected.
+Every message is one line that says what was expected. What it repeats of a file or an argument
+reaches no terminal as it is: control characters are written as escapes.
+
+``LcpruneWarning`` is the class of every warning.
 """
 
 from __future__ import annotations
 
+from lcprune._text import printable, shortened
+
+_LONGEST = 2000
+
 
 class LcpruneError(Exception):
     """Root of every exception that lcprune raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(printable(message), _LONGEST))
 
 
 class InputError(LcpruneError):
@@ -50,3 +60,10 @@ class RunError(InputError):
 
 class VerificationError(LcpruneError):
     """The slimmed model does not equal the masked original."""
+
+
+class LcpruneWarning(UserWarning):
+    """What may not be as expected, in one line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(printable(message), _LONGEST))

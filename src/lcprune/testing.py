@@ -15,7 +15,7 @@ from lcprune.errors import VerificationError
 from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming import VISIBLE, effect, slim, verify
-from lcprune.tracing import ExampleInput, as_arguments, forward, private_copy, trace
+from lcprune.tracing import ExampleInput, as_examples, forward, private_copy, trace
 
 __all__ = ["Checked", "check", "counted", "random_keep", "randomise"]
 
@@ -109,14 +109,14 @@ def counted(model: nn.Module, example_input: ExampleInput) -> dict[str, int]:
     A copy of the model runs, in eval mode. Attention runs as matrix products (fast path off,
     ``math`` backend), since the counter does not know its fused forms.
     """
-    arguments = as_arguments(example_input)
+    inputs = as_examples(example_input)[0]
     # Without gradients: the counter wants one of every view of what has any.
     copied = private_copy(model).eval().requires_grad_(False)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
-            forward(copied, arguments)
+            forward(copied, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return {

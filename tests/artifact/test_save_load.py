@@ -530,35 +530,46 @@ def tampered(directory: Path, **changes: Any) -> None:
     (directory / ARTIFACT).write_text(sealed_json(values | changes))
 
 
-def planned(directory: Path, plan: Plan) -> None:
+def planned(directory: Path, text: str) -> None:
     """Another plan, with its hash."""
-    (directory / PLAN).write_text(plan.to_json())
+    (directory / PLAN).write_text(text)
     hashes = json.loads((directory / ARTIFACT).read_text())["sha256"]
     tampered(directory, sha256=hashes | {PLAN: sha256_of(directory / PLAN)})
 
 
+def keeping(tensor: object, dim: object, *indices: object) -> dict[str, Any]:
+    return {"kept": [{"tensor": tensor, "dim": dim, "indices": list(indices)}]}
+
+
+def setting(*edit: object) -> dict[str, Any]:
+    return {"attributes": [list(edit)]}
+
+
 @pytest.mark.parametrize(
-    ("plan", "message"),
+    ("changes", "message"),
     [
-        (Plan({("conv9.weight", 0): KEPT}), r"conv9\.weight"),
-        (Plan({("conv1.weight", 4): KEPT}), r"dimension 4 of conv1\.weight"),
-        (Plan({("conv1.weight", -1): (0,)}), r"dimension -1 of conv1\.weight"),
-        (Plan({("conv1.weight", 0): (0, 6)}), r"0 … 6 of dimension 0 of conv1\.weight"),
-        (Plan({("conv1.weight", 0): (-1, 0)}), r"-1 … 0 of dimension 0 of conv1\.weight"),
-        (Plan({("conv1.weight", 0): (2, 2)}), r"2 … 2 of dimension 0 of conv1\.weight"),
-        (Plan({("conv1.weight", 0): ()}), r"none of dimension 0 of conv1\.weight"),
-        (Plan({("conv1.weight", 0): KEPT}), r"model\.safetensors|conv1"),
-        (Plan({}, (AttributeEdit("conv9", "x", None, 1),)), "x of conv9"),
-        (Plan({}, (AttributeEdit("conv1", "x", None, 1),)), "x of conv1"),
-        (Plan({}, (AttributeEdit("conv1", "stride", 2, 1),)), "stride of conv1"),
-        (Plan({}, (AttributeEdit("conv1", "groups", 0, 1),)), "groups of conv1"),
+        (keeping("conv9.weight", 0, *KEPT), r"conv9\.weight"),
+        (keeping("conv1.weight", 4, *KEPT), r"dimension 4 of conv1\.weight"),
+        (keeping("conv1.weight", -1, 0), r"dimension -1 of conv1\.weight"),
+        (keeping("conv1.weight", 0, 0, 6), r"index 6 of dimension 0 of conv1\.weight"),
+        (keeping("conv1.weight", 0, -1, 0), r"-1 … 0 of dimension 0 of conv1\.weight"),
+        (keeping("conv1.weight", 0, 2, 2), r"2 … 2 of dimension 0 of conv1\.weight"),
+        (keeping("conv1.weight", 0), r"none of dimension 0 of conv1\.weight"),
+        (keeping("conv1.weight", 0, *KEPT), r"model\.safetensors|conv1"),
+        (setting("conv9", "x", None, 1), "x of conv9"),
+        (setting("conv1", "x", None, 1), "x of conv1"),
+        (setting("conv1", "stride", 1, 1), r"stride\[1\] of conv1"),
+        (setting("conv1", "groups", 0, 1), r"groups\[0\] of conv1"),
     ],
 )
-def test_a_plan_that_does_not_fit_names_the_tensor(saved: Path, plan: Plan, message: str) -> None:
-    planned(saved, plan)
+def test_a_plan_that_does_not_fit_names_the_tensor(
+    saved: Path, changes: dict[str, Any], message: str
+) -> None:
+    planned(saved, json.dumps(json.loads((saved / PLAN).read_text()) | changes))
     with pytest.raises(InputError, match=message) as caught:
         load(saved, make())
     assert "\n" not in str(caught.value)
+    assert str(saved / PLAN) in str(caught.value) or changes == keeping("conv1.weight", 0, *KEPT)
 
 
 STRANGE = [None, True, 0, -1, 1.5, 10**30, "", "x", "\n", [], [[]], [None], {}, {"a": 1}]

@@ -3,9 +3,9 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.table import Table
 
-from lcprune.cli._progress import OnConsole, PlainProgress, duration
+from lcprune.cli._progress import OnConsole, Output, PlainProgress, duration
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_every_step_of_a_short_way_is_told() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_console_tells_stage_steps_and_warnings(terminal: bool) -> None:
     stream = io.StringIO()
-    reporter = OnConsole(Console(file=stream, force_terminal=terminal, width=100))
+    reporter = OnConsole(Output(file=stream, force_terminal=terminal, width=100))
     reporter.stage("base [network]")
     reporter.warn("elsewhere")
     with reporter.progress("search", 3) as advance:
@@ -94,8 +94,31 @@ def test_a_console_tells_stage_steps_and_warnings(terminal: bool) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_console_tells_shares(terminal: bool) -> None:
     stream = io.StringIO()
-    reporter = OnConsole(Console(file=stream, force_terminal=terminal, width=100))
+    reporter = OnConsole(Output(file=stream, force_terminal=terminal, width=100))
     with reporter.progress("training", 3) as advance:
         advance(1.5, "loss 0.5  900 images/s")
     assert "1.50/3" in stream.getvalue()
     assert "900 images/s" in stream.getvalue()
+
+
+FOREIGN = "[/b] [red]x[/red] :smile: \x1b]0;title\x07\x1b[2J\r\n\u202eevil\x9b1m"
+SHOWN = r"[/b] [red]x[/red] :smile: \x1b]0;title\x07\x1b[2J\r\n\u202eevil\x9b1m"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_foreign_text_is_shown_and_not_obeyed(terminal: bool) -> None:
+    """Wherever it stands: in a line, a table's title and cells, beside a bar."""
+    stream = io.StringIO()
+    console = Output(file=stream, force_terminal=terminal, width=200, color_system=None)
+    table = Table(FOREIGN, title=FOREIGN)
+    table.add_row(FOREIGN)
+    console.print(table)
+    reporter = OnConsole(console)
+    reporter.stage(FOREIGN)
+    reporter.warn(FOREIGN)
+    with reporter.progress(FOREIGN, 2) as advance:
+        advance(1, FOREIGN)
+    text = stream.getvalue()
+    assert text.count(SHOWN) >= (6 if terminal else 7)
+    for obeyed in ("\x1b]", "\x1b[2J", "\x07", "\u202e", "\x9b"):
+        assert obeyed not in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +196,7 @@ def error_of(file: Path) -> str:
 
 def test_files_that_are_no_image(tmp_path: Path) -> None:
     file = tmp_path / "bird.jpg"
-    assert "bird.jpg: can't be read as an image: No such file" in error_of(file)
+    assert "bird.jpg: it is missing" in error_of(file)
     file.touch()
     assert "bird.jpg: can't be read as an image: it is empty" in error_of(file)
     file.write_text("no image")
@@ -205,54 +204,6 @@ def test_files_that_are_no_image(tmp_path: Path) -> None:
     smooth(0, (60, 60)).save(file)
     file.write_bytes(file.read_bytes()[:400])
     assert "bird.jpg: can't be read as an image: " in error_of(file)
-
-
-FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM")
-
-
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")
-@given(
-    kind=st.sampled_from(FORMATS),
-    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
-    kept=st.integers(0, 100),
-)
-def test_whatever_the_damage_it_is_an_image_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory,
-    kind: str,
-    changes: list[tuple[int, int]],
-    kept: int,
-) -> None:
-    buffer = io.BytesIO()
-    smooth(1, (40, 50)).save(buffer, kind)
-    content = bytearray(buffer.getvalue())
-    for place, value in changes:
-        content[place % len(content)] = value
-    file = tmp_path_factory.getbasetemp() / "damaged"
-    file.write_bytes(content[: len(content) * kept // 100])
-    message = ""
-    try:
-        shape = evaluated(file, (37, 37), (32, 32)).shape
-    except DataError as error:
-        message = str(error)
-    assert (message.startswith(f"{file}: ") and "\n" not in message) or shape == (3, 32, 32)
-
-
-def header(width: int, height: int) -> bytes:
-    """A picture file of a given size without pixels."""
-    return f"P6 {width} {height} 255\n".encode()
-
-
-def test_an_image_of_twenty_thousand_pixels_a_side_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "huge.ppm"
-    file.write_bytes(header(20_000, 20_000))
-    assert "huge.ppm: expected an image of at most 89 megapixels" in error_of(file)
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_an_image_that_pillow_only_warns_of_is_refused_too(tmp_path: Path) -> None:
-    file = tmp_path / "huge.ppm"
-    file.write_bytes(header(10_000, 10_000))
-    assert "expected an image of at most 89 megapixels, got 100" in error_of(file)
 
 
 @pytest.mark.parametrize("shape", [(20_000, 10), (10, 20_000), (20_000, 1)])

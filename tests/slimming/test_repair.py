@@ -17,11 +17,13 @@ import lcprune as lp
 from lcprune.errors import InputError, ModelError, VerificationError
 from lcprune.graph import ChannelGraph
 from lcprune.ranking._plan import Plan
-from lcprune.slimming import _checker as checker_module
+from lcprune.slimming import _original as original_module
 from lcprune.slimming import difference, repair, slim, verify
-from lcprune.slimming._checker import LONGEST, Checker, Fault
+from lcprune.slimming._checker import Checker, Fault
 from lcprune.slimming._coupling import CHECKS
-from lcprune.tracing import trace
+from lcprune.slimming._draws import Draws
+from lcprune.slimming._original import LONGEST
+from lcprune.tracing import Inputs, trace
 from networks import random_network
 from oracle import check, plan_of, random_keep, randomise
 
@@ -228,7 +230,7 @@ def test_a_model_that_refuses_float64_is_checked_in_float32() -> None:
     assert sizes(repaired) == {"stem.0": 12, "other.0": 16, "after.0": 10}
     assert why(repaired, "odd.0.weight") == [f"{FAILS}: RuntimeError: expected 16 channels"]
     plan = plan_of(repaired, random_keep(repaired, np.random.default_rng(0)))
-    assert difference(model, slim(model, plan), plan, IMAGES)[1] == torch.float32
+    assert difference(model, slim(model, plan), plan, IMAGES).precision == torch.float32
 
 
 class HonestOnlyFloat32(fooling.Honest32):
@@ -260,14 +262,14 @@ def test_an_odd_network_that_is_right_needs_no_repair(network: type[nn.Module]) 
 
 def test_a_failure_of_the_masked_reference_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = randomise(fooling.Honest32(), 1)
-    masked = checker_module.masked_outputs
+    masked = original_module.masked_outputs
 
-    def failing(model: nn.Module, plan: Plan, arguments: tuple[object, ...]) -> list[Tensor]:
+    def failing(model: nn.Module, plan: Plan, inputs: Inputs, draws: Draws) -> list[Tensor]:
         if ("odd.0.weight", 0) in plan.kept:
             raise ModelError("the forward fails") from IndexError("no such place")
-        return masked(model, plan, arguments)
+        return masked(model, plan, inputs, draws)
 
-    monkeypatch.setattr(checker_module, "masked_outputs", failing)
+    monkeypatch.setattr(original_module, "masked_outputs", failing)
     repaired = repair(model, trace(model, IMAGES), IMAGES)
     assert set(sizes(repaired)) == {"stem.0", "other.0", "after.0"}
     reason = "the masked original fails when these channels go: IndexError: no such place"

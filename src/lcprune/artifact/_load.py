@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from itertools import pairwise
 from pathlib import Path
 
 from torch import nn
@@ -20,9 +19,9 @@ from lcprune.artifact._description import (
     versions,
 )
 from lcprune.artifact._tensors import load_buffers, load_state, read_tensors
-from lcprune.errors import InputError, ModelError
+from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.ranking import Plan
-from lcprune.slimming import slim
+from lcprune.slimming import check_fit, slim
 
 
 def load(
@@ -55,7 +54,7 @@ def load(
         _warn_of_versions(directory, description)
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError("the model is on the meta device, expected real tensors")
-    _check_fit(plan, model, directory / PLAN)
+    check_fit(model, plan, str(directory / PLAN))
     small = slim(model, plan).cpu()
     load_state(small, tensors[WEIGHTS], directory / WEIGHTS)
     load_buffers(small, tensors.get(BUFFERS, {}), directory / BUFFERS)
@@ -71,7 +70,7 @@ def read_plan(directory: str | Path) -> Plan:
 def _parsed(content: bytes, path: Path) -> Plan:
     try:
         return Plan.from_json(content.decode("utf-8"))
-    except (InputError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
 
 
@@ -114,40 +113,6 @@ def _warn_of_versions(directory: Path, description: Description) -> None:
         warnings.warn(
             f"{directory} was saved with {library} {then} and is built by {library} {now}: "
             "check its accuracy",
+            LcpruneWarning,
             stacklevel=3,
         )
-
-
-def _check_fit(plan: Plan, model: nn.Module, path: Path) -> None:
-    """``InputError`` with the first tensor or attribute of a plan that a model does not have."""
-    tensors = dict(
-        [
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ]
-    )
-    for (name, dim), indices in plan.kept.items():
-        if name not in tensors:
-            raise InputError(f"{path} prunes {name}, which the model does not have")
-        shape = list(tensors[name].shape)
-        if not 0 <= dim < len(shape):
-            raise InputError(f"{path} prunes dimension {dim} of {name}, whose shape is {shape}")
-        ascending = all(a < b for a, b in pairwise(indices))
-        if not indices or not ascending or indices[0] < 0 or indices[-1] >= shape[dim]:
-            raise InputError(
-                f"{path} keeps indices {_ends(indices)} of dimension {dim} of {name}, "
-                f"whose shape is {shape}"
-            )
-    for edit in plan.attributes:
-        try:
-            old = getattr(model.get_submodule(edit.module), edit.name)
-            if edit.index is not None:
-                old[edit.index]
-        except (AttributeError, IndexError, TypeError) as error:
-            raise InputError(
-                f"{path} changes {edit.name} of {edit.module}, which the model does not have"
-            ) from error
-
-
-def _ends(indices: tuple[int, ...]) -> str:
-    return "none" if not indices else f"{indices[0]} … {indices[-1]}"

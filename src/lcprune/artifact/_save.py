@@ -23,8 +23,10 @@ from lcprune.artifact._description import (
 )
 from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
 from lcprune.errors import InputError, RunError
+from lcprune.graph import network_digest
 from lcprune.ranking import Plan
-from lcprune.tracing import forward, private_copy
+from lcprune.slimming import named_state
+from lcprune.tracing import Inputs, forward, private_copy
 
 
 def save(
@@ -134,12 +136,7 @@ def _is_written(path: Path, text: str) -> bool:
 
 def _check_plan(small: nn.Module, plan: Plan) -> None:
     """``InputError`` unless every pruned dimension has the size that the plan gives it."""
-    tensors = dict(
-        [
-            *small.named_parameters(remove_duplicate=False),
-            *small.named_buffers(remove_duplicate=False),
-        ]
-    )
+    tensors = dict(named_state(small))
     for (name, dim), indices in plan.kept.items():
         shape = tensors[name].shape if name in tensors else None
         if shape is None or dim >= len(shape) or shape[dim] != len(indices):
@@ -148,11 +145,16 @@ def _check_plan(small: nn.Module, plan: Plan) -> None:
                 f"the plan is not that of the model: it keeps {len(indices)} of dimension {dim} "
                 f"of {name}, and the model has {found}"
             )
+    if plan.result and plan.result != network_digest(small):
+        raise InputError(
+            "the plan is not that of the model: what it leaves has other names or shapes of "
+            "parameters"
+        )
 
 
 def _count_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int | None:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    output = forward(private_copy(model).eval(), tuple(x.to(device) for x in inputs))
+    output = forward(private_copy(model).eval(), Inputs(*inputs).mapped(lambda x: x.to(device)))
     if isinstance(output, Tensor) and output.dim() == 2:
         return int(output.shape[1])
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,11 +16,11 @@ from lcprune.artifact import load
 from lcprune.cli._inspect import inspect_model
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
-from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals, tell
+from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
+from lcprune.cli._stderr import tell
 from lcprune.cli._table import cost_name, latency_name, quantity, result_table, training_table
 from lcprune.cost import RESOURCES, CostModel
 from lcprune.data import first_pixels, load_data
-from lcprune.errors import LcpruneError
 from lcprune.runs import (
     DemoOptions,
     DirectoryOptions,
@@ -34,15 +34,16 @@ from lcprune.runs import (
     check_command,
     check_logits,
     check_run,
+    check_trust,
     choose_device,
     measure_latencies,
     prune_job,
+    read_config,
     read_run,
     resolve,
     resume_line,
     run_state,
     train_job,
-    warnings_to,
 )
 from lcprune.tracing import trace
 from lcprune.training import evaluate_top1
@@ -81,27 +82,31 @@ def train(asked: Asked) -> int:
 def inspect(asked: Asked) -> int:
     console = Output()
     for part in inspect_model(InspectOptions.of(asked.values)):
-        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, Tree))
+        console.print(part, soft_wrap=isinstance(part, Tree))
     return 0
 
 
 def evaluate(asked: Asked) -> int:
-    console = Output()
-    warn = OnConsole(Output(stderr=True)).warn
-    for part in evaluate_saved(EvaluateOptions.of(asked.values), warn):
-        console.print(part, markup=False, highlight=False)
-    return 0
+    with ending_on_signals() as stop:
+        try:
+            table = evaluate_saved(EvaluateOptions.of(asked.values))
+        except (Exception, KeyboardInterrupt):
+            if stop.number is None:
+                raise
+        if stop.number is None:
+            Output().print(table)
+            return 0
+    return stop.exit_code
 
 
-def evaluate_saved(options: EvaluateOptions, warn: Callable[[str], None]) -> Iterator[Table]:
+def evaluate_saved(options: EvaluateOptions) -> Table:
     """What to print about a saved model: top-1 on the test split, costs, latency.
 
-    Everything is measured on the loaded model; ``warn`` gets what loading warns of.
-    ``InputError`` where the directory or the data can't be used or don't fit one another.
+    Everything is measured on the loaded model. ``InputError`` where the directory or the data
+    can't be used or don't fit one another.
     """
     device = choose_device(options.device)
-    with warnings_to(warn):
-        model = load(options.directory, trust_factory=options.trust_factory)
+    model = load(options.directory, trust_factory=options.trust_factory)
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
@@ -115,7 +120,7 @@ def evaluate_saved(options: EvaluateOptions, warn: Callable[[str], None]) -> Ite
         table.add_row(cost_name(name), quantity(value, RESOURCES[name].unit))
     threads = torch.get_num_threads()
     table.add_row(latency_name(len(example_input), threads), f"{latency:.2f}")
-    yield table
+    return table
 
 
 def _run(
@@ -127,13 +132,15 @@ def _run(
 ) -> int:
     """A run, from its options to its table; signals end it, and a closed pipe."""
     out = where.out
+    file = where.config if isinstance(where, RunOptions) else None
     state = check_run(out, resume=where.resume, force=where.force)
     if where.resume and state is not RunState.EMPTY:
         # A run that goes on needs no option again; one that is given must agree.
         record = read_run(out)
         check_command(out, record, command)
+        if state is RunState.UNFINISHED and not where.trust_factory:
+            check_trust(out, record, {**(read_config(file) if file else {}), **given})
         defaults = record.configuration
-    file = where.config if isinstance(where, RunOptions) else None
     config = resolve(kind, given, file=file, defaults=defaults)
     console = Output()
     with ending_on_signals() as stop:
@@ -154,21 +161,23 @@ def _run(
             return _interrupted(out, stop.exit_code)
         except PipeClosedError:
             return _interrupted(out, PIPE_CLOSED)
-        except (LcpruneError, OSError):
+        except Exception:
             # What a signal did to others, such as processes that read images or the terminal,
-            # may arrive before the signal's own exception.
+            # may arrive before the signal's own exception, or in its place.
             if stop.number is None:
                 raise
             return _interrupted(out, stop.exit_code)
     console.print(table)
-    console.print(f"saved to {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"saved to {out}", soft_wrap=True)
     return 0
 
 
 def _interrupted(out: Path, code: int) -> int:
     state = run_state(out)
     if state is RunState.UNFINISHED:
-        tell(f"interrupted; to go on: {resume_line(out, read_run(out).command)}")
+        record = read_run(out)
+        line = resume_line(out, record.command, trust=bool(record.foreign))
+        tell(f"interrupted; to go on: {line}")
     elif state is RunState.FINISHED:
         tell(f"interrupted; {out} holds a finished run")
     else:

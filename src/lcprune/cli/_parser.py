@@ -19,6 +19,7 @@ from lcprune.runs import (
     Concern,
     DemoOptions,
     EvaluateOptions,
+    GlobalOptions,
     InspectOptions,
     Option,
     PruneOptions,
@@ -39,7 +40,11 @@ class Command:
     @property
     def options(self) -> dict[str, Option]:
         """All of its options by key, in the order of the help: by group."""
-        found = {key: one for kind in self.kinds for key, one in options_of(kind).items()}
+        found = {
+            key: one
+            for kind in (*self.kinds, GlobalOptions)
+            for key, one in options_of(kind).items()
+        }
         titles = list(dict.fromkeys(one.title for one in found.values()))
         return dict(sorted(found.items(), key=lambda item: titles.index(item[1].title)))
 
@@ -96,7 +101,8 @@ def parse(arguments: Sequence[str]) -> Asked | None:
     """
     app = App(
         name="lcprune",
-        help="Shrink a convolutional network to a resource budget with layer-compensated pruning.",
+        help="Shrink a convolutional network to a resource budget with layer-compensated pruning. "
+        "With --debug any command shows where in the code an error came from.",
         help_format="plaintext",
         exit_on_error=False,
         print_error=False,

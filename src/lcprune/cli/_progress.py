@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from lcprune._text import printable
 from lcprune.cli._signals import PipeClosedError
 from lcprune.runs import Advance
 
@@ -19,7 +22,17 @@ _SILENCE = 300.0
 
 
 class Output(Console):
-    """A console that says so when nobody reads it any more."""
+    """A console for text that is not ours too: it is shown as it is, without markup or escapes.
+
+    It says so when nobody reads it any more.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how, markup=False, highlight=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Called by rich for every text, also in the cells and the title of a table."""
+        return super().render_str(printable(text), **how)
 
     def on_broken_pipe(self) -> None:
         """Called by rich in place of the system's own error."""
@@ -29,7 +42,7 @@ class Output(Console):
 class OnConsole:
     """Bars on a terminal, plain lines anywhere else; warnings go to a console of their own."""
 
-    def __init__(self, console: Console, warnings: Console | None = None) -> None:
+    def __init__(self, console: Output, warnings: Output | None = None) -> None:
         self._console = console
         self._warnings = warnings or console
 
@@ -37,28 +50,27 @@ class OnConsole:
         self._print(text)
 
     def warn(self, text: str) -> None:
-        self._warnings.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._warnings.print(f"warning: {text}", soft_wrap=True)
 
     def progress(self, name: str, total: int) -> AbstractContextManager[Advance]:
         return self._bar(name, total) if self._console.is_terminal else self._lines(name, total)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[done]}"),
-            TextColumn("{task.fields[text]}"),
+            *(TextColumn("{task.description}", markup=False), BarColumn()),
+            TextColumn("{task.fields[done]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, done=steps(0, total), text="")
+            task = bars.add_task(printable(name), total=total, done=steps(0, total), text="")
             yield lambda done, text: bars.update(
-                task, completed=done, done=steps(done, total), text=text
+                task, completed=done, done=steps(done, total), text=printable(text)
             )
 
     @contextmanager

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # to type checkers it is true
 if TYPE_CHECKING:
+    from types import FrameType
+
     from lcprune.runs import Advance, Reporter
 
 PIPE_CLOSED = 128 + 13
 """What a shell gives a process that ended by SIGPIPE."""
-_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 _FINISHED_FIRST = "search"
 """The stage whose step in flight is finished first: a trial is whole or lost, and takes seconds.
 A training goes back to its last checkpoint wherever it is left, so it is left at once."""
@@ -35,20 +37,22 @@ def leaving_at_once(*, program: bool) -> Iterator[None]:
     """Within, Ctrl-C ends the process without a word, if the ``program`` is ours: nothing is begun.
 
     An exception would be raised in the middle of an import, which may swallow it, or a callback,
-    where Python would print it.
+    where Python would print it. So it stays to the end of the process.
     """
-    ours = (
+    if (
         program
         and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    ):
+        signal.signal(signal.SIGINT, _leave)
+    yield
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+_DEFAULT = (signal.SIG_DFL, signal.default_int_handler, _leave)
 
 
 class Stop:
@@ -88,16 +92,16 @@ class Stop:
             _in_child(number)
             return
         again = self.number is not None
-        self.number = number
+        self.number = self.number or number
         if again:  # the third one ends the process without a word
             signal.signal(number, signal.SIG_DFL)
-        if again or not self._waiting:
+        if again or not self._waiting or number == signal.SIGINT:
             raise Stopped
 
 
 @contextmanager
 def ending_on_signals() -> Iterator[Stop]:
-    """Within, SIGTERM and SIGHUP end a run as Ctrl-C does, and in a search after the trial.
+    """Within, Ctrl-C, SIGTERM and SIGHUP end a run by ``Stopped``, the latter two after a trial.
 
     A second one ends it at once. What is ignored on entry stays so (``nohup``); outside the main
     thread, where Python has no signals, nothing changes. Afterwards all is as before.
@@ -107,7 +111,7 @@ def ending_on_signals() -> Iterator[Stop]:
     try:
         if threading.current_thread() is threading.main_thread():
             for number in _ENDING:
-                if signal.getsignal(number) is signal.SIG_DFL:
+                if signal.getsignal(number) in _DEFAULT:
                     before[number] = signal.signal(number, stop.ask)
         yield stop
     finally:
@@ -115,16 +119,10 @@ def ending_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def tell(line: str) -> None:
-    """A line on stderr, where there is one: not with a terminal that is gone or a full disk."""
-    with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
-
-
 def _in_child(number: int) -> None:
     """What a child does that was forked with this handler, such as one that reads images."""
-    # A terminal's end reaches every process of it; the first one ends the others.
-    if number != getattr(signal, "SIGHUP", None):
+    # Those of a terminal reach every process of it; the first one ends the others.
+    if number not in (signal.SIGINT, getattr(signal, "SIGHUP", None)):
         signal.signal(number, signal.SIG_DFL)
         with suppress(OSError):
             os.kill(os.getpid(), number)
@@ -136,6 +134,7 @@ class _Stopping:
         self._stop = stop
 
     def stage(self, text: str) -> None:
+        self._stop.check()  # where something has swallowed its exception
         self._inner.stage(text)
 
     def warn(self, text: str) -> None:
@@ -144,15 +143,15 @@ class _Stopping:
     @contextmanager
     def progress(self, name: str, total: int) -> Iterator[Advance]:
         with self._inner.progress(name, total) as advance:
-            if name != _FINISHED_FIRST:
-                yield advance
-                return
 
             def checked(done: float, text: str) -> None:
                 # First: the end of a terminal leaves nothing to tell on.
                 self._stop.check()
                 advance(done, text)
 
+            if name != _FINISHED_FIRST:
+                yield checked
+                return
             with self._stop.finishing_steps():
                 yield checked
             self._stop.check()

@@ -21,7 +21,7 @@ from lcprune.data._sets import (
     to_device,
 )
 from lcprune.data._split import SearchSplit, hold_out, search_split
-from lcprune.data.layouts import load_data
+from lcprune.data.layouts import load_data, runs_code
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -40,6 +40,7 @@ __all__ = [
     "hold_out",
     "load_data",
     "part_of",
+    "runs_code",
     "search_split",
     "standard_augmentation",
     "to_device",

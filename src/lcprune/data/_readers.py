@@ -27,6 +27,7 @@ from PIL import ImageFile
 from torch import Tensor
 
 from lcprune._processes import ignore_hang_ups, uninterrupted, without_main
+from lcprune.data._image_file import quietly
 from lcprune.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def read_batches(
     if workers and len(first) > 1:
         found = _read_ahead(read, blocks, min(workers, len(first)))
     else:
-        found = (_stacked(read, block) for block in blocks)
+        here = quietly(_stacked)
+        found = (here(read, block) for block in blocks)
     parts: list[Tensor] = []
     # An exception that is being handled holds the frames that hold the iterator; its processes
     # must not wait for that.
@@ -224,7 +226,7 @@ def _work(connection: Connection, read: Read[T], truncated: bool) -> None:
     torch.set_num_threads(1)
     ImageFile.LOAD_TRUNCATED_IMAGES = truncated
     # Pillow's remarks on odd metadata would come from each process anew.
-    warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     done: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_hand_over, args=(connection, done), daemon=True).start()
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -360,9 +361,12 @@ class ImageFiles:
     def _bytes(self, name: str) -> int:
         file = self.files.root / name
         try:
-            length = file.stat().st_size
+            found = file.stat()
         except OSError as error:
             raise DataError(f"{file}: can't be read: {error.strerror}") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{file}: can't be read as an image: it is not an ordinary file")
+        length = found.st_size
         if not length:
             raise DataError(f"{file}: can't be read as an image: it is empty")
         return length

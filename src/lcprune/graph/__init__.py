@@ -15,6 +15,7 @@ from lcprune.graph._graph import (
     Untouched,
     Value,
 )
+from lcprune.graph._network import Shapes, network_digest, parameter_shapes
 
 __all__ = [
     "FIXED",
@@ -27,8 +28,11 @@ __all__ = [
     "FloatArray",
     "IntArray",
     "Op",
+    "Shapes",
     "Untouched",
     "Value",
     "couple",
+    "network_digest",
+    "parameter_shapes",
     "pin",
 ]

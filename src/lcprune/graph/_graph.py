@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lcprune.graph._network import Shapes, network_digest
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -153,6 +155,9 @@ class ChannelGraph:
 
     ``values`` are the tensors of the run in order of creation (inputs, states, activations),
     ``ops`` all operators in order of execution, ``outputs`` the values that the model returns.
+    ``parameters`` are the names and shapes of all parameters, ``free_outputs`` the names of the
+    outputs that may shrink, and ``training_error`` says why the forward in training mode could
+    not be followed, or nothing.
     """
 
     prunable: int
@@ -169,6 +174,19 @@ class ChannelGraph:
     untouched: tuple[Untouched, ...]
     uncounted: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    parameters: Shapes = ()
+    free_outputs: tuple[str, ...] = ()
+    training_error: str = ""
+
+    @cached_property
+    def network(self) -> str:
+        """The digest of the network, as ``network_digest`` gives it."""
+        return network_digest(self.parameters)
+
+    @property
+    def training_checked(self) -> bool:
+        """Whether what the forward does in training mode was followed."""
+        return not self.training_error
 
     def dimension(self, tensor: str, dim: int) -> Dimension:
         """The dimension ``dim`` of ``tensor``; ``KeyError`` where it holds no channels."""

@@ -3,7 +3,7 @@
 from lcprune.models._cifar_mobilenet import cifar_mobilenet_v2
 from lcprune.models._cifar_resnet import cifar_resnet
 from lcprune.models._weights import load_weights, state_sha256
-from lcprune.models._zoo import build, model_names
+from lcprune.models._zoo import build, model_names, runs_code
 
 __all__ = [
     "build",
@@ -11,5 +11,6 @@ __all__ = [
     "cifar_resnet",
     "load_weights",
     "model_names",
+    "runs_code",
     "state_sha256",
 ]

@@ -61,6 +61,11 @@ def model_names() -> tuple[str, ...]:
     return tuple(OWN)
 
 
+def runs_code(name: str) -> bool:
+    """Whether ``build`` would import code from outside of lcprune, torchvision and timm."""
+    return name not in OWN and is_factory(name)
+
+
 def _torchvision(name: str, classes: int | None, input_shape: Shape) -> nn.Module:
     try:
         models = importlib.import_module("torchvision.models")

@@ -10,12 +10,14 @@ from lcprune.ranking._compensation import (
     Uncompensated,
     choose_compensation,
 )
+from lcprune.ranking._compose import compose
 from lcprune.ranking._cut import Cut
-from lcprune.ranking._plan import PLAN_SCHEMA, AttributeEdit, Plan
+from lcprune.ranking._plan import A_PLAN, PLAN_SCHEMA, AttributeEdit, Plan
 from lcprune.ranking._rank import Ranker, rank
 from lcprune.ranking._widths import Widths
 
 __all__ = [
+    "A_PLAN",
     "COMPENSATIONS",
     "PLAN_SCHEMA",
     "SCALES",
@@ -30,5 +32,6 @@ __all__ = [
     "Uncompensated",
     "Widths",
     "choose_compensation",
+    "compose",
     "rank",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lcprune.cost import CostModel, cost_of
 from lcprune.errors import InputError
-from lcprune.graph import BoolArray, ChannelGraph, IntArray
+from lcprune.graph import BoolArray, ChannelGraph, IntArray, network_digest
 from lcprune.ranking._plan import AttributeEdit, Plan
 
 
@@ -34,6 +34,9 @@ class PlanBuilder:
         self._selections = [(vectors[content], keys[content]) for content in vectors]
         self._order = [dimension.key for dimension in graph.dimensions]
 
+        self._network = graph.network
+        self._parameters = graph.parameters
+        self._free_outputs = graph.free_outputs
         self._attributes = graph.attributes
         counted = [graph.vectors[attribute.vector] for attribute in graph.attributes]
         self._sizes = [len(vector) for vector in counted]
@@ -71,15 +74,29 @@ class PlanBuilder:
             compensation=compensation,
             latent=dict(latent or {}),
             cost=cost,
+            network=self._network,
+            result=self._result(kept),
+            free_outputs=self._free_outputs,
+        )
+
+    def _result(self, kept: Mapping[tuple[str, int], tuple[int, ...]]) -> str:
+        """The digest of what is left of the network."""
+        sizes = {key: len(indices) for key, indices in kept.items()}
+        return network_digest(
+            tuple(
+                (name, tuple(sizes.get((name, dim), size) for dim, size in enumerate(shape)))
+                for name, shape in self._parameters
+            )
         )
 
     def _edits(self, stays: BoolArray) -> tuple[AttributeEdit, ...]:
         running = np.concatenate([[0], np.cumsum(stays[self._counted])])
         values = running[self._ends[1:]] - running[self._ends[:-1]]
-        return tuple(
-            AttributeEdit(attribute.module, attribute.name, attribute.index, value)
-            for attribute, size, value in zip(
-                self._attributes, self._sizes, values.tolist(), strict=True
-            )
-            if value != size
-        )
+        found: dict[tuple[str, str, int | None], AttributeEdit] = {}
+        for attribute, size, value in zip(
+            self._attributes, self._sizes, values.tolist(), strict=True
+        ):
+            if value != size:  # a module that runs twice counts by each of its inputs
+                key = (attribute.module, attribute.name, attribute.index)
+                found[key] = AttributeEdit(*key, value)
+        return tuple(found.values())

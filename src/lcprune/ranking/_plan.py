@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lcprune._checks import LARGEST, refused
+from lcprune._text import one_line, shown
 from lcprune.errors import InputError
 
 PLAN_SCHEMA = 1
 """The version of a plan's JSON."""
+
+A_PLAN = "a Plan, such as lcprune.rank gives"
+"""What was expected where a plan is not one."""
+
+_DIMENSIONS = 64
+"""More than any tensor has."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,13 @@ class Plan:
 
     ``kept`` maps (tensor name, dimension) to the indices that stay, ascending; dimensions that
     lose nothing are absent. ``latent`` is the compensation (families x numbers per family) by
-    family name, and ``cost`` what the cost model predicts, by resource name.
+    family name, and ``cost`` what the cost model predicts, by resource name. ``network`` and
+    ``result`` are the digests (``network_digest``) of the network that the plan is for and of
+    what is left of it; empty, as in a plan made by hand, they are not checked. ``free_outputs``
+    names the outputs that may shrink.
+
+    ``InputError`` where a value can't be one of any network's plan; whether it fits one, ``slim``
+    says.
     """
 
     kept: Mapping[tuple[str, int], tuple[int, ...]]
@@ -39,6 +55,26 @@ class Plan:
     compensation: str | None = None
     latent: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     cost: Mapping[str, int] = field(default_factory=dict)
+    network: str = ""
+    result: str = ""
+    free_outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", _checked_kept(self.kept))
+        _check_attributes(self.attributes)
+        _check_latent(self.latent)
+        _check_cost(self.cost)
+        for name in ("criterion", "compensation"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):
+                raise refused(f"the {name}", value, "a name or none")
+        for name in ("network", "result"):
+            digest = getattr(self, name)
+            if not (isinstance(digest, str) and (not digest or _is_digest(digest))):
+                raise refused(f"{name}", digest, "64 hexadecimal digits, or nothing")
+        free = self.free_outputs
+        if not (isinstance(free, tuple) and all(isinstance(name, str) for name in free)):
+            raise refused("free_outputs", free, "a tuple of names of outputs")
 
     @property
     def digest(self) -> str:
@@ -55,6 +91,9 @@ class Plan:
                 "schema": PLAN_SCHEMA,
                 "criterion": self.criterion,
                 "compensation": self.compensation,
+                "network": self.network,
+                "result": self.result,
+                "free_outputs": list(self.free_outputs),
                 "cost": dict(self.cost),
                 "latent": {name: list(values) for name, values in self.latent.items()},
                 "attributes": [[a.module, a.name, a.index, a.value] for a in self.attributes],
@@ -69,23 +108,160 @@ class Plan:
     @staticmethod
     def from_json(text: str) -> Plan:
         """Read a plan; ``InputError`` where the text is not one."""
+        if not isinstance(text, str):
+            raise refused("a plan's JSON", text, "text")
         try:
-            raw: Any = json.loads(text)
-            if raw["schema"] != PLAN_SCHEMA:
-                raise InputError(f"plan of schema {raw['schema']}, expected {PLAN_SCHEMA}")
+            raw: Any = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+            if type(raw["schema"]) is not int or raw["schema"] != PLAN_SCHEMA:
+                raise InputError(f"plan of schema {shown(raw['schema'])}, expected {PLAN_SCHEMA}")
+            kept: dict[tuple[str, int], tuple[int, ...]] = {}
+            for entry in _list("kept", raw["kept"]):
+                key = (entry["tensor"], entry["dim"])
+                if key in kept:
+                    raise InputError(f"dimension {shown(key[1])} of {shown(key[0])} comes twice")
+                kept[key] = tuple(_list("indices", entry["indices"]))
             return Plan(
-                kept={
-                    (str(entry["tensor"]), int(entry["dim"])): tuple(map(int, entry["indices"]))
-                    for entry in raw["kept"]
-                },
+                kept=kept,
                 attributes=tuple(
-                    AttributeEdit(str(m), str(n), None if i is None else int(i), int(v))
-                    for m, n, i, v in raw["attributes"]
+                    AttributeEdit(module, name, index, value)
+                    for module, name, index, value in _list("attributes", raw["attributes"])
                 ),
                 criterion=raw["criterion"],
                 compensation=raw["compensation"],
-                latent={n: tuple(map(float, v)) for n, v in raw["latent"].items()},
-                cost={str(n): int(v) for n, v in raw["cost"].items()},
+                latent={name: tuple(_list(name, v)) for name, v in raw["latent"].items()},
+                cost=raw["cost"],
+                network=raw.get("network", ""),
+                result=raw.get("result", ""),
+                free_outputs=tuple(_list("free_outputs", raw.get("free_outputs", []))),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not a plan: {type(error).__name__}: {error}") from error
+        except InputError as error:
+            raise InputError(f"not a plan: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            what = one_line(error, 120)
+            raise InputError(f"not a plan: {type(error).__name__}: {what}") from error
+
+
+def _checked_kept(kept: object) -> dict[tuple[str, int], tuple[int, ...]]:
+    """The kept indices as tuples of plain integers."""
+    if not isinstance(kept, Mapping):
+        raise refused("kept", kept, "a dictionary from (tensor name, dimension) to indices")
+    checked: dict[tuple[str, int], tuple[int, ...]] = {}
+    known: dict[int, tuple[int, ...]] = {}  # the tensors of a layer share one tuple
+    for key, indices in kept.items():
+        if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str)):
+            raise refused("a key of kept", key, "a pair (tensor name, dimension)")
+        name, dim = key
+        if type(dim) is not int or not 0 <= dim < _DIMENSIONS:
+            raise InputError(
+                f"the plan prunes dimension {shown(dim)} of {name}, expected one from 0"
+            )
+        if id(indices) not in known:
+            known[id(indices)] = _indices(indices, name, dim)
+        checked[name, dim] = known[id(indices)]
+    return checked
+
+
+def _indices(given: object, name: str, dim: int) -> tuple[int, ...]:
+    indices = given
+    if not isinstance(indices, tuple) or not set(map(type, indices)) <= {int}:
+        try:
+            if isinstance(indices, str | bytes | Mapping) or not isinstance(indices, Sequence):
+                raise TypeError
+            if any(isinstance(index, bool) for index in indices):
+                raise TypeError
+            indices = tuple(map(operator.index, indices))
+        except TypeError:
+            where = f"dimension {dim} of {name}"
+            raise refused(f"the plan's indices of {where}", given, "integers") from None
+    if not indices or indices[0] < 0 or indices[-1] > LARGEST or not _ascending(indices):
+        raise InputError(
+            f"the plan keeps indices {_ends(indices)} of dimension {dim} of {name}, "
+            "expected one or more, ascending from 0, none twice"
+        )
+    return indices
+
+
+def _ascending(indices: tuple[int, ...]) -> bool:
+    return len(indices) == 1 or all(map(operator.lt, indices, indices[1:]))
+
+
+def _ends(indices: tuple[int, ...]) -> str:
+    return "none" if not indices else f"{shown(indices[0])} … {shown(indices[-1])}"
+
+
+def _check_attributes(attributes: object) -> None:
+    if not isinstance(attributes, tuple):
+        raise refused("attributes", attributes, "a tuple of AttributeEdit")
+    seen: set[tuple[str, str, int | None]] = set()
+    for edit in attributes:
+        if not isinstance(edit, AttributeEdit):
+            raise refused("an attribute's edit", edit, "an AttributeEdit")
+        expected = _expected_of(edit)
+        key = (edit.module, edit.name, edit.index)
+        if not expected and key in seen:
+            expected = "each once"
+        if expected:
+            raise InputError(
+                f"the plan sets {edit.name} of {edit.module}, entry {shown(edit.index)}, to "
+                f"{shown(edit.value)}, expected {expected}"
+            )
+        seen.add(key)
+
+
+def _expected_of(edit: AttributeEdit) -> str:
+    """What was expected of an edit in place of what it is; nothing where it can be one."""
+    if not (isinstance(edit.module, str) and isinstance(edit.name, str)):
+        return "names of a module and an attribute"
+    if not edit.name.isidentifier() or edit.name.startswith("__"):
+        return "the name of a size"
+    if not (edit.index is None or (type(edit.index) is int and 0 <= edit.index <= LARGEST)):
+        return "the position of an entry, from 0, or none"
+    if type(edit.value) is not int or not 0 <= edit.value <= LARGEST:
+        return "a number from 0"
+    return ""
+
+
+def _check_latent(latent: object) -> None:
+    if not isinstance(latent, Mapping):
+        raise refused("the latent", latent, "a dictionary from families to tuples of numbers")
+    for name, values in latent.items():
+        if not (
+            isinstance(name, str) and isinstance(values, tuple) and all(map(_is_number, values))
+        ):
+            raise refused(f"the latent of {name}", values, "a tuple of finite numbers")
+
+
+def _check_cost(cost: object) -> None:
+    if not isinstance(cost, Mapping):
+        raise refused("the cost", cost, "a dictionary from resources to numbers")
+    for name, value in cost.items():
+        if not (isinstance(name, str) and type(value) is int and 0 <= value <= LARGEST):
+            raise refused(f"the cost in {name}", value, "a number from 0")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) <= LARGEST
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _list(name: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise refused(name, value, "a list")
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise InputError(f"it holds {text}, expected finite numbers")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys must differ."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InputError("it has an entry twice")
+    return found

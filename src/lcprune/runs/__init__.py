@@ -9,6 +9,7 @@ from lcprune.runs._options import (
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
+    GlobalOptions,
     InspectOptions,
     Options,
     PruneOptions,
@@ -16,7 +17,7 @@ from lcprune.runs._options import (
     TrainOptions,
 )
 from lcprune.runs._reporter import Advance, Reporter, Silent, warnings_to
-from lcprune.runs._resolve import Concern, Option, option, options_of, resolve
+from lcprune.runs._resolve import Concern, Option, option, options_of, read_config, resolve
 
 if TYPE_CHECKING:
     from lcprune.runs._choices import Choices, cache_folder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         RunState,
         check_command,
         check_run,
+        check_trust,
         read_run,
         resume_line,
         run_state,
@@ -68,6 +70,7 @@ __all__ = [
     "DirectoryOptions",
     "EvaluateOptions",
     "FinalistOutcome",
+    "GlobalOptions",
     "InspectOptions",
     "Latency",
     "Option",
@@ -88,11 +91,13 @@ __all__ = [
     "check_command",
     "check_logits",
     "check_run",
+    "check_trust",
     "choose_device",
     "measure_latencies",
     "option",
     "options_of",
     "prune_job",
+    "read_config",
     "read_run",
     "read_summary",
     "read_train_summary",
@@ -109,7 +114,7 @@ _HOMES = {
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
     "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL RUN SUMMARY Run RunRecord "
-    "RunState check_command check_run read_run resume_line run_state",
+    "RunState check_command check_run check_trust read_run resume_line run_state",
     "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
     "read_summary read_train_summary",
     "._train": "train_job",

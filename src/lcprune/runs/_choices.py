@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import of_type, path
 from lcprune._files import make_directory, read_sealed_json, sealed_json, write_text
 from lcprune.artifact import versions
 from lcprune.errors import InputError
+from lcprune.fitness import Precision
 
 
 class Choices:
@@ -44,18 +46,18 @@ class Choices:
     ) -> dict[str, Any]:
         """What ``measure`` returns, JSON, or returned for such a model and inputs before."""
         key = choice_key(kind, model, inputs)
-        path = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-        found = None if self._remeasure else _read(path, key)
+        file = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+        found = None if self._remeasure else _read(file, key)
         if found is not None:
             return found
         chosen = dict(measure())
         # Another process may have measured meanwhile: the first choice holds.
-        found = None if self._remeasure else _read(path, key)
+        found = None if self._remeasure else _read(file, key)
         if found is not None:
             return found
         with suppress(InputError):
-            make_directory(path.parent)
-            write_text(path, sealed_json({"key": key, "choice": chosen}))
+            make_directory(file.parent)
+            write_text(file, sealed_json({"key": key, "choice": chosen}))
         return chosen
 
 
@@ -63,8 +65,8 @@ def cache_folder() -> Path:
     """``LCPRUNE_CACHE``, or ``lcprune`` in the user's cache folder (``XDG_CACHE_HOME``)."""
     own = os.environ.get("LCPRUNE_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lcprune"
+        return path("LCPRUNE_CACHE", own)
+    return path("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lcprune"
 
 
 def choice_key(kind: str, model: nn.Module, inputs: Tensor) -> dict[str, Any]:
@@ -102,10 +104,11 @@ def _capability(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+def _read(file: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     with suppress(InputError):
-        raw = read_sealed_json(path)
-        choice = raw.get("choice")
-        if raw.get("key") == key and isinstance(choice, dict):
+        raw = read_sealed_json(file)
+        choice: dict[str, Any] = raw.get("choice", {})
+        of_type("choice", choice, Precision)
+        if raw.get("key") == key:
             return choice
     return None

@@ -91,7 +91,7 @@ class Finals:
         with self._run.reporter.progress("finalists", len(plans)) as advance:
             for plan in plans:
                 tried = partial(self._tried, plan, batches, training)
-                losses.append(self._run.once(f"finalist {plan.digest}", tried))
+                losses.append(self._run.once(f"finalist {plan.digest}", float | None, tried))
                 advance(len(losses), f"loss {_in_words(losses[-1])}")
         return losses
 

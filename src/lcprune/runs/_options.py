@@ -235,6 +235,9 @@ class DirectoryOptions(Concern):
     out: Path = required("Directory of the run.", missing="--out DIR", metavar="DIR")
     resume: bool = option(False, "Go on with an unfinished run.", flag=True)
     force: bool = option(False, "Replace the run in the directory.", flag=True)
+    trust_factory: bool = option(
+        False, "Let a run that goes on run the Python code that it names.", flag=True
+    )
     remeasure: bool = option(
         False, "Measure anew which precision and layout are faster here.", flag=True
     )
@@ -256,6 +259,17 @@ class DemoOptions(DirectoryOptions):
     """The same, of the demo, whose own directory may be overwritten."""
 
     out: Path = redefault(DirectoryOptions, "out", Path("runs/demo"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalOptions(Concern):
+    """What every command takes."""
+
+    title = "Any command"
+
+    debug: bool = option(
+        False, "Show where in the code an error came from, and warnings of others.", flag=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

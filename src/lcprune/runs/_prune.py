@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
 
+from lcprune._checks import path as checked_path
 from lcprune._files import replacing, write_text
 from lcprune.artifact import save, versions
 from lcprune.cost import RESOURCES
@@ -61,7 +62,7 @@ from lcprune.training import TrainingResult, evaluate_top1
 
 def prune_job(
     config: PruneOptions,
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
     command: str = "prune",
     resume: bool = False,
@@ -80,7 +81,7 @@ def prune_job(
     ``VerificationError`` where the slimmed network is not the masked original; then no network
     is published.
     """
-    out = Path(out)
+    out = checked_path("out", out)
     reporter = reporter or Silent()
     state, record = earlier_run(config, out, command, resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
@@ -293,7 +294,10 @@ class _Stages:
         )
 
     def _top1(self, key: str, problem: Problem, model: nn.Module) -> float:
-        return self._run.once(key, lambda: evaluate_top1(model, problem.data.test, problem.data))
+        top1: float = self._run.once(
+            key, float, lambda: evaluate_top1(model, problem.data.test, problem.data)
+        )
+        return top1
 
 
 def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+from lcprune.errors import LcpruneWarning
 
 Advance = Callable[[float, str], None]
 """Takes how many steps are done, 2.35 if the third is under way, and how they went."""
@@ -40,8 +42,16 @@ class Silent:
 
 @contextmanager
 def warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
-    """Tell warnings as a line each, without the place in the code that Python adds."""
+    """Tell warnings of ours as a line each, without the place in the code that Python adds."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: warn(str(message))
+        warnings.simplefilter("always", LcpruneWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *of: Any, **how: Any) -> None:
+            if issubclass(category, LcpruneWarning):
+                warn(str(message))
+            else:
+                others(message, category, *of, **how)
+
+        warnings.showwarning = show
         yield

@@ -21,6 +21,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from lcprune._checks import LARGEST, path
+from lcprune._files import read_whole
+from lcprune._text import one_line, shown
 from lcprune.errors import InputError
 
 T = TypeVar("T")
@@ -30,8 +33,7 @@ _BOUNDS = {
     "at_most": operator.le,
     "less_than": operator.lt,
 }
-_LARGEST = 2**63 - 1
-"""The largest integer that everything which stores an option can hold."""
+_LARGEST_FILE = 2**15
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Option:
         """The value as the field holds it. ``InputError`` for a wrong type or out of range."""
         checked = self._typed(value)
         if isinstance(checked, str | int | float) and not isinstance(checked, bool):
-            if isinstance(checked, int) and abs(checked) > _LARGEST:
+            if isinstance(checked, int) and abs(checked) > LARGEST:
                 raise self._refused(value, "an integer of at most 64 bits")
             if isinstance(checked, float) and not math.isfinite(checked):
                 finite = f"a finite number, {self.details.range}".removesuffix(", ")
@@ -179,8 +181,8 @@ class Option:
             with suppress(ValueError):
                 return float(value) if float in self.types else value
             return value
-        elif isinstance(value, str | Path) and Path in self.types:
-            return Path(value)
+        elif isinstance(value, str | Path) and Path in self.types and str(value):
+            return path(self.key, value)
         raise self._refused(value, self._type_in_words())
 
     def _type_in_words(self) -> str:
@@ -192,7 +194,7 @@ class Option:
         return next((words[kind] for kind in words if kind in self.types), "text")
 
     def _refused(self, value: Any, expected: str) -> InputError:
-        return InputError(f"{self.key} = {value!r}: expected {expected}")
+        return InputError(f"{self.key} = {shown(value)}: expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,16 +276,18 @@ def resolve(
     of its range, and where something that has no default is absent.
     """
     values = dict(defaults or {})
-    values |= _read_file(file) if file is not None else {}
+    values |= read_config(file) if file is not None else {}
     values |= {key: value for key, value in given.items() if value is not None}
     return kind.of(values, f" in {file}" if file else "")
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The values in a configuration file by key; ``InputError`` where it is not TOML."""
+    content = read_whole(path, limit=_LARGEST_FILE)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror or error}") from error
+        raw = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a mark
     except ValueError as error:  # TOML that is wrong, or bytes that are not text
-        raise InputError(f"{path} is not TOML: {error}") from error
+        raise InputError(f"{path} is not TOML: {one_line(error)}") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is not TOML as expected: it is nested too deep") from error
     return {key.replace("-", "_"): value for key, value in raw.items()}

@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lcprune._checks import of_type
 from lcprune._files import (
     PARTIAL,
     make_directory,
@@ -37,7 +39,9 @@ from lcprune.artifact import (
     read_file,
     versions,
 )
-from lcprune.errors import InputError, RunError
+from lcprune.data import runs_code as data_runs_code
+from lcprune.errors import InputError, LcpruneWarning, RunError
+from lcprune.models import runs_code as model_runs_code
 from lcprune.runs._options import Options
 from lcprune.runs._reporter import Reporter
 
@@ -64,9 +68,11 @@ _OWN = (
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""
+_COMMANDS = ("demo", "prune", "train")
 _MANIFEST = "results_sha256"
 _VOUCHED = (ARTIFACT, GRAPH)
 """What the manifest names beside the summary; ``artifact.json`` names the network's files."""
+_RECORD = ("command", "configuration", "state", "versions")
 
 
 class RunState(enum.Enum):
@@ -83,12 +89,14 @@ class RunRecord:
     """The contents of ``run.json``.
 
     ``command`` is the subcommand that began the run, ``configuration`` what decides its result,
-    ``state`` what it found out on the way and needs again when it goes on.
+    ``state`` what it found out on the way and needs again when it goes on, ``versions`` those that
+    it began with.
     """
 
     command: str
     configuration: Mapping[str, Any]
     state: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_json(self) -> str:
         """The record as JSON text with a checksum of itself."""
@@ -98,9 +106,23 @@ class RunRecord:
                 "command": self.command,
                 "configuration": dict(self.configuration),
                 "state": dict(self.state),
-                "versions": versions(),
+                "versions": dict(self.versions),
             }
         )
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        """What runs code from outside of lcprune, or lets a machine send some, by option."""
+        found = {
+            "model": (model_runs_code, self.configuration.get("model")),
+            "data": (data_runs_code, self.configuration.get("data")),
+            "ray_address": (bool, self.configuration.get("ray_address")),
+        }
+        return {
+            key: value
+            for key, (is_foreign, value) in found.items()
+            if isinstance(value, str) and is_foreign(value)
+        }
 
     def first_difference(self, configuration: Mapping[str, Any]) -> str | None:
         """The first key whose value is not the stored one; the order is that of the run."""
@@ -118,16 +140,19 @@ class Run:
         self.reporter = reporter
         self.record = record
 
-    def once(self, key: str, find: Callable[[], Value]) -> Value:
-        """What ``find`` returns, found by an earlier process of the run or now; JSON."""
+    def once(self, key: str, kind: Any, find: Callable[[], Any]) -> Any:
+        """What ``find`` returns, found by an earlier process of the run or now.
+
+        It is JSON, and comes back as what the type hint ``kind`` says; ``RunError`` where what was
+        found earlier is nothing of that kind.
+        """
         if key not in self.record.state:
             self._note(key, find())
-        value: Value = self.record.state[key]
-        return value
+        return of_type(f"{self.directory / RUN}: {key}", self.record.state[key], kind, RunError)
 
     def same(self, key: str, value: str, what: str) -> str:
         """Keep a hash of what the run works on; ``RunError`` where a resumed run has another."""
-        if self.once(key, lambda: value) != value:
+        if self.once(key, str, lambda: value) != value:
             raise RunError(f"can't resume: the {what} are not those that the run began with")
         return value
 
@@ -190,6 +215,7 @@ def earlier_run(
         return state, None
     record = read_run(directory)
     check_command(directory, record, command)
+    _warn_of_version(directory, record)
     asked = options.as_json()
     key = record.first_difference(asked)
     if key is not None:
@@ -209,9 +235,34 @@ def check_command(directory: Path, record: RunRecord, command: str) -> None:
         )
 
 
-def resume_line(directory: Path, command: str) -> str:
-    """What to type so that an unfinished run goes on."""
-    return f"lcprune {command} --out {shlex.quote(str(directory))} --resume"
+def check_trust(directory: Path, record: RunRecord, given: Mapping[str, Any]) -> None:
+    """``RunError`` where going on would run code that only the directory names.
+
+    ``given`` holds the options that the user gave beside it: code that they name is the user's.
+    """
+    for key, value in record.foreign.items():
+        if key not in given:
+            raise RunError(
+                f"the run in {directory} has {key} = {value!r}, which runs code from outside "
+                "lcprune: allow it with --trust-factory, or give that option again"
+            )
+
+
+def _warn_of_version(directory: Path, record: RunRecord) -> None:
+    then, now = record.versions.get("lcprune"), versions().get("lcprune")
+    if then != now:
+        warnings.warn(
+            f"the run in {directory} was begun by lcprune {then or 'of another version'} and goes "
+            f"on with {now}: its result may be neither's",
+            LcpruneWarning,
+            stacklevel=4,
+        )
+
+
+def resume_line(directory: Path, command: str, *, trust: bool = False) -> str:
+    """What to type so that an unfinished run goes on; with ``trust`` in the code that it names."""
+    line = f"lcprune {command} --out {shlex.quote(str(directory))} --resume"
+    return f"{line} --trust-factory" if trust else line
 
 
 def run_state(directory: Path) -> RunState:
@@ -289,12 +340,10 @@ def read_run(directory: Path) -> RunRecord:
     raw = read_sealed_json(path, RunError)
     if raw.get("kind") != _KIND:
         raise RunError(f"{path} was not written by lcprune")
-    command, configuration, state = (raw.get(k) for k in ("command", "configuration", "state"))
-    if not (
-        isinstance(command, str) and isinstance(configuration, dict) and isinstance(state, dict)
-    ):
-        raise RunError(f"{path} is damaged: expected a command, its configuration and a state")
-    return RunRecord(command, configuration, state)
+    record: RunRecord = of_type(str(path), {k: raw.get(k) for k in _RECORD}, RunRecord, RunError)
+    if record.command not in _COMMANDS:
+        raise RunError(f"{path} is of a command {record.command!r}, expected {_COMMANDS}")
+    return record
 
 
 def check_results(directory: Path) -> None:
@@ -327,7 +376,10 @@ def read_result(directory: Path, name: str) -> bytes:
 
 
 def _manifest(directory: Path) -> Mapping[str, str]:
-    return dict(read_run(directory).state.get(_MANIFEST, {}))
+    state = read_run(directory).state
+    name = f"{directory / RUN}: {_MANIFEST}"
+    manifest: dict[str, str] = of_type(name, state.get(_MANIFEST, {}), Mapping[str, str], RunError)
+    return {name: manifest[name] for name in (SUMMARY, *_VOUCHED) if name in manifest}
 
 
 def _mend(directory: Path) -> str:
@@ -362,16 +414,16 @@ def _replaceable(directory: Path) -> RunState:
 def _is_marked(directory: Path) -> bool:
     """Whether ``run.json`` is ours by a mark, as far as it can be read at all."""
     try:
-        return f'"{_KIND}"'.encode() in (directory / RUN).read_bytes()
-    except OSError:
+        return f'"{_KIND}"'.encode() in read_whole(directory / RUN)
+    except InputError:
         return False
 
 
 def _is_foreign(directory: Path) -> bool:
     """Whether ``run.json`` is whole and that of another program."""
     try:
-        content = json.loads((directory / RUN).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(read_whole(directory / RUN))
+    except (InputError, ValueError, RecursionError):
         return False
     return not (isinstance(content, dict) and "configuration" in content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import of_type, path
+from lcprune._text import shown
 from lcprune.errors import InputError
 from lcprune.fitness import eval_mode
 from lcprune.runs._run import SUMMARY, read_result
@@ -87,22 +90,21 @@ class _Figures:
     def from_json(cls, text: str | bytes) -> Self:
         """Read a summary; ``InputError`` where the text is not one."""
         try:
-            raw: dict[str, Any] = json.loads(text)
-            schema = raw.pop("schema")
-            if schema != SCHEMA:
-                raise InputError(f"summary of schema {schema}, expected {SCHEMA}")
-            return cls(**cls._parsed(raw))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not a summary: {type(error).__name__}: {error}") from error
+        if not isinstance(raw, dict) or "schema" not in raw:
+            raise InputError("not a summary: it has no schema")
+        schema = raw.pop("schema")
+        if schema != SCHEMA:
+            raise InputError(f"summary of schema {shown(schema)}, expected {SCHEMA}")
+        found: Self = of_type("summary", raw, cls)
+        return found
 
     @classmethod
     def keys(cls) -> frozenset[str]:
         """The keys of ``summary.json``."""
         return frozenset({"schema", *(field.name for field in fields(cls))})  # type: ignore[arg-type]
-
-    @classmethod
-    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        return raw
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,6 @@ class Summary(_Figures):
     finalists: tuple[FinalistOutcome, ...] | None
     choices: Mapping[str, Mapping[str, Any]]
 
-    @classmethod
-    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        raw["costs"] = {name: Cost(**value) for name, value in raw["costs"].items()}
-        raw["scores"] = {name: Scores(**value) for name, value in raw["scores"].items()}
-        raw["latency"] = tuple(Latency(**value) for value in raw["latency"])
-        if raw["finalists"] is not None:
-            raw["finalists"] = tuple(FinalistOutcome(**value) for value in raw["finalists"])
-        return raw
-
 
 @dataclass(frozen=True)
 class TrainSummary(_Figures):
@@ -181,20 +174,15 @@ class TrainSummary(_Figures):
     history: Sequence[Mapping[str, float | None]]
     choices: Mapping[str, Mapping[str, Any]]
 
-    @classmethod
-    def _parsed(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        raw["scores"] = {name: Scores(**value) for name, value in raw["scores"].items()}
-        return raw
 
-
-def read_summary(directory: str | Path) -> Summary:
+def read_summary(directory: str | os.PathLike[str]) -> Summary:
     """The summary of a pruning run; ``InputError`` where there is none or it can't be read."""
-    return _read(Path(directory), Summary)
+    return _read(path("directory", directory), Summary)
 
 
-def read_train_summary(directory: str | Path) -> TrainSummary:
+def read_train_summary(directory: str | os.PathLike[str]) -> TrainSummary:
     """The summary of a training; ``InputError`` where there is none or it can't be read."""
-    return _read(Path(directory), TrainSummary)
+    return _read(path("directory", directory), TrainSummary)
 
 
 def measure_latencies(models: Sequence[nn.Module], example_input: Tensor) -> list[float]:
@@ -231,14 +219,14 @@ def peak_rss_mb() -> float | None:
 
 
 def _read(directory: Path, kind: type[Kind]) -> Kind:
-    path = directory / SUMMARY
-    if not path.exists():
-        raise InputError(f"{directory} holds no finished run: {path} is missing")
+    where = directory / SUMMARY
+    if not os.path.lexists(where):
+        raise InputError(f"{directory} holds no finished run: {where} is missing")
     content = read_result(directory, SUMMARY)
     try:
         return kind.from_json(content)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _wait(example_input: Tensor) -> None:

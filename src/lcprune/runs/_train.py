@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import path as checked_path
 from lcprune.artifact import save, versions
 from lcprune.cost import CostModel
 from lcprune.data import Data, ImageSet, TrainingBatches, ValidationBatches, training_batches
@@ -41,7 +43,7 @@ FLOAT32 = Precision("float32", channels_last=True)
 
 def train_job(
     config: TrainOptions,
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
     resume: bool = False,
     force: bool = False,
@@ -54,7 +56,7 @@ def train_job(
     ``model.safetensors`` is what ``prune --weights`` takes. The other arguments and errors are
     as for ``prune_job``.
     """
-    out = Path(out)
+    out = checked_path("out", out)
     reporter = reporter or Silent()
     state, record = earlier_run(config, out, "train", resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
@@ -180,8 +182,9 @@ def with_found_rate(
     """``training`` at the rate that a range test finds, once a run, where that is asked for."""
     if options.learning_rate != AUTO or not training.epochs:
         return training
-    rate = run.once(
+    rate: float = run.once(
         f"{name} learning rate",
+        float,
         lambda: (
             find_learning_rate(
                 model(), batches, teacher=teacher, config=training, device=str(device)
@@ -259,7 +262,8 @@ def chosen_precision(
         inputs = batch()
         return choices.choose(kind, model, inputs, lambda: asdict(measure(model, inputs)))
 
-    return Precision(**run.once(f"{kind} precision", choose))
+    found: Precision = run.once(f"{kind} precision", Precision, choose)
+    return found
 
 
 def made_choices(run: Run) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lcprune.criteria import Saliency
-from lcprune.errors import InputError, RunError
+from lcprune.errors import InputError, LcpruneWarning, RunError
 from lcprune.graph import ChannelGraph
 from lcprune.searching._journal import JournalRecord
 
@@ -103,7 +103,8 @@ def resumed_saliency(
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"{message}; losses may differ in the last digits", stacklevel=4)
+    text = f"{message}; losses may differ in the last digits"
+    warnings.warn(text, LcpruneWarning, stacklevel=4)
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:

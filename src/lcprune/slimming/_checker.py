@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import nn
 
-from lcprune.errors import LcpruneError, ModelError, VerificationError
+from lcprune.errors import ModelError
 from lcprune.ranking import Plan
-from lcprune.slimming._slim import slim
-from lcprune.slimming._verify import (
-    TOLERANCE,
-    masked_outputs,
-    plain_outputs,
-    prepared,
-    relative_difference,
+from lcprune.slimming._original import (
+    DIFFERS,
+    MaskedModelError,
+    Original,
+    SlimmedModelError,
+    originals,
 )
-from lcprune.tracing import ExampleInput, private_copy
-
-LONGEST = 160
-"""The most characters of an error that a reason quotes."""
+from lcprune.slimming._slim import slim
+from lcprune.tracing import ExampleInput
 
 
 @dataclass(frozen=True)
@@ -38,84 +36,62 @@ class Fault:
 
 
 class Checker:
-    """Says what is wrong with a model slimmed by a plan; the model and its input are prepared once.
+    """Says what is wrong with a model slimmed by a plan; all else is prepared once.
 
-    The comparison is that of ``verify``: in float64, or in float32 where the model can't run in
-    float64. A plan costs one cut and two forwards, one of them with a plane of labels beside
-    every tensor; a plan whose slimmed model raises, a cut and a part of one forward.
+    The comparisons are those of ``verify``, in evaluation and then in training mode. A plan costs
+    two cuts and four forwards, two of them with a plane of labels beside every tensor, and one
+    backward; a plan whose slimmed model raises, a cut and a part of one forward.
+    ``training_error`` says why training mode is left out, from the moment that it is.
 
     Example:
         fault = Checker(model, example_input).fault(plan)  # none where the plan is right
     """
 
-    def __init__(self, model: nn.Module, example_input: ExampleInput) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_input: ExampleInput | None = None,
+        *,
+        example_kwargs: Mapping[str, Any] | None = None,
+        training_inputs: ExampleInput | None = None,
+    ) -> None:
+        self.training_error = ""
         self._model = model
-        self._example_input = example_input
-        self._precision = torch.float64
-        self._copied, self._arguments = prepared(model, example_input, self._precision)
-        self._trusted = False
+        self._originals = originals(model, example_input, example_kwargs, training_inputs)
 
     def fault(self, plan: Plan) -> Fault | None:
         """What is wrong with the model slimmed by ``plan``, or none.
 
-        Raises ``ModelError`` where the model itself can't run, or does not give the same output
-        twice.
+        Raises ``ModelError`` where the model itself can't run in evaluation mode, or does not give
+        the same output twice.
         """
-        found = self._fault(plan)
-        if found is None or self._trusted:
-            return found
-        # Before the plan is blamed: the fault may be the model's own, or its precision's.
-        before = self._precision
-        self._check_whole()
-        return found if self._precision == before else self._fault(plan)
-
-    def _fault(self, plan: Plan) -> Fault | None:
-        try:
-            small = slim(self._model, plan).eval().to(self._precision)
-            actual = plain_outputs(small, self._arguments)
-        except Exception as error:  # a foreign model may raise anything while it is copied
-            return Fault("the slimmed model fails", _first_line(error))
-        del small
-        try:
-            # On a copy: a model may change its own state whenever it runs.
-            expected = masked_outputs(private_copy(self._copied), plan, self._arguments)
-        except ModelError as error:
-            return Fault("the masked original fails", _first_line(error))
-        try:
-            right = relative_difference(expected, actual) <= TOLERANCE[self._precision]
-        except VerificationError:  # other shapes
-            right = False
-        return None if right else Fault("the slimmed model differs from the masked original")
-
-    def _check_whole(self) -> None:
-        """Find the precision in which the whole model is right; ``ModelError`` if in none."""
-        whole = Plan(kept={})
-        try:
-            masked_outputs(private_copy(self._copied), whole, self._arguments)
-        except ModelError:
-            if self._precision == torch.float32:
-                raise
-            self._precision = torch.float32
-            self._copied, self._arguments = prepared(
-                self._model, self._example_input, self._precision
-            )
-            self._check_whole()
-            return
-        found = self._fault(whole)
-        if found is not None and found.error is not None:
-            raise ModelError(f"a copy of the model fails with all its channels: {found.error}")
+        evaluation, training = self._originals
+        found = self._fault(evaluation, plan)
         if found is not None:
-            raise ModelError(
-                "the model's output differs from that of its copy, or is not a number; expected "
-                "finite outputs that are the same whenever the model runs in eval mode"
-            )
-        self._trusted = True
+            # Before the plan is blamed: the fault may be the model's own, or its precision's.
+            before, doubt = evaluation.precision, evaluation.doubt()
+            if doubt:
+                raise ModelError(doubt)
+            if evaluation.precision != before:
+                found = self._fault(evaluation, plan)
+        if found is not None or self.training_error:
+            return found
+        try:
+            found = self._fault(training, plan)
+        except ModelError as error:
+            self.training_error = str(error)
+            return None
+        if found is not None:
+            self.training_error = training.doubt()
+        return None if self.training_error else found
 
-
-def _first_line(error: Exception) -> str:
-    """The type and first line of an error, or of what it was raised from."""
-    if isinstance(error, LcpruneError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    text = str(error).strip().split("\n")[0].strip()
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    def _fault(self, original: Original, plan: Plan) -> Fault | None:
+        try:
+            error = original.difference(lambda: slim(self._model, plan), plan)
+        except SlimmedModelError as failed:
+            return Fault(failed.reason, failed.error)
+        except MaskedModelError as failed:
+            return Fault(f"the masked original fails{original.mode}", failed.error)
+        if original.is_right(error):
+            return None
+        return Fault(f"{DIFFERS}{original.mode}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,31 +21,36 @@ from lcprune.tracing import ExampleInput
 def repair(
     model: nn.Module,
     graph: ChannelGraph,
-    example_input: ExampleInput,
+    example_input: ExampleInput | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    training_inputs: ExampleInput | None = None,
     plans: int = 2,
     seed: int = 0,
 ) -> ChannelGraph:
     """Check random plans on the model itself, and correct the graph where they are wrong.
 
     Each of ``plans`` random masks over all families is cut out of the model and compared with
-    the masked reference, as ``verify`` does. If all are right, ``graph`` itself is returned.
-    Where one is not (the slimmed model raises, or differs), the families that cause it are
-    found by bisection. They are coupled where they are right in step with one another or in
-    blocks, and pinned otherwise, with what happened as the reason. This goes on until ``plans``
-    fresh masks are right or nothing is prunable. ``notes`` of the result say what was done.
+    the masked reference in evaluation and training mode, as ``verify`` does. If all are right,
+    ``graph`` itself is returned. Where one is not (the slimmed model raises, or differs), the
+    families that cause it are found by bisection. They are coupled where they are right in step
+    with one another or in blocks, and pinned otherwise, with what happened as the reason. This
+    goes on until ``plans`` fresh masks are right or nothing is prunable. ``notes`` of the result
+    say what was done.
 
-    Cost: for a right network ``plans`` times one cut and two forwards in float64. For each
-    family that is wrong out of n at most 2 log2(n) + 3 evaluations to find it (k times as many
-    for a set of k that fail only together) and about 20 to couple or pin it; then ``plans`` for
-    the fresh masks.
+    Cost: for a right network ``plans`` times two cuts, four forwards and a backward in float64.
+    For each family that is wrong out of n at most 2 log2(n) + 3 evaluations to find it (k times as
+    many for a set of k that fail only together) and about 20 to couple or pin it; then ``plans``
+    for the fresh masks.
 
     Raises ``ModelError`` where the model can't run or gives other outputs whenever it runs (with
     equal random draws on the CPU), and ``InputError`` unless ``plans`` is an integer of 1 or more.
     """
     if not isinstance(plans, int) or isinstance(plans, bool) or plans < 1:
         raise InputError(f"plans is {plans!r}, expected an integer of 1 or more")
-    checker = Checker(model, example_input)
+    checker = Checker(
+        model, example_input, example_kwargs=example_kwargs, training_inputs=training_inputs
+    )
     rng = np.random.default_rng(seed)
     repaired, done = graph, _Done()
     while repaired.prunable:

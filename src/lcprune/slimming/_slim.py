@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprune.errors import InputError
+from lcprune._factory import one_line
+from lcprune.errors import ModelError
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming._copy import copied
+from lcprune.slimming._fit import check_fit, named_state
 
 
 def slim(model: nn.Module, plan: Plan) -> nn.Module:
@@ -18,61 +20,49 @@ def slim(model: nn.Module, plan: Plan) -> nn.Module:
 
     The result is an ordinary module of the same classes with smaller tensors. Tensors that are
     the same object in ``model`` are the same object in the result. Raises ``InputError`` where
-    the plan names a tensor, dimension, index or attribute that the model does not have.
+    the plan is for another network, or asks for a tensor, dimension, index or attribute that the
+    model does not have, and ``ModelError`` where the model can't be copied.
     """
-    by_tensor: dict[str, dict[int, tuple[int, ...]]] = defaultdict(dict)
+    check_fit(model, plan)
+    state = dict(named_state(model))
+    cuts: dict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)
     for (name, dim), indices in plan.kept.items():
-        by_tensor[name][dim] = indices
-    state = dict(_named_state(model))
-    for name in by_tensor:
-        if name not in state:
-            raise InputError(f"the plan prunes {name}, which the model does not have")
+        cuts[id(state[name])][dim] = indices
     # A copy that finds the small tensors already there never copies the large ones.
     memo: dict[int, Any] = {}
     selections = _Selections()
-    for name, tensor in state.items():
-        if name in by_tensor or id(tensor) not in memo:
-            memo[id(tensor)] = _cut(name, tensor, by_tensor.get(name, {}), selections)
-    small = copied(model, memo)
+    for tensor in state.values():
+        if id(tensor) not in memo:
+            memo[id(tensor)] = _cut(tensor, cuts.get(id(tensor), {}), selections)
+    try:
+        small = copied(model, memo)
+    except Exception as error:  # a foreign model may raise anything while it is copied
+        raise ModelError(
+            f"the model can't be copied ({type(error).__name__}: {one_line(error)}); expected a "
+            "module that copy.deepcopy accepts"
+        ) from error
     for edit in plan.attributes:
         _edit(small, edit)
     return small
-
-
-def _named_state(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
 
 
 class _Selections:
     """Indices as tensors, each made once: the tensors of a layer share the tuple in a plan."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, torch.device], tuple[Tensor, int]] = {}
+        self._made: dict[tuple[int, torch.device], Tensor] = {}
 
-    def of(self, indices: tuple[int, ...], device: torch.device) -> tuple[Tensor, int]:
-        """The indices on ``device`` and the highest of them, 0 where there is none."""
+    def of(self, indices: tuple[int, ...], device: torch.device) -> Tensor:
         key = (id(indices), device)
         if key not in self._made:
-            made = torch.tensor(indices, device=device)
-            self._made[key] = made, max(indices, default=0)
+            self._made[key] = torch.tensor(indices, device=device)
         return self._made[key]
 
 
-def _cut(
-    name: str, tensor: Tensor, kept: dict[int, tuple[int, ...]], selections: _Selections
-) -> Tensor:
+def _cut(tensor: Tensor, kept: dict[int, tuple[int, ...]], selections: _Selections) -> Tensor:
     data = tensor.detach()
     for dim, indices in kept.items():
-        selection, highest = selections.of(indices, data.device)
-        if dim >= data.dim() or (indices and highest >= data.shape[dim]):
-            raise InputError(
-                f"the plan keeps index {highest} of dimension {dim} of {name}, "
-                f"whose shape is {tuple(tensor.shape)}"
-            )
-        data = data.index_select(dim, selection)
+        data = data.index_select(dim, selections.of(indices, data.device))
     data = data.contiguous() if kept else data.clone()
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(data, requires_grad=tensor.requires_grad)
@@ -80,16 +70,13 @@ def _cut(
 
 
 def _edit(model: nn.Module, edit: AttributeEdit) -> None:
-    try:
-        module = model.get_submodule(edit.module)
-        old = getattr(module, edit.name)
-    except AttributeError as error:
-        raise InputError(
-            f"the plan changes {edit.name} of {edit.module}, which the model does not have"
-        ) from error
+    # Not by setattr, which a foreign class may have changed.
+    attributes = vars(model.get_submodule(edit.module))
     if edit.index is None:
-        setattr(module, edit.name, edit.value)
-    else:
-        values = list(old)
-        values[edit.index] = edit.value
-        setattr(module, edit.name, tuple(values))
+        attributes[edit.name] = edit.value
+        return
+    old = attributes[edit.name]
+    values = list(old)
+    values[edit.index] = edit.value
+    # A named tuple takes its entries one by one.
+    attributes[edit.name] = old._make(values) if hasattr(old, "_make") else type(old)(values)

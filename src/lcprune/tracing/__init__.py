@@ -2,18 +2,20 @@
 
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
-from lcprune.tracing._flow import Call, LabelFlow
+from lcprune.tracing._flow import Call, LabelFlow, Returned
+from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples, training_forms
+from lcprune.tracing._paths import run_labelled
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
-    ExampleInput,
-    as_arguments,
     first_sample,
     forward,
+    is_free,
     outputs,
     private_copy,
 )
-from lcprune.tracing._trace import run_labelled, trace
+from lcprune.tracing._trace import trace
+from lcprune.tracing._tree import named_tensors
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
 
@@ -21,22 +23,27 @@ __all__ = [
     "Call",
     "ChannelPad",
     "ExampleInput",
+    "Inputs",
     "LabelFlow",
     "Planes",
+    "Returned",
     "along",
     "apply_rule",
-    "as_arguments",
+    "as_examples",
     "bake",
     "first_sample",
     "forward",
     "from_vector",
+    "is_free",
     "is_within",
+    "named_tensors",
     "outermost_named",
     "outputs",
     "private_copy",
     "rule",
     "run_labelled",
     "trace",
+    "training_forms",
     "varying",
     "vector",
 ]

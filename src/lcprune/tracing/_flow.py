@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +17,34 @@ from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._notes import Asked, Counted, Notes
 from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
 from lcprune.tracing._record import Record
+from lcprune.tracing._run import is_free
 from lcprune.tracing._running import Running
 from lcprune.tracing._sizes import Expression
-from lcprune.tracing._storages import DataWatch, Extremes, operands
+from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands
+from lcprune.tracing._tree import named_tensors
 
 SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules of PyTorch that check every size against attributes of theirs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """A tensor that a model returns: the name of its place in the output, and its planes."""
+
+    name: str
+    tensor: Tensor
+    planes: Planes
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How much a flow had noted at one time."""
+
+    labels: tuple[int, int, int, int]
+    sized: int
+    required: int
+    entered: frozenset[str]
+    read: frozenset[int]
 
 
 class Mask:
@@ -50,6 +73,10 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     is multiplied by 0 at the input of every contraction, and statistics across channels are those
     of the kept ones; producers stay untouched.
 
+    ``decided`` are the modules whose control flow depends on data. What a module of ``held`` has
+    in its hands stays, for the reason that stands there: its inputs and outputs, the results of
+    the operators that it runs itself, and the inputs and outputs of the modules that it calls.
+
     In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
     choose from, and not the places in them.
     """
@@ -74,6 +101,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.extremes = Extremes()
         self.read: set[int] = set()
         self.pads: dict[str, tuple[Tensor, Tensor]] = {}
+        self.decided: dict[str, None] = {}
+        self.held: dict[str, str] = {}
         self._register_state(model)
 
     def _register_state(self, model: nn.Module) -> None:
@@ -106,13 +135,36 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
                 self.record.add("state", tensor, self.planes.of(tensor), name)
 
-    def end(self, outputs: Sequence[Tensor]) -> None:
-        """Note what the model returns: its channels stay."""
+    def end(self, outputs: Sequence[Returned], free: Collection[str], mode: str = "") -> None:
+        """Note what the model returns: its channels stay, but for the outputs that are ``free``.
+
+        ``mode`` says in which mode the model ran, where it is not that of evaluation.
+        """
         if self.recording:
-            self.record.outputs = self.record.numbers(outputs)
-        for tensor in outputs:
-            for plane in (*self.planes.of(tensor), *self.extremes.under(tensor)):
-                self.labels.pin(plane, "an output of the model")
+            self.record.outputs = self.record.numbers(output.tensor for output in outputs)
+        for output in outputs:
+            called = f"output {output.name}" if output.name else "an output"
+            reason = f"{called} of the model{mode}"
+            if is_free(output.name, free):
+                for plane in output.planes:
+                    if len(varying(plane)) > 1:
+                        self.labels.pin(plane, f"channels over several dimensions in {reason}")
+                continue
+            for plane in (*output.planes, *self.extremes.under(output.tensor)):
+                self.labels.pin(plane, reason)
+
+    def left(self, tensor: Tensor) -> Tensor:
+        """A tensor of a masked run without the channels that are not kept.
+
+        It is what a slimmed model returns for an output that may shrink.
+        """
+        for plane in self.planes.of(tensor):
+            kept = self.mask.kept(plane)
+            if kept is not None and len(varying(plane)) == 1:
+                (dim,) = varying(plane)
+                index = kept.reshape(-1).nonzero().reshape(-1).to(tensor.device)
+                tensor = tensor.index_select(dim, index)
+        return tensor
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -125,21 +177,50 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def watching(self, model: nn.Module) -> AbstractContextManager[None]:
         """A context in which the running module is known."""
-        return self.running.watching(model, self._keep_whole)
+        return self.running.watching(model, self._around)
 
-    def _keep_whole(self, module: nn.Module, name: str, values: Any) -> None:
+    def _around(self, module: nn.Module, name: str, values: Any) -> None:
+        """What is known of a module's inputs as it is entered, of its outputs as it is left."""
         if isinstance(module, SELF_SIZED):
-            with self.aside():
-                for tensor in tree_leaves([values, list(module.parameters())]):
-                    for plane in self.planes.of(tensor) if isinstance(tensor, Tensor) else ():
-                        self.labels.pin(plane, f"{name} compares sizes with numbers of its own")
+            reason = f"{name} compares sizes with numbers of its own"
+            self._pin_all([values, list(module.parameters())], reason)
+        caller = self.running.caller
+        for holder in {name, caller} if self.held else ():
+            if holder in self.held:
+                self._pin_all(values, self.held[holder])
+        if name in self.decided and caller is not None and _has_number(values):
+            self.decided[caller] = None  # to which it hands its decision
+
+    def _pin_all(self, values: Any, reason: str) -> None:
+        with self.aside():
+            for _, tensor in named_tensors(values):
+                for plane in self.planes.of(tensor):
+                    self.labels.pin(plane, reason)
+
+    def decide(self) -> None:
+        """Note that the running module takes one of several ways, by data."""
+        self.notes.decision()
+        self.decided[self.running.name] = None
+
+    def mark(self) -> Mark:
+        """How much has been noted, for ``reset``."""
+        notes = self.notes
+        return Mark(self.labels.mark(), len(notes.sized), len(notes.required),
+                    frozenset(self.running.entered), frozenset(self.read))  # fmt: skip
+
+    def reset(self, mark: Mark) -> None:
+        """Forget what was noted after ``mark``."""
+        self.labels.reset(mark.labels)
+        del self.notes.sized[mark.sized :], self.notes.required[mark.required :]
+        self.running.entered.intersection_update(mark.entered)
+        self.read.intersection_update(mark.read)
 
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
         for plane in self.planes.of(tensor):
             self.labels.pin(plane, f"values leave PyTorch in {self.running.title}")
         if not self.data.is_constant(tensor):
-            self.notes.decision()
+            self.decide()
 
     def __torch_dispatch__(
         self,
@@ -157,8 +238,15 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         reads = self.record.numbers(call.tensors()) if recording else ()
         before, outer, counted = len(self.record.ops), self.notes.counted, list[Counted]()
         self.notes.counted = counted
+        mark = (self.labels.mark(), len(self.notes.sized), len(self.notes.required))
         try:
             out = self._apply(call)
+        except Exception:  # what an operator does that can't run says nothing of the channels
+            self.labels.reset(mark[0])
+            del self.notes.sized[mark[1] :], self.notes.required[mark[2] :]
+            with self.aside():
+                func(*args, **(kwargs or {}))  # which says it in PyTorch's own words
+            raise
         finally:
             self.notes.counted = outer
         # What a rule took apart is there already, as the operators that ran.
@@ -168,8 +256,16 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.record.ran(func, self.running.name, reads, written, given, counted)
         self.extremes.follow(func, call.tensors(), operands((out,)))
         if self.data.follow(func, call.tensors(), out):
-            self.notes.decision()
+            if func.overloadpacket in BRANCHES:
+                self.decide()
+            else:
+                self.notes.decision()
         return out
+
+
+def _has_number(values: Any) -> bool:
+    """Whether there is a number among a module's outputs."""
+    return any(isinstance(leaf, int | float) for leaf in tree_leaves(values))
 
 
 class Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +74,29 @@ class LabelSpace:
     def produce(self, labels: Tensor) -> None:
         """Note that a contraction makes the channels of ``labels``: they are filters."""
         self._produced.append(labels.reshape(-1))
+
+    def mark(self) -> tuple[int, int, int, int]:
+        """How much has been noted, for ``reset``."""
+        return len(self._edges), len(self._pins), len(self._produced), len(self._merged)
+
+    def reset(self, mark: tuple[int, int, int, int]) -> None:
+        """Forget what was noted after ``mark``; labels that were made since stay unused."""
+        notes: tuple[list[Any], ...] = (self._edges, self._pins, self._produced, self._merged)
+        for noted, count in zip(notes, mark, strict=True):
+            del noted[count:]
+
+    def pin_new(self, mark: tuple[int, int, int, int], reason: str) -> None:
+        """Keep the channels all of whose filters were first made after ``mark``."""
+        component = self.components()
+        before, after = (
+            np.unique(component[labels[labels != FIXED]])
+            for labels in (
+                torch.cat([torch.zeros(0, dtype=torch.int64), *parts]).numpy()
+                for parts in (self._produced[: mark[2]], self._produced[mark[2] :])
+            )
+        )
+        new = np.setdiff1d(after, before)
+        self.pin(torch.from_numpy(np.flatnonzero(np.isin(component, new))), reason)
 
     def components(self) -> IntArray:
         """For every label the number of its channel, in the order of first appearance."""

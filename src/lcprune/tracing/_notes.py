@@ -89,7 +89,7 @@ class Notes:
 
     def size_attribute(self, name: str, vector: Tensor, index: int | None = None) -> bool:
         """Note that an attribute of the running module counts ``vector``, if it has one."""
-        if not hasattr(self._running.module, name):
+        if name not in vars(self._running.module):  # a property, or of the class: it can't be set
             return False
         self.sized.append(Sized(self._running.name, name, index, vector))
         return True

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType, ModuleType
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
-from lcprune.errors import InputError, ModelError
-
-ExampleInput = Tensor | tuple[Any, ...]
+from lcprune.errors import ModelError
+from lcprune.tracing._inputs import Inputs, own
+from lcprune.tracing._tree import named_tensors
 
 UNINITIALISED = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 QUANTISED = (
@@ -32,56 +29,19 @@ QUANTISED = (
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-def as_arguments(example_input: ExampleInput) -> tuple[Any, ...]:
-    """The positional arguments that an example input stands for."""
-    if not isinstance(example_input, Tensor | tuple):
-        kind = type(example_input)
-        name = (
-            kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-        )
-        raise InputError(
-            f"the example input is a {name}; expected a tensor, or a tuple of positional arguments"
-        )
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    for tensor in _tensors(arguments):
-        if tensor.is_meta:
-            raise InputError("the example input is on the meta device; expected real tensors")
-        if tensor.layout != torch.strided:
-            kind = "nested" if tensor.is_nested else "sparse"
-            raise InputError(f"the example input has a {kind} tensor; expected dense ones")
-        if not tensor.numel():
-            shape = "x".join(map(str, tensor.shape))
-            raise InputError(f"the example input has an empty tensor ({shape}); expected a sample")
-    return arguments
-
-
-def first_sample(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments cut to a batch of one, where they have a batch and the model takes one."""
-    sizes = {leaf.shape[0] for leaf in _tensors(arguments) if leaf.dim()}
-    if len(sizes) != 1 or sizes == {1}:
-        return arguments
-    cut = tuple(tree_map(lambda x: x[:1] if isinstance(x, Tensor) else x, list(arguments)))
+def first_sample(model: nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs cut to a batch of one, where they have a batch and the model takes one."""
+    size = inputs.batch
+    if size <= 1:
+        return inputs
+    cut = inputs.mapped(lambda x: x[:1] if x.dim() and x.shape[0] == size else x)
     probed = private_copy(model)  # a model may change its own state whenever it runs
     try:
         with torch.no_grad():
             forward(probed, cut)
     except ModelError:  # a sample without a batch dimension, or a batch that must be larger
-        return arguments
+        return inputs
     return cut
-
-
-def twice(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments as a batch of two equal samples."""
-    return tuple(
-        tree_map(
-            lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x,
-            list(arguments),
-        )
-    )
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -92,7 +52,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             return copy.deepcopy(model, computed_state(model))
     except Exception as error:
         raise ModelError(
-            f"the model can't be copied ({_summary(error)}); expected a module "
+            f"the model can't be copied ({first_line(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
 
@@ -111,37 +71,30 @@ def computed_state(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def forward(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
+def forward(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, without gradients; ``ModelError`` in one line where it raises."""
-    return forward_on(model, own(arguments))
+    return forward_on(model, own(inputs))
 
 
-def forward_on(model: nn.Module, arguments: tuple[Any, ...]) -> Any:
-    """The same on these very arguments, into which a model may write."""
+def forward_on(model: nn.Module, inputs: Inputs) -> Any:
+    """The same on these very inputs, into which a model may write."""
     try:
         # In inference mode composite operations are not taken apart, and no rule knows them.
         with torch.inference_mode(False), torch.no_grad():
-            return model(*arguments)
+            return model(*inputs.args, **inputs.kwargs)
     except Exception as error:
         raise ModelError(
-            f"the model's forward fails on the example input ({_described(arguments)}): "
-            f"{_summary(error)}"
+            f"the model's forward fails on the example input ({_described(inputs)}): "
+            f"{first_line(error)}"
         ) from error
 
 
-def own(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments for a model to keep: it may write into them."""
-    with torch.inference_mode(False), torch.no_grad():
-        copies = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, list(arguments))
-    return tuple(copies)
-
-
-def _described(arguments: tuple[Any, ...]) -> str:
+def _described(inputs: Inputs) -> str:
     """Shapes of tensors, with the type where it is not float32, and types of all else."""
-    return ", ".join(
-        _shape(leaf) if isinstance(leaf, Tensor) else type(leaf).__name__
-        for leaf in tree_leaves(list(arguments))
-    )
+    tensors = [_shape(tensor) for tensor in inputs.tensors()]
+    parts = [*inputs.args, *inputs.kwargs.values()]
+    others = [type(part).__name__ for part in parts if not named_tensors(part)]
+    return ", ".join([*tensors, *others]) or "no arguments"
 
 
 def _shape(tensor: Tensor) -> str:
@@ -150,7 +103,7 @@ def _shape(tensor: Tensor) -> str:
     return shape if tensor.dtype == torch.float32 else f"{shape} {kind}"
 
 
-def _summary(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The type of an error and its first line."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -158,30 +111,12 @@ def _summary(error: Exception) -> str:
 
 def outputs(result: Any) -> list[Tensor]:
     """Every tensor in a model's output: in containers, mappings, dataclasses and other objects."""
-    return list(_walk(result, set()))
+    return [tensor for _, tensor in named_tensors(result)]
 
 
-def _walk(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    for part in _parts(value):
-        yield from _walk(part, seen)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, field.name) for field in fields(value)]
-    if isinstance(value, int | type | nn.Module | ModuleType | FunctionType | MethodType):
-        return ()
-    return getattr(value, "__dict__", {}).values()
+def is_free(name: str, free: Iterable[str]) -> bool:
+    """Whether an output is one of those named in ``free``, or lies within one."""
+    return any(name == root or (root and name.startswith(f"{root}.")) for root in free)
 
 
 def refuse_untraceable(model: nn.Module) -> None:

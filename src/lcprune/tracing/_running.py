@@ -30,6 +30,11 @@ class Running:
     def module(self) -> nn.Module | None:
         return self._stack[-1][1] if self._stack else None
 
+    @property
+    def caller(self) -> str | None:
+        """The name of the module that called the running one; none for the model itself."""
+        return self._stack[-2][0] if len(self._stack) > 1 else None
+
     @contextmanager
     def watching(
         self, model: nn.Module, around: Callable[[nn.Module, str, Any], None]
@@ -42,19 +47,24 @@ class Running:
         handles = []
         for name, module in model.named_modules():
 
-            def enter(module: nn.Module, inputs: Any, name: str = name) -> None:
+            def enter(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
                 self.entered.add(name)
                 self._stack.append((name, module))
-                around(module, name, inputs)
+                around(module, name, (args, kwargs))
 
-            def leave(module: nn.Module, _: Any, outputs: Any, name: str = name) -> None:
-                around(module, name, outputs)
-                self._stack.pop()
+            def leave(
+                module: nn.Module, args: Any, kwargs: Any, outputs: Any, name: str = name
+            ) -> None:
+                # A forward that fails before the hook above leaves a module that was not entered.
+                if self._stack and self._stack[-1][1] is module:
+                    around(module, name, outputs)
+                    self._stack.pop()
 
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave, always_call=True))
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
         try:
             yield
         finally:
+            self._stack.clear()
             for handle in handles:
                 handle.remove()

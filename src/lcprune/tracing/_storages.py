@@ -25,6 +25,9 @@ DECIDES = frozenset(
 )
 """Operations that make Python values, or shapes, out of the values of a tensor."""
 
+BRANCHES = frozenset({aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.allclose})
+"""Those that make Python values."""
+
 LEAVES = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
 """Methods by which the values of a tensor leave PyTorch; no operation shows it."""
 

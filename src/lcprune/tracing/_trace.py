@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from lcprune.errors import ModelError
+from lcprune.errors import InputError, ModelError
 from lcprune.graph import (
     FIXED,
     Attribute,
@@ -22,44 +22,47 @@ from lcprune.graph import (
     Op,
     Untouched,
     Value,
+    parameter_shapes,
 )
-from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
+from lcprune.tracing._inputs import ExampleInput, as_examples
 from lcprune.tracing._labels import Source
 from lcprune.tracing._notes import Counted
+from lcprune.tracing._paths import follow, unreached
 from lcprune.tracing._planes import varying
 from lcprune.tracing._record import Ran
-from lcprune.tracing._run import (
-    ExampleInput,
-    as_arguments,
-    first_sample,
-    forward_on,
-    outputs,
-    own,
-    private_copy,
-    twice,
-)
+from lcprune.tracing._run import first_sample, is_free, private_copy
 from lcprune.tracing._settle import settle
-from lcprune.tracing._sizes import sized_attributes
-from lcprune.tracing.rules import apply_rule
 
 
 def trace(
     model: nn.Module,
-    example_input: ExampleInput,
+    example_input: ExampleInput | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    training_inputs: ExampleInput | None = None,
+    outputs: Mapping[int | str, Literal["free"]] | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     skip_types: Sequence[str] = (),
 ) -> ChannelGraph:
     """Find the channels of a model that can be removed together, and what they cost.
 
-    The model runs once (twice where attention can lose whole heads only), in eval mode and
-    without gradients, on the first sample of ``example_input`` (a tensor, or a tuple of
-    positional arguments); it runs on a copy and is never modified. Modules that this run does
-    not reach (auxiliary heads) are followed in a second run in training mode. Whatever can't be
-    pruned is in ``ChannelGraph.untouched``.
+    The model runs in eval mode and without gradients, on the first sample of ``example_input``
+    (a tensor or a dictionary, a tuple of positional arguments, ``lcprune.Inputs``) and
+    ``example_kwargs``; it runs on a copy and is never modified. Costs are those of this run. A
+    list holds several examples, which are followed too, for modules that only some data reach.
+
+    Then it runs in training mode, on each example twice, once with noise, or on
+    ``training_inputs`` (the same forms) where training wants others, such as targets: what
+    training couples is coupled, and what it returns (auxiliary heads) is an output. Where this
+    forward fails, a ``UserWarning`` says so, and ``ChannelGraph.training_error``. Whatever can't
+    be pruned is in ``ChannelGraph.untouched``.
+
+    Outputs are never pruned, unless ``outputs`` says so: ``{1: "free"}`` lets the second output
+    of a tuple shrink, ``{"state": "free"}`` the one of that key, ``{"1.state": "free"}`` one
+    within another, ``{"": "free"}`` the only one.
 
     ``only`` and ``skip`` are globs over module names (case-sensitive); one covers the modules
     that match and all inside them. No filter of a module that ``skip`` covers, or that ``only``
@@ -69,62 +72,54 @@ def trace(
     ``torch.nn.modules.linear.Linear``, subclasses included) whose modules are treated likewise.
 
     Raises ``ModelError`` for a model that can't be copied or run, or returns no tensor, and
-    ``InputError`` for a pattern or type that matches nothing.
+    ``InputError`` for inputs of another form, and for a pattern, type or output that matches
+    nothing.
     """
     copied = private_copy(model).eval()
-    arguments = first_sample(copied, as_arguments(example_input))
-    flow = LabelFlow(copied, apply_rule)
-    run_labelled(flow, copied, arguments)
-    if flow.notes.scaled_by_width:
-        flow = LabelFlow(copied, apply_rule, frozenset(flow.notes.scaled_by_width))
-        run_labelled(flow, copied, arguments)
-    notes = _follow_training(flow, copied, arguments)
-    leave_out(flow, copied, only=only, skip=skip, skip_types=skip_types)
-    settle(flow)
-    return _Assembly(copied, flow).graph(notes)
-
-
-def run_labelled(flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]) -> list[Any]:
-    """Run a model under a flow, pin what it returns, and return its output tensors."""
-    arguments = own(arguments)
-    flow.begin(model, [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)])
-    with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
-        found = outputs(forward_on(model, arguments))
-    if not found:
-        raise ModelError("the model returns no tensor; expected at least one as its output")
-    flow.end(found)
-    return found
-
-
-def _follow_training(
-    flow: LabelFlow, model: nn.Module, arguments: tuple[Any, ...]
-) -> tuple[str, ...]:
-    unreached = _unreached(flow, model)
-    if not unreached:
-        return ()
-    flow.notes.counting = False
-    attributes = len(flow.notes.sized)
-    model.train()
+    free = _free_outputs(outputs)
+    examples = as_examples(example_input, example_kwargs)
+    training = () if training_inputs is None else as_examples(training_inputs)
     try:
-        run_labelled(flow, model, twice(arguments))
-    except ModelError:
-        del flow.notes.sized[attributes:]
-    model.eval()
-    return tuple(f"{name} is not reached by the forward pass" for name in _unreached(flow, model))
+        samples = [first_sample(copied, example) for example in examples]
+        paths = follow(copied, samples, training, free)
+    except ModelError as error:
+        if not isinstance(example_input, list):
+            raise
+        hint = "a list holds several examples: for a model that takes a list write ([…],)"
+        raise ModelError(f"{error} ({hint})") from error
+    _check_names(free, paths.names)
+    if paths.training_error:
+        warnings.warn(
+            f"the forward in training mode can't be followed ({paths.training_error}), so the "
+            "pruned network may not train; training_inputs= takes what it wants",
+            stacklevel=2,
+        )
+    missed = [f"{n} is not reached by the forward pass" for n in unreached(paths.flow, copied)]
+    leave_out(paths.flow, copied, only=only, skip=skip, skip_types=skip_types)
+    settle(paths.flow)
+    graph = _Assembly(copied, paths.flow).graph(tuple(missed))
+    return replace(graph, training_error=paths.training_error, free_outputs=free)
 
 
-def _unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
-    """Modules that neither ran nor had a parameter read by anybody else."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if name and name not in flow.running.entered and _unread(flow, module)
-    ]
+def _free_outputs(outputs: Mapping[int | str, str] | None) -> tuple[str, ...]:
+    if outputs is None:
+        return ()
+    expected = "expected a dictionary such as {1: 'free'} or {'state': 'free'}"
+    if not isinstance(outputs, Mapping):
+        raise InputError(f"outputs is {outputs!r}; {expected}")
+    for name, what in outputs.items():
+        if isinstance(name, bool) or not isinstance(name, int | str) or what != "free":
+            raise InputError(f"outputs has {name!r}: {what!r}; {expected}")
+    return tuple(str(name) for name in outputs)
 
 
-def _unread(flow: LabelFlow, module: nn.Module) -> bool:
-    places = {p.untyped_storage().data_ptr() for p in module.parameters(recurse=False)}
-    return bool(places) and not places & flow.read
+def _check_names(free: Sequence[str], names: Collection[str]) -> None:
+    for name in free:
+        if not any(is_free(known, [name]) for known in names):
+            there = ", ".join(repr(known) for known in names)
+            raise InputError(
+                f"outputs names {name!r}, which the model does not return; expected one of {there}"
+            )
 
 
 class _Assembly:
@@ -185,6 +180,7 @@ class _Assembly:
             untouched=self._untouched(),
             uncounted=tuple(self.flow.notes.uncounted),
             notes=(*self.flow.notes.decisions, *notes),
+            parameters=parameter_shapes(self.model),
         )
 
     def _groups(self, labels: Tensor) -> IntArray:
@@ -307,7 +303,7 @@ class _Assembly:
                 Untouched(source.tensor, source.dim, count, source.size, reason)
                 for reason, count in reasons.items()
             ]
-        for name in _unreached(self.flow, self.model):
+        for name in unreached(self.flow, self.model):
             for tensor, parameter in self.model.get_submodule(name).named_parameters(recurse=False):
                 if parameter.dim() > 1:
                     size = parameter.shape[0]

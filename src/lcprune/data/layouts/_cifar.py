@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lcprune._files import read_whole
 from lcprune.data._pixels import Size, decode
 from lcprune.data._sets import IMAGENET_MEAN, IMAGENET_STD, Data, Images, standard_augmentation
-from lcprune.data.layouts._trees import ClassTree, class_tree, wrong_layout
+from lcprune.data.layouts._trees import ClassTree, class_tree, read_lines, wrong_layout
 from lcprune.errors import DataError
 
 PIXELS = 3 * 32 * 32
 """Bytes of an image after its labels: the red, green and blue planes."""
+
+FILE_BYTES = 2**30
+"""Most that a file may hold: six times the largest official one."""
 
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = "test_batch.bin"
@@ -74,11 +78,7 @@ def cifar100_binary(folder: Path) -> Data:
     names the first file that is missing or damaged.
     """
     names = folder / CIFAR100_NAMES
-    try:
-        classes = tuple(names.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise DataError(f"{names}: can't be read: {reason}") from error
+    classes = tuple(name for line in read_lines(names) for name in line.split())
     if len(set(classes)) != 100:
         raise DataError(f"{names}: expected 100 different names, got {len(set(classes))}")
     train, test = folder / CIFAR100_TRAIN, folder / CIFAR100_TEST
@@ -109,10 +109,7 @@ def _records(
     file: Path, classes: int, labels: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     length = labels + PIXELS
-    try:
-        raw = np.fromfile(file, dtype=np.uint8)
-    except OSError as error:
-        raise DataError(f"{file}: can't be read: {error.strerror}") from error
+    raw = np.frombuffer(read_whole(file, DataError, limit=FILE_BYTES), dtype=np.uint8)
     if raw.size == 0 or raw.size % length:
         raise DataError(f"{file}: {raw.size} bytes, expected a multiple of {length}")
     records = raw.reshape(-1, length)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
+from lcprune._text import shown
 from lcprune.data._sets import Data, FileNames
-from lcprune.data.layouts._trees import SIZE, Split, standard_data, wrong_layout
+from lcprune.data.layouts._trees import SIZE, Split, read_lines, standard_data, wrong_layout
 from lcprune.errors import DataError
 
 FOLDER = "CUB_200_2011"
 IMAGES, LABELS, SPLIT = "images.txt", "image_class_labels.txt", "train_test_split.txt"
 CLASSES = "classes.txt"
+LONGEST = 1000
+"""Characters of the longest name of an image below its folder."""
+NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def cub200(root: Path, size: int = SIZE) -> Data:
@@ -63,23 +68,20 @@ def _check(
         raise DataError(
             f"{folder / SPLIT}: expected 0 or 1 for image {image}, got {split_of.get(image)}"
         )
+    if Path(path).is_absolute() or ".." in Path(path).parts or len(path) > LONGEST:
+        raise DataError(f"{folder / IMAGES}: image {image} is {shown(path)}, no file in images/")
     if not (folder / "images" / path).is_file():
         raise DataError(f"{folder / 'images' / path}: no such file, but {IMAGES} names it")
 
 
 def _table(file: Path) -> dict[str, str]:
     """A list of a number and a value a line."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise DataError(f"{file}: can't be read: {reason}") from error
     table: dict[str, str] = {}
-    for count, line in enumerate(lines, 1):
-        number, _, value = line.strip().partition(" ")
+    for count, line in enumerate(read_lines(file), 1):
+        number, _, value = line.partition(" ")
         if not number:
             continue
-        if not number.isdecimal() or not value or number in table:
+        if not NUMBER.fullmatch(number) or not value or number in table:
             raise DataError(f"{file}: line {count}: expected a new number and a value")
         table[number] = value
     return table

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
+import warnings
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
+from lcprune._files import read_whole
 from lcprune.data._sets import Data, FileNames
 from lcprune.data.layouts._trees import (
     SIZE,
@@ -16,6 +21,7 @@ from lcprune.data.layouts._trees import (
     class_tree,
     is_class,
     is_image,
+    read_lines,
     standard_data,
     wrong_layout,
 )
@@ -24,7 +30,10 @@ from lcprune.errors import DataError
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
-NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
+META_BYTES = 16 * 2**20
+INFLATED_BYTES = 64 * 2**20
+NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})")
+LABEL = re.compile(r"[0-9]{1,9}")
 
 
 def imagenet(root: Path, size: int = SIZE) -> Data:
@@ -73,24 +82,48 @@ def _flat(root: Path, classes: tuple[str, ...]) -> Split:
 
 def _truth(file: Path) -> list[int]:
     try:
-        return [int(line) for line in file.read_text(encoding="ascii").split()]
-    except OSError as error:
+        lines = [line for line in read_lines(file) if line]
+    except DataError as error:
         raise DataError(
-            f"{file}: can't be read: {error.strerror}; the files in val/ are not sorted into "
-            "folders, so their labels are needed"
+            f"{error}; the files in val/ are not sorted into folders, so their labels are needed"
         ) from error
-    except ValueError as error:
-        raise DataError(f"{file}: expected a number a line") from error
+    for count, line in enumerate(lines, 1):
+        if not LABEL.fullmatch(line):
+            raise DataError(f"{file}: line {count}: expected a number a line")
+    return [int(line) for line in lines]
 
 
 def _synsets(file: Path) -> dict[int, str]:
     """The WNID of each of the devkit's own numbers."""
     from scipy.io import loadmat  # takes a moment to import
 
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"{file}: no such file, it says which class a label of val/ is")
+    raw = read_whole(file, DataError, limit=META_BYTES)
     try:
-        table: Any = loadmat(file, squeeze_me=True, variable_names=["synsets"])["synsets"]
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+        _check_inflated(raw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Any = loadmat(io.BytesIO(raw), squeeze_me=True, variable_names=["synsets"])
+        rows = np.atleast_1d(found["synsets"])
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
     except Exception as error:  # whatever a damaged file makes of its parser
         raise DataError(f"{file}: expected the devkit's table of synsets") from error
+
+
+def _check_inflated(raw: bytes) -> None:
+    """``ValueError`` where the compressed parts of a MATLAB file are much more than a table.
+
+    Its elements are a type, 15 for a compressed one, and a length (MAT-File Format, level 5).
+    """
+    order: Literal["little", "big"] = "little" if raw[126:128] == b"IM" else "big"
+    left, start = INFLATED_BYTES, 128
+    while start + 8 <= len(raw):
+        kind = int.from_bytes(raw[start : start + 4], order)
+        length = int.from_bytes(raw[start + 4 : start + 8], order)
+        if kind == 15:
+            stream = zlib.decompressobj()
+            left -= len(stream.decompress(raw[start + 8 : start + 8 + length], left))
+            if left <= 0:
+                raise ValueError("too much for a table of synsets")
+        start += 8 + length

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from lcprune._checks import path, refused
 from lcprune._factory import call_factory, is_factory
 from lcprune.data._sets import Data
 from lcprune.data.layouts._cifar import (
@@ -30,8 +32,8 @@ EXPECTED = (
     ", ".join([KINDS[0], *(f"{kind}:ROOT" for kind in KINDS[1:])])
     + ", path/to/file.py:factory or package.module:factory"
 )
-_SIZED = re.compile(r"(?P<root>.+)@(?P<size>[1-9]\d*)")
-_LEAST = 8
+_SIZED = re.compile(r"(?P<root>.+)@(?P<size>[1-9][0-9]*)")
+_LEAST, _MOST = 8, 4096
 
 
 def load_data(spec: str) -> Data:
@@ -44,6 +46,8 @@ def load_data(spec: str) -> Data:
     ``package.module:factory`` for a function that returns a ``Data`` (the last colon splits).
     ``DataError`` where there is no such set or it is damaged.
     """
+    if not isinstance(spec, str):
+        raise refused("data", spec, EXPECTED, DataError)
     kind, colon, where = spec.partition(":")
     if spec == "digits":
         return digits()
@@ -58,21 +62,34 @@ def load_data(spec: str) -> Data:
     raise DataError(f"unknown data set {spec!r}: {hint}")
 
 
+def runs_code(spec: str) -> bool:
+    """Whether ``load_data`` would import code from outside of lcprune."""
+    return spec.partition(":")[0] not in KINDS[1:] and is_factory(spec)
+
+
 def _from_folder(kind: str, where: str) -> Data:
-    root, size = Path(where).expanduser(), None
+    try:
+        root, size = _root_of(kind, where)
+        return _LOADERS[kind](root) if size is None else _SIZED_LOADERS[kind](root, size)
+    except OSError as error:  # no permission, a name that is too long, a disk that fails
+        file = where if error.filename is None else os.fsdecode(error.filename)
+        raise DataError(f"{file}: can't be read: {error.strerror or error}") from error
+
+
+def _root_of(kind: str, where: str) -> tuple[Path, int | None]:
+    """The folder, and the size of images where one is asked for."""
+    root, size = path("data", where, DataError), None
     sized = _SIZED.fullmatch(where)
     if sized and not root.is_dir():
-        root, size = Path(sized["root"]).expanduser(), int(sized["size"])
-        if size < _LEAST:
-            raise DataError(f"{kind}:{where}: expected images of at least {_LEAST} pixels")
+        root = path("data", sized["root"], DataError)
+        size = int(sized["size"]) if len(sized["size"]) < 9 else _MOST + 1
+        if not _LEAST <= size <= _MOST:
+            raise DataError(f"{kind}:{where}: expected images of {_LEAST} to {_MOST} pixels a side")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     if size is not None and kind in ("cifar10", "cifar100"):
         raise DataError(f"{kind}:{where}: images of CIFAR are 32x32, expected {kind}:ROOT")
-    try:
-        return _LOADERS[kind](root) if size is None else _SIZED_LOADERS[kind](root, size)
-    except PermissionError as error:
-        raise DataError(f"{error.filename}: can't be read: {error.strerror}") from error
+    return root, size
 
 
 def _cifar10(root: Path) -> Data:

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lcprune._files import read_whole
+from lcprune.data._image_file import SUFFIXES
 from lcprune.data._pixels import Size, common_size, decode, is_small
 from lcprune.data._sets import (
     IMAGENET_MEAN,
@@ -22,10 +24,6 @@ from lcprune.data._sets import (
     standard_augmentation,
 )
 from lcprune.errors import DataError
-
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +86,24 @@ def _check_classes(folder: Path, found: tuple[str, ...], expected: tuple[str, ..
     if len(found) < 2:
         what = "none" if not found else f"{found[0]!r} only"
         raise DataError(f"{folder}: expected a folder for each of at least two classes, got {what}")
+
+
+LIST_BYTES = 64 * 2**20
+"""Most that a text file which lists images may hold: a million lines have less."""
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte order mark.
+
+    ``DataError`` where it is missing, no ordinary file, no text, or far too long for a list.
+    """
+    try:
+        text = read_whole(file, DataError, limit=LIST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise DataError(f"can't read {file}: it is not a text file in UTF-8")
+    return [line.strip() for line in text.split("\n")]
 
 
 WNID = re.compile(r"n\d{8}")

@@ -1,0 +1,401 @@
+"""The original network in one mode, and how far a slimmed one is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lcprune.errors import LcpruneError, ModelError, VerificationError
+from lcprune.graph import FIXED
+from lcprune.ranking import Plan
+from lcprune.slimming._copy import copied
+from lcprune.slimming._draws import Draws, same_generators
+from lcprune.tracing import (
+    ExampleInput,
+    Inputs,
+    LabelFlow,
+    apply_rule,
+    as_examples,
+    first_sample,
+    forward,
+    is_free,
+    outputs,
+    private_copy,
+    run_labelled,
+)
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""The largest relative difference that passes, by the precision of the comparison."""
+
+FAILS = "the slimmed model fails"
+DIFFERS = "the slimmed model differs from the masked original"
+
+LONGEST = 160
+"""The most characters of an error that a reason quotes."""
+
+Make = Callable[[], nn.Module]
+"""Makes a slimmed model anew: a model may change its own state whenever it runs."""
+
+_LESS = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
+class SlimmedModelError(VerificationError):
+    """A slimmed model is not the masked original: ``reason`` in short, and the error, if any."""
+
+    def __init__(self, reason: str, error: Exception | None = None, *, what: str = "") -> None:
+        self.reason = reason
+        self.error = None if error is None else first_line(error)
+        super().__init__((what or reason) + ("" if self.error is None else f": {self.error}"))
+
+
+class MaskedModelError(ModelError):
+    """The masked original can't run, though the original may; ``error`` says why."""
+
+    def __init__(self, mode: str, error: Exception) -> None:
+        self.error = first_line(error)
+        super().__init__(f"the masked original fails{mode}: {self.error}")
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """How the original itself runs: the error where it can't, and which gradients are finite.
+
+    ``finite`` is none where the original has no backward pass.
+    """
+
+    error: str = ""
+    finite: frozenset[str] | None = None
+
+
+class Original:
+    """A model in evaluation or training mode, beside which slimmed ones are put.
+
+    It is copied once, into float64, or into float32 from the moment that it can't run in float64.
+    In training mode BatchNorm takes the statistics of the batch, and gradients flow: the loss is
+    the sum of the floating outputs' squares, and of numbers (losses) as they are.
+    """
+
+    def __init__(self, model: nn.Module, given: tuple[Inputs, ...], *, training: bool) -> None:
+        self.training = training
+        self.mode = " in training mode" if training else ""
+        self._source = model
+        self._given = given
+        self._take(torch.float64)
+
+    def _take(self, precision: torch.dtype) -> None:
+        self.precision = precision
+        self._model = _copy(self._source).train(self.training).to(precision)
+        self.inputs = tuple(_cast(inputs, precision) for inputs in self._given)
+        self._wholes: dict[int, _Whole] = {}
+        self._doubt: str | None = None
+
+    # -- comparisons -----------------------------------------------------------------------
+
+    def difference(self, make: Make, plan: Plan) -> float:
+        """The largest relative difference of a slimmed model from the masked original.
+
+        Raises ``SlimmedModelError`` where the slimmed one can't run, returns other shapes, or has
+        gradients that are not finite though the original's are; ``MaskedModelError`` where only
+        the masked original can't run, and ``ModelError`` where the original can't.
+        """
+        try:
+            return max(self._difference(make, plan, inputs) for inputs in self.inputs)
+        except ModelError:
+            if self.precision == torch.float32 or not self._fails():
+                raise
+            self._take(torch.float32)
+            return self.difference(make, plan)
+
+    def is_right(self, error: float) -> bool:
+        """Whether a difference is within the tolerance of the precision."""
+        return error <= TOLERANCE[self.precision]
+
+    def effect(self, plan: Plan) -> float:
+        """How far masking moves the outputs; ``ModelError`` where the original can't run."""
+        try:
+            return max(self._effect(plan, inputs) for inputs in self.inputs)
+        except ModelError:
+            if self.precision == torch.float32:
+                raise
+            self._take(torch.float32)
+            return self.effect(plan)
+
+    def doubt(self) -> str:
+        """Why nothing can be said about slimmed models, or nothing: a comparison with itself."""
+        if self._doubt is None:
+            self._doubt = self._compare_with_itself()
+        return self._doubt
+
+    def _compare_with_itself(self) -> str:
+        try:
+            if self.is_right(self.difference(self._copy, Plan(kept={}))):
+                return ""
+        except ModelError as error:
+            if self.precision == torch.float32:
+                return str(error)
+            self._take(torch.float32)
+            return self._compare_with_itself()
+        except SlimmedModelError as error:
+            if error.error is not None:
+                return f"a copy of the model fails with all its channels{self.mode}: {error.error}"
+        return (
+            f"the model's output differs from that of its copy{self.mode}, or is not a number; "
+            "expected finite outputs that are the same whenever it runs"
+        )
+
+    def _difference(self, make: Make, plan: Plan, inputs: Inputs) -> float:
+        draws = Draws()
+        small, actual = self._slimmed(make, inputs, draws)
+        beside = Draws(draws.drawn)
+        try:
+            expected = masked_outputs(self._copy(), plan, inputs, beside)
+        except ModelError as failed:
+            self._require(inputs)
+            raise MaskedModelError(self.mode, failed) from failed
+        if beside.neutral:
+            small, actual = self._slimmed(make, inputs, Draws(neutral=beside.neutral))
+        error = relative_difference(expected, actual, self.mode)
+        if self.training:
+            self._compare_gradients(small, actual, inputs)
+        return error
+
+    def _effect(self, plan: Plan, inputs: Inputs) -> float:
+        expected = [t.clone() for t in plain_outputs(self._copy(), inputs)]
+        return relative_difference(expected, masked_outputs(self._copy(), plan, inputs))
+
+    def _slimmed(self, make: Make, inputs: Inputs, draws: Draws) -> tuple[nn.Module, list[Tensor]]:
+        """A slimmed model and its outputs, with their gradients to come in training mode."""
+        gradients = self.training
+        while True:
+            try:
+                small = make().train(self.training).to(self.precision)
+                return small, _run(small, inputs, draws, gradients=gradients)
+            except Exception as error:  # a foreign model may raise anything while it is copied
+                self._require(inputs)
+                if not gradients or self._whole(inputs).finite is not None:
+                    raise SlimmedModelError(f"{FAILS}{self.mode}", error) from error
+            gradients = False  # the original can't run with gradients either
+            draws.drawn.clear()
+
+    def _compare_gradients(self, small: nn.Module, actual: list[Tensor], inputs: Inputs) -> None:
+        """See that gradients are finite wherever the original's are."""
+        try:
+            if not _backward(actual):
+                return
+        except Exception as error:
+            if self._whole(inputs).finite is None:
+                return
+            raise SlimmedModelError(f"{FAILS} backward{self.mode}", error) from error
+        odd = {name for name, p in small.named_parameters() if p.requires_grad and not _finite(p)}
+        odd &= self._whole(inputs).finite or frozenset() if odd else odd
+        if odd:
+            reason = f"gradients of the slimmed model are not finite{self.mode}"
+            raise SlimmedModelError(reason, what=f"{reason}, but the original's are ({min(odd)})")
+
+    # -- the original itself ---------------------------------------------------------------
+
+    def _copy(self) -> nn.Module:
+        """On a copy: a model may change its own state whenever it runs."""
+        return _copy(self._model)
+
+    def _fails(self) -> bool:
+        return any(self._whole(inputs).error for inputs in self.inputs)
+
+    def _require(self, inputs: Inputs) -> None:
+        """``ModelError`` where the original itself can't run."""
+        error = self._whole(inputs).error
+        if error:
+            raise ModelError(error)
+
+    def _whole(self, inputs: Inputs) -> _Whole:
+        if id(inputs) not in self._wholes:
+            self._wholes[id(inputs)] = self._run_whole(inputs)
+        return self._wholes[id(inputs)]
+
+    def _run_whole(self, inputs: Inputs) -> _Whole:
+        if self.training:
+            model = self._copy()
+            try:
+                found = _backward(_run(model, inputs, Draws(), gradients=True))
+                names = [name for name, p in model.named_parameters() if found and _finite(p)]
+                return _Whole(finite=frozenset(names))
+            except Exception:  # without gradients it may run
+                pass
+        try:
+            plain_outputs(self._copy(), inputs)
+        except ModelError as error:
+            return _Whole(error=str(error))
+        return _Whole()
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    with torch.inference_mode(False):
+        return copied(model, {})
+
+
+def originals(
+    model: nn.Module,
+    example_input: ExampleInput | None,
+    example_kwargs: Mapping[str, Any] | None,
+    training_inputs: ExampleInput | None,
+) -> tuple[Original, Original]:
+    """A model in evaluation and in training mode, with what it is called with in each."""
+    ready = private_copy(model).eval()
+    with same_generators():
+        given = tuple(
+            first_sample(ready, example) for example in as_examples(example_input, example_kwargs)
+        )
+    if training_inputs is None:
+        training = tuple(repeated(inputs, torch.Generator().manual_seed(0)) for inputs in given)
+    else:
+        training = as_examples(training_inputs)
+    return Original(ready, given, training=False), Original(ready, training, training=True)
+
+
+def plain_outputs(model: nn.Module, inputs: Inputs, draws: Draws | None = None) -> list[Tensor]:
+    """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
+    with torch.no_grad(), same_generators(), _keep_double(), draws or Draws():
+        return outputs(forward(model, inputs))
+
+
+def masked_outputs(
+    model: nn.Module, plan: Plan, inputs: Inputs, draws: Draws | None = None
+) -> list[Tensor]:
+    """The outputs of the reference: ``model``, in the mode that it is in, masked by ``plan``.
+
+    Of outputs that may shrink the kept channels are left.
+    """
+    flow = LabelFlow(model, apply_rule)
+    flow.mask.keep_only(_keep(flow, plan))
+    with same_generators(), _keep_double(), draws or Draws():
+        returned = run_labelled(flow, model, inputs, plan.free_outputs)
+        return [
+            flow.left(output.tensor)
+            if is_free(output.name, plan.free_outputs)
+            else output.tensor.clone()
+            for output in returned
+        ]
+
+
+def _run(model: nn.Module, inputs: Inputs, draws: Draws, *, gradients: bool) -> list[Tensor]:
+    if not gradients:
+        return plain_outputs(model, inputs, draws)
+    own = inputs.mapped(torch.clone)
+    with torch.inference_mode(False), torch.enable_grad(), same_generators(), _keep_double(), draws:
+        return outputs(model(*own.args, **own.kwargs))
+
+
+def _backward(found: list[Tensor]) -> bool:
+    """Run backward from the loss that ``Original`` names; whether there is anything to run."""
+    parts = [t if not t.dim() else t.abs().square().sum() for t in found if t.requires_grad]
+    if parts:
+        with torch.inference_mode(False), same_generators(), _keep_double():
+            torch.stack([part.double() for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
+    return bool(parts)
+
+
+def _finite(parameter: Tensor) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.isfinite().all())
+
+
+def _keep(flow: LabelFlow, plan: Plan) -> Tensor:
+    """Whether the plan keeps each label; those that stand for no tensor are kept."""
+    keep = torch.ones(flow.labels.count, dtype=torch.bool)
+    for source in flow.labels.sources:
+        kept = plan.kept.get((source.tensor, source.dim))
+        if kept is not None:
+            labels = keep[source.start : source.start + source.size]
+            labels.fill_(False)
+            labels[list(kept)] = True
+    assert FIXED == -1, "keep_only appends the entry that FIXED labels read"
+    return keep
+
+
+def _cast(inputs: Inputs, precision: torch.dtype) -> Inputs:
+    return inputs.mapped(lambda x: x.to(precision) if x.is_floating_point() else x)
+
+
+def repeated(inputs: Inputs, generator: torch.Generator) -> Inputs:
+    """A batch of two for each sample: itself, and itself with noise of its own deviation."""
+
+    def two(x: Tensor) -> Tensor:
+        if not x.dim():
+            return x
+        if not x.is_floating_point():
+            return torch.cat([x, x])
+        scale = x.std().nan_to_num() if x.numel() > 1 else x.abs().sum()
+        noise = torch.randn(x.shape, generator=generator).to(x) * (scale or 1)
+        return torch.cat([x, x + noise])
+
+    return inputs.mapped(two)
+
+
+def relative_difference(expected: list[Tensor], actual: list[Tensor], mode: str = "") -> float:
+    """The largest difference, relative to the largest value of its reference tensor.
+
+    ``SlimmedModelError``, which names the ``mode``, where there are other tensors.
+    """
+    if [t.shape for t in expected] != [t.shape for t in actual]:
+        raise SlimmedModelError(
+            f"{DIFFERS}{mode}",
+            what=f"the slimmed model returns shapes {[tuple(t.shape) for t in actual]}{mode}, "
+            f"expected {[tuple(t.shape) for t in expected]}",
+        )
+    worst = 0.0
+    for reference, other in zip(expected, actual, strict=True):
+        if not reference.numel():
+            continue
+        reference, other = (_wide(t.detach()) for t in (reference, other))
+        scale = max(float(reference.abs().max()), torch.finfo(torch.float64).tiny)
+        error = float((reference - other).abs().max()) / scale
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def first_line(error: Exception) -> str:
+    """The type and first line of an error, or of what it was raised from."""
+    if isinstance(error, LcpruneError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = str(error).strip().split("\n")[0].strip()
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Leaves float64 tensors as they are where code says ``.float()`` or ``.half()``.
+
+    Such a cast is there for speed or for stability; in a comparison its rounding would hide
+    faults below it and look like one.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if (
+            func.overloadpacket is torch.ops.aten._to_copy
+            and args[0].dtype == torch.float64
+            and given.get("dtype") in _LESS
+        ):
+            given["dtype"] = torch.float64
+        return func(*args, **given)
+
+
+def _keep_double() -> AbstractContextManager[object]:
+    """A context in which a cast of a float64 tensor to less does nothing."""
+    mode: AbstractContextManager[object] = _KeepDouble()  # type: ignore[no-untyped-call]
+    return mode
