@@ -21,6 +21,10 @@ SKIPPED = {("save", "directory"), ("finetune", "processes")}
 """What would write anywhere, and what would start processes."""
 
 
+ENDLESS = {"trials", "epochs", "plans", "finalists"}
+"""Parameters of which a large number is right, and takes for ever."""
+
+
 class Calls:
     """The surface."""
 
@@ -46,6 +50,8 @@ class Calls:
         name, parameter = self._cases[number % len(self._cases)]
         function, given = self._calls[name]
         label = chance.choice(list(self._values))
+        if label == "2**31" and parameter in ENDLESS:
+            label = "10**400"
         own = self._world.own(name, parameter, chance)
         if own is not None and chance.random() < 0.4:
             label, make = own
@@ -398,7 +404,8 @@ def values(world: World, ground: Ground) -> dict[str, Maker]:
         "a closed generator": closed, "a spent iterator": lambda: iter(()), "an iterator of None": lambda: iter([None]), "an endless iterator": lambda: 7,
         "a list that holds itself": knot, "a network": lambda: world.model, "another network": lambda: world.other, "the small network": lambda: world.small,
         "a graph": lambda: world.graph, "a plan": lambda: world.plan, "a saliency": lambda: world.saliency, "a budget": lambda: world.budget, "batches": lambda: world.batches,
-        "an open file": lambda: open("/dev/null"), "a module list": lambda: nn.ModuleList(), "a parameter": lambda: nn.Parameter(torch.ones(2)), "a state dict": lambda: world.model.state_dict(),
+        "an open file": lambda: Path("/dev/null").open(),  # noqa: SIM115
+        "a module list": lambda: nn.ModuleList(), "a parameter": lambda: nn.Parameter(torch.ones(2)), "a state dict": lambda: world.model.state_dict(),
         "a function of a network": lambda: world.fitness, "a config": lambda: world.lp.TrainingConfig(), "an optimiser": lambda: torch.optim.SGD(world.small.parameters(), 0.1),
         "a pipe": lambda: fifo(), "a folder": lambda: Path(), "a path of NUL": lambda: Path("a\0b"), "the canary": lambda: str(ground.precious), "the saved network": lambda: world.saved,
     }  # fmt: skip
