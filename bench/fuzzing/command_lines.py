@@ -281,6 +281,16 @@ class CommandLines:
         arguments = arguments_of(command, BASES[command])
         if chance.random() < 0.25:
             arguments = chance.choice((["--help"], [command, "--help"], [], [command]))
+        if chance.random() < 0.15:
+            what = f"{command}, and the working directory is gone"
+            return Try(what, tuple(arguments), nowhere=True)
+        if chance.random() < 0.25:
+            name = chance.choice(("NOFILE", "FSIZE", "FSIZE", "AS"))
+            # Room for what was there before the limit came, such as the streams.
+            least = {"NOFILE": 12, "FSIZE": 0, "AS": 2**20}[name]
+            most = {"NOFILE": 40, "FSIZE": 20_000, "AS": 2**28}[name]
+            limits = {name: chance.randrange(least, most)}
+            return Try(f"{command} with at most {limits}", tuple(arguments), limits=limits)
         if chance.random() < 0.5:
             values = ENVIRONMENT[number % len(ENVIRONMENT)]
             return Try(f"{command} with {short(str(values))}", tuple(arguments), environment=values)

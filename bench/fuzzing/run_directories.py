@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fuzzing.bases import Bases
+from fuzzing.bases import PRUNE, TRAIN, Bases
 from fuzzing.hostile import bytes_of, replace_by
 from fuzzing.sealed import (
     change_journal,
@@ -35,6 +35,9 @@ NAMES = (
     ".partial-search.sqlite.lock", "model.safetensors.new", "plan.json.new", "artifact.json.new",
     ".partial-1-run.json", ".partial-1-x/y", "report.html", ".checkpoint.pt.part", "x",
 )  # fmt: skip
+
+
+ANEW = {"prune": (*PRUNE, "--finetune-epochs", "1"), "train": (*TRAIN, "--epochs", "1")}
 
 
 class Mark:
@@ -75,7 +78,7 @@ class RunDirectories:
         elif kind < 0.8:
             arguments = ["evaluate", "run", "--data", "digits"]
         elif kind < 0.86:
-            arguments = [command, "--out", "run", "--force", "--model-is-positional"][:4]
+            arguments = [*ANEW[command], "--out", "run", "--force"]
         elif kind < 0.9:
             arguments = [command, "digits_resnet", "--data", "digits", "--out", "run"]
         elif kind < 0.94:

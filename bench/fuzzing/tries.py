@@ -4,8 +4,6 @@ A try is run in a fork of a process that has imported everything, which takes mi
 ``python -m lcprune`` in a fresh process. What it must never do is told by ``judged``.
 """
 
-# ruff: noqa: E501 (lists of values are read across)
-
 from __future__ import annotations
 
 import faulthandler
@@ -45,7 +43,9 @@ INTERRUPTED, BAD_INPUT = 130, 2
 MEMORY = 4 * 2**30
 """Bytes that a try may take beyond what the process that it is forked from has."""
 
-VOLATILE = re.compile(r"(^|/)(\.partial-[^/]*|run\.json|search\.sqlite(-\w+)?)$")
+VOLATILE = re.compile(
+    r"(^|/)(\.partial-[^/]*|run\.json|(base-)?checkpoint\.pt|search\.sqlite(-\w+)?)$"
+)
 """Files that a run may write even where it is refused later, if it doesn't lose them."""
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -63,7 +63,9 @@ class Try:
     """``arguments`` of the command line, or a ``call`` of the library; ``what`` says it in words.
 
     ``bad``: the input can't be right, so success is a failure. ``interrupt``: seconds after which
-    ``signal`` is sent. ``offline``: nothing may be asked of the network. ``environment`` maps a name to none where it is to be unset. ``stdout``,
+    ``signal`` is sent. ``offline``: nothing may be asked of the network. ``nowhere``: the working
+    directory is gone. ``limits`` of the system: ``NOFILE``, ``FSIZE``, and ``AS`` beyond what is
+    taken. ``environment`` maps a name to none where it is to be unset. ``stdout``,
     ``stderr``: ``file``, ``closed``, ``full``, ``broken`` (a pipe that nobody reads).
     """
 
@@ -80,6 +82,8 @@ class Try:
     encoding: str = "utf-8"
     real: bool = False
     offline: bool = False
+    nowhere: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -362,6 +366,11 @@ def _child(one: Try, ground: Ground) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
+    if one.nowhere:
+        gone = ground.sandbox / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(
             number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN
@@ -379,6 +388,9 @@ def _child(one: Try, ground: Ground) -> None:
         if name not in environment:
             del os.environ[name]
     os.environ.update(environment)
+    for name, most in one.limits.items():
+        most += taken if name == "AS" else 0
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
     if one.call is not None:
         _call(one.call, ground)
     code = _command(one.arguments or ())
