@@ -524,6 +524,9 @@ def _of_command(one: Try, outcome: Outcome) -> list[Failure]:
     found, both = [], outcome.out + outcome.err
     if one.interrupt is not None and one.real and "lcprune/" not in both and "Traceback" in both:
         return []  # Python itself was interrupted, while it began
+    debug = "--debug" in (one.arguments or ())  # asks for tracebacks
+    if debug:
+        both = re.sub(r"(?m)^(Traceback|Exception ignored)", "asked for", both)
     if "Traceback (most recent call last)" in both:
         last = [
             line
@@ -541,7 +544,7 @@ def _of_command(one: Try, outcome: Outcome) -> list[Failure]:
         if len(errors) != 1:
             found.append(Failure("exit code", f"{outcome.code} with {len(errors)} lines of error"))
         foreign = [n for n in lines if not n.startswith(("error:", "warning:"))]
-        if foreign:
+        if foreign and not debug:
             found.append(Failure("noise", _plain(re.sub(r"\d+", "N", foreign[0]))[:100]))
     if outcome.code == 0 and one.bad:
         found.append(Failure("accepted", one.what))
