@@ -333,7 +333,8 @@ def _start(one: Try, ground: Ground) -> int:
     arguments = one.arguments or ()
 
     def closed() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+        for number in (signal.SIGINT, signal.SIGHUP):  # a job in the background ignores them
+            signal.signal(number, signal.SIG_DFL)
         for number, descriptor in enumerate(descriptors):
             if descriptor < 0:
                 os.close(number)
@@ -371,6 +372,7 @@ def _child(one: Try, ground: Ground) -> None:
         gone.mkdir()
         os.chdir(gone)
         gone.rmdir()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(
             number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN
