@@ -27,6 +27,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class Fuzz:
 
     def attempt(self, name: str, number: int) -> tuple[Any, Any, list[Any]]:
         """A try, how it ended, and what is wrong with that."""
-        from fuzzing.tries import judged, run, snapshot
+        from fuzzing.tries import LAST_HANDLER, judged, run, snapshot, where
 
         surface = self.surface(name)
         for draw in range(20):
@@ -122,10 +123,21 @@ class Fuzz:
             raise RuntimeError(last)
         before = snapshot(folder)
         outcome = run(one, self._ground)
-        return one, outcome, judged(one, outcome, self._ground, before)
+        found = judged(one, outcome, self._ground, before)
+        if any(f.kind == LAST_HANDLER for f in found) and not one.real:
+            folder = self._ground.fresh()
+            again = surface.make(
+                number, random.Random(f"{self._seed}/{name}/{number}/{draw}"), folder
+            )
+            again = replace(again, arguments=(*again.arguments, "--debug"))
+            place = where(run(again, self._ground).err)
+            found = [replace(f, where=place) if f.kind == LAST_HANDLER else f for f in found]
+        return one, outcome, found
 
     def measure(self, name: str, tries: int) -> runner.Row:
         """Tries and failures of a surface."""
+        from fuzzing.tries import LAST_HANDLER
+
         self.surface(name)
         began, kinds, failed = time.monotonic(), Counter[str](), 0
         ends: Counter[str] = Counter()
@@ -135,7 +147,7 @@ class Fuzz:
             one, outcome, found = self.attempt(name, number)
             slowest = max(slowest, (outcome.seconds, one.what[:100]))
             ends[str(outcome.result.get("outcome", outcome.code))] += 1
-            failed += bool(found)
+            failed += any(f.kind != LAST_HANDLER for f in found)
             said = outcome.result.get("message") or outcome.err[-300:]
             with (self.out / "tries.txt").open("a", errors="backslashreplace") as file:
                 file.write(
@@ -158,6 +170,7 @@ class Fuzz:
         return {
             "tries": tries,
             "failures": failed,
+            "last_handler": kinds.pop(LAST_HANDLER, 0),
             "kinds": dict(kinds.most_common()),
             "ends": dict(ends.most_common()),
             "distinct": len(self._groups(name)),

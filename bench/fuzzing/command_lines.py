@@ -99,6 +99,43 @@ def net_dict(): return Odd("dict")
 def net_empty(): return Odd("empty")
 def net_map(): return Odd("map")
 def net_slice(): return Odd("slice")
+
+def odd(**changes):
+    g = torch.Generator().manual_seed(0)
+    images = Images(torch.randint(0, 256, (64, 3, 8, 8), generator=g, dtype=torch.uint8), torch.arange(64) % 2)
+    usual = dict(train=images, test=images, classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3,
+                 input_shape=(3, 8, 8), name="tiny")
+    return Data(**{**usual, **changes})
+
+def some(count, labels=2, shape=(3, 8, 8)):
+    return Images(torch.zeros(count, *shape, dtype=torch.uint8), torch.arange(count) % labels)
+
+def data_std_zero(): return odd(std=(0.0,) * 3)
+def data_std_nan(): return odd(std=(float("nan"),) * 3)
+def data_mean_short(): return odd(mean=(0.5,))
+def data_mean_text(): return odd(mean="abc")
+def data_mean_none(): return odd(mean=None)
+def data_no_images(): return odd(train=some(0))
+def data_no_test(): return odd(test=some(0))
+def data_one_image(): return odd(train=some(1))
+def data_one_class(): return odd(classes=("a",), train=some(64, 1), test=some(16, 1))
+def data_no_classes(): return odd(classes=())
+def data_label_99(): return odd(train=Images(some(64).pixels, torch.full((64,), 99)))
+def data_label_minus(): return odd(test=Images(some(64).pixels, torch.full((64,), -1)))
+def data_other_shape(): return odd(input_shape=(3, 16, 16))
+def data_shape_text(): return odd(input_shape="3x8x8")
+def data_shape_two(): return odd(input_shape=(8, 8))
+def data_test_larger(): return odd(test=some(16, 2, (3, 16, 16)))
+def data_test_grey(): return odd(test=some(16, 2, (1, 8, 8)))
+def data_train_none(): return odd(train=None)
+def data_train_list(): return odd(train=[(1, 2)])
+def data_classes_text(): return odd(classes="ab")
+def data_classes_numbers(): return odd(classes=(1, 2))
+def data_name_escapes(): return odd(name="\\x1b[31mred\\n[/b]")
+def data_class_escapes(): return odd(classes=("\\x1b[31ma", "[/b]"))
+def data_float_pixels(): return odd(train=Images(torch.rand(4, 3, 8, 8), torch.arange(4)))
+def data_name_none(): return odd(name=None)
+def data_empty_pixels(): return odd(train=some(64, 2, (3, 0, 0)), test=some(16, 2, (3, 0, 0)), input_shape=(3, 0, 0))
 """
 
 FACTORIES = (
@@ -106,6 +143,9 @@ FACTORIES = (
     "empty_net", "raises", "net_exits", "net_none", "net_text", "net_nan", "net_dict", "net_empty",
     "net_map", "net_slice", "data", "net", "nn", "torch", "nosuch", "Odd", "__doc__",
 )  # fmt: skip
+
+ODD_DATA = tuple(re.findall(r"def (data_\w+)\(", TINY))
+"""Factories of data sets that are wrong in one way."""
 
 BASES: dict[str, dict[str, str]] = {
     "prune": {
@@ -269,7 +309,9 @@ class CommandLines:
             if chance.random() < 0.5 and command == "inspect":
                 del base["--input"]
         else:
-            name = chance.choice((*DATA, *(f"tiny.py:{f}" for f in FACTORIES)))
+            name = chance.choice(
+                (*DATA, *(f"tiny.py:{f}" for f in (*FACTORIES, *ODD_DATA, *ODD_DATA)))
+            )
             base["--data"] = name
         offline = command == "inspect" and "hub" not in name
         what = f"{command} with {short(name)}"

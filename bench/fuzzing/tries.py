@@ -51,6 +51,13 @@ VOLATILE = re.compile(
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What steers a terminal, or turns the text on it around."""
 
+UNEXPECTED = re.compile(
+    r"error: unexpected (\w+(Error|Exception|Exit|Warning)?\b.*?)( \(--debug.*)?$"
+)
+LAST_HANDLER = "last handler"
+"""An exception that only the last handler of the command line caught: one line, and a documented
+exit code, so no failure; but nobody foresaw that input."""
+
 FRAME = re.compile(r'File ".*?/(lcprune/[\w/]+\.py)", line (\d+)')
 
 
@@ -460,7 +467,7 @@ def _call(call: Callable[[], object], ground: Ground) -> None:
             "outcome": "raised",
             "type": type(error).__name__,
             "message": str(error)[:300],
-            "where": _where("".join(traceback.format_exception(error))),
+            "where": where("".join(traceback.format_exception(error))),
         }
     (ground.streams / "result").write_text(json.dumps(found))
     for stream in (sys.stdout, sys.stderr):
@@ -469,7 +476,7 @@ def _call(call: Callable[[], object], ground: Ground) -> None:
     os._exit(0)
 
 
-def _where(text: str) -> str:
+def where(text: str) -> str:
     """The deepest line of lcprune in a traceback."""
     frames = FRAME.findall(text)
     frames = [frame for frame in frames if not frame[0].startswith("lcprune/__main__")]
@@ -535,9 +542,9 @@ def _of_command(one: Try, outcome: Outcome) -> list[Failure]:
             for line in both.splitlines()
             if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit|Warning|Abort)?\b(:|$)", line)
         ]
-        found.append(Failure("traceback", _plain(last[-1] if last else "")[:120], _where(both)))
+        found.append(Failure("traceback", _plain(last[-1] if last else "")[:120], where(both)))
     elif "Exception ignored" in both:
-        found.append(Failure("traceback", "Exception ignored", _where(both)))
+        found.append(Failure("traceback", "Exception ignored", where(both)))
     if outcome.code not in DOCUMENTED and not (found and outcome.code == 1):
         found.append(Failure("exit code", f"{outcome.code}"))
     lines = [line for line in outcome.err.splitlines() if line.strip()]
@@ -548,6 +555,8 @@ def _of_command(one: Try, outcome: Outcome) -> list[Failure]:
         foreign = [n for n in lines if not n.startswith(("error:", "warning:"))]
         if foreign and not debug:
             found.append(Failure("noise", _plain(re.sub(r"\d+", "N", foreign[0]))[:100]))
+    if errors and (told := UNEXPECTED.match(errors[0])):
+        found.append(Failure(LAST_HANDLER, _plain(told[1])[:120]))
     if outcome.code == 0 and one.bad:
         found.append(Failure("accepted", one.what))
     if CONTROL.search(both):
