@@ -21,8 +21,8 @@ SKIPPED = {("save", "directory"), ("finetune", "processes")}
 """What would write anywhere, and what would start processes."""
 
 
-ENDLESS = {"trials", "epochs", "plans", "finalists"}
-"""Parameters of which a large number is right, and takes for ever."""
+ENDLESS = {"trials", "epochs", "plans", "finalists", "before", "after"}
+"""Parameters of which a large number is right, and takes for ever, or all memory."""
 
 
 class Calls:

@@ -454,7 +454,7 @@ def _command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _call(call: Callable[[], object], ground: Ground) -> None:
+def _call(call: Any, ground: Ground) -> None:
     from lcprune.errors import LcpruneError
 
     found: dict[str, Any] = {"outcome": "returned"}
@@ -463,8 +463,12 @@ def _call(call: Callable[[], object], ground: Ground) -> None:
     except LcpruneError as error:
         found = {"outcome": "refused", "type": type(error).__name__, "message": str(error)}
     except BaseException as error:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        ours = [i for i, name in enumerate(frames) if "/lcprune/" in name]
+        # What a function of the user's raises goes through, as it is.
+        theirs = ours and any(name == call.__code__.co_filename for name in frames[ours[0] :])
         found = {
-            "outcome": "raised",
+            "outcome": "raised by the user" if theirs else "raised",
             "type": type(error).__name__,
             "message": str(error)[:300],
             "where": where("".join(traceback.format_exception(error))),
