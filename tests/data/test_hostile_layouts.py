@@ -169,8 +169,8 @@ def test_an_image_tree_of_odd_names(tmp_path: Path) -> None:
         "a\nb.png",
         "\x1b[31mred.png",
         "[b]x[bold].png",
-        "‮gnp.png",
-        "𝕏.png",
+        "\u202egnp.png",
+        "\U0001d54f.png",
         "-x.png",
         "'; ls.png",
     ]

@@ -71,7 +71,7 @@ def test_too_much_for_memory_is_refused(files: list[Path], monkeypatch: pytest.M
     [
         (torch.zeros(34, dtype=torch.int64), 32, None, r"labels: expected int64 \(35,\)"),
         (torch.zeros(35), 32, None, r"labels: expected int64 \(35,\), got torch.float32"),
-        (torch.zeros(35, dtype=torch.int64), 0, None, "expected a size of at least 1"),
+        (torch.zeros(35, dtype=torch.int64), 0, None, "size is 0, expected an integer from 1"),
         (torch.zeros(35, dtype=torch.int64), 32, (40, 31), r"\(40, 31\) >= \(32, 32\)"),
     ],
 )

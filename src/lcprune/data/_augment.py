@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lcprune._checks import instance, integer, refused
 from lcprune.data._pixels import Size, evaluated, random_box, resized_crop, shifted
 from lcprune.data._readers import read_batches
 from lcprune.data._sets import Augmentation, Data, ImageFiles, Images, ImageSet, to_device
+from lcprune.errors import DataError
 
 DEVICE_BYTES = 2 * 2**30
 """Images in memory lie on a GPU up to this size; of more the batches travel."""
@@ -41,6 +43,8 @@ def training_batches(
     seed s holds depends on s and e alone. A last batch of one image is left out, since batch
     statistics need two. ``ImageFiles`` are streamed, any other set is brought into memory.
     """
+    if not hasattr(images, "in_memory"):
+        raise refused("images", images, "an ImageSet: Images or ImageFiles", DataError)
     if isinstance(images, ImageFiles):
         return StreamedBatches(images, data, batch, crop=crop, flip=flip, seed=seed)
     return AugmentedBatches(images.in_memory(), data, batch, crop=crop, flip=flip, seed=seed)
@@ -73,8 +77,9 @@ class TrainingBatches:
         flip: bool | None = None,
         seed: int = 0,
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"expected a batch of at least 1, got {batch}")
+        instance("data", data, Data, "a Data", DataError)
+        integer("batch", batch, 1, error=DataError)
+        integer("seed", seed, 0, error=DataError)
         how = data.augmentation
         if crop is not None:
             how = replace(how, crop=crop, area=None)

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
-from typing import Protocol, Self, overload
+from typing import Any, Protocol, Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lcprune._checks import instance, integer, number, refused
+from lcprune._text import shown
 from lcprune.data._pixels import Size, evaluated, is_small, resized_for, transforms
 from lcprune.data._readers import default_workers, read_batches
 from lcprune.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+_LARGEST_SIDE = 2**20
 
 
 class Digest(Protocol):
@@ -56,6 +61,25 @@ class ImageSet(Protocol):
         """Add what tells this set from another to a hash."""
 
 
+def _is_dense(tensor: object, dtype: torch.dtype) -> bool:
+    """Whether this is an ordinary tensor of the type."""
+    if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
+        return False
+    return tensor.layout == torch.strided
+
+
+def _check_labels(labels: object, count: int) -> None:
+    if not (_is_dense(labels, torch.int64) and getattr(labels, "shape", None) == (count,)):
+        raise DataError(f"labels: expected int64 ({count},), got {_seen(labels)}")
+
+
+def _seen(tensor: object) -> str:
+    if not isinstance(tensor, Tensor):
+        return shown(tensor)
+    kind = "" if tensor.layout == torch.strided else f"{tensor.layout} "
+    return f"{kind}{tensor.dtype} {tuple(tensor.shape)}"
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device; on its way to a GPU the CPU does not wait for it.
 
@@ -74,16 +98,9 @@ class Images:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
-            raise DataError(
-                "pixels: expected uint8 (N, C, H, W), got "
-                f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
-            raise DataError(
-                f"labels: expected int64 ({len(self.pixels)},), got "
-                f"{self.labels.dtype} {tuple(self.labels.shape)}"
-            )
+        if not _is_dense(self.pixels, torch.uint8) or self.pixels.dim() != 4:
+            raise DataError(f"pixels: expected uint8 (N, C, H, W), got {_seen(self.pixels)}")
+        _check_labels(self.labels, len(self.pixels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,10 +143,13 @@ class Augmentation:
     area: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise DataError(f"expected a shift of at least 0 pixels, got {self.crop}")
-        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
-            raise DataError(f"area: expected two shares in 0..1, the least first, got {self.area}")
+        integer("crop", self.crop, 0, _LARGEST_SIDE, DataError)
+        instance("flip", self.flip, bool, "True or False", DataError)
+        if self.area is not None:
+            shares = _numbers("area", self.area)
+            if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
+                raise DataError(f"area: expected two shares in 0..1, the least first, got {shares}")
+            object.__setattr__(self, "area", shares)
 
 
 AREA = (0.08, 1.0)
@@ -143,8 +163,10 @@ def standard_augmentation(shape: tuple[int, int, int]) -> Augmentation:
     (He et al., 2015, section 4.2). Of larger ones, as at 224, a random part is mirrored and
     scaled.
     """
-    size = shape[1:]
-    if is_small(size):
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise refused("shape", shape, "(C, H, W)", DataError)
+    _, *size = (integer("shape", side, 1, _LARGEST_SIDE, DataError) for side in shape)
+    if is_small((size[0], size[1])):
         return Augmentation(crop=min(size) // 8)
     return Augmentation(crop=0, area=AREA)
 
@@ -168,25 +190,59 @@ class Data:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise DataError(f"{self._label}expected at least two classes, got {len(self.classes)}")
-        channels = self.input_shape[0]
+        instance("name", self.name, str, "a text", DataError)
+        self._set("classes", self._checked_classes())
+        shape = self._sequence("input_shape", self.input_shape, "(C, H, W)")
+        if len(shape) != 3:
+            raise DataError(f"{self._label}input_shape of {len(shape)}, expected (C, H, W)")
+        sizes = tuple(integer("input_shape", n, 1, _LARGEST_SIDE, DataError) for n in shape)
+        self._set("input_shape", sizes)
+        for name in ("mean", "std"):
+            self._set(name, _numbers(f"{self._label}{name}", getattr(self, name)))
+        channels = sizes[0]
         if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
             raise DataError(f"{self._label}expected a mean and a std > 0 for {channels} channels")
+        instance("augmentation", self.augmentation, Augmentation, "an Augmentation", DataError)
         for split, images in (("train", self.train), ("test", self.test)):
-            if len(images) == 0:
-                raise DataError(f"{self._label}the {split} split holds no images")
-            if tuple(images.shape) != tuple(self.input_shape):
-                raise DataError(
-                    f"{self._label}{split} images are {tuple(images.shape)}, "
-                    f"expected {tuple(self.input_shape)}"
-                )
-            low, high = int(images.labels.min()), int(images.labels.max())
-            if low < 0 or high >= len(self.classes):
-                raise DataError(
-                    f"{self._label}{split} labels run from {low} to {high}, "
-                    f"expected 0 to {len(self.classes) - 1}"
-                )
+            self._check_images(split, images)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _sequence(self, name: str, value: object, expected: str) -> tuple[Any, ...]:
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise refused(f"{self._label}{name}", value, expected, DataError)
+        return tuple(value)
+
+    def _checked_classes(self) -> tuple[str, ...]:
+        classes = self._sequence("classes", self.classes, "a tuple of names")
+        for name in classes:
+            instance(f"{self._label}a class", name, str, "a name", DataError)
+        if len(classes) < 2:
+            raise DataError(f"{self._label}expected at least two classes, got {len(classes)}")
+        return classes
+
+    def _check_images(self, split: str, images: ImageSet) -> None:
+        if isinstance(images, type) or not all(hasattr(images, part) for part in _PARTS):
+            raise refused(
+                f"{self._label}{split}", images, "an ImageSet: Images or ImageFiles", DataError
+            )
+        if len(images) == 0:
+            raise DataError(f"{self._label}the {split} split holds no images")
+        if tuple(images.shape) != tuple(self.input_shape):
+            raise DataError(
+                f"{self._label}{split} images are {tuple(images.shape)}, "
+                f"expected {tuple(self.input_shape)}"
+            )
+        _check_labels(images.labels, len(images))
+        if images.labels.device.type != "cpu":
+            raise DataError(f"{self._label}{split} labels lie on another device, expected the CPU")
+        low, high = int(images.labels.min()), int(images.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise DataError(
+                f"{self._label}{split} labels run from {low} to {high}, "
+                f"expected 0 to {len(self.classes) - 1}"
+            )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels (N, C, H, W) into float32: to 0..1, minus mean, over deviation."""
@@ -206,6 +262,19 @@ class Data:
     @property
     def _label(self) -> str:
         return f"{self.name}: " if self.name else ""
+
+
+_PARTS = ("__len__", "labels", "shape", "subset", "batches", "in_memory", "digest")
+"""What an ``ImageSet`` has."""
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    """Finite numbers out of a sequence, an array or a tensor."""
+    held = isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta
+    listed = np.asarray(values).tolist() if held or isinstance(values, np.ndarray) else values
+    if isinstance(listed, str | bytes) or not isinstance(listed, Sequence):
+        raise refused(name, values, "a tuple of numbers", DataError)
+    return tuple(number(name, value, error=DataError) for value in listed)
 
 
 def first_pixels(images: ImageSet, count: int) -> Tensor:
@@ -229,7 +298,10 @@ class FileNames(Sequence[Path]):
         """The files as they are below the deepest folder that holds them all."""
         if isinstance(files, FileNames):
             return files
-        absolute = [os.path.abspath(file) for file in files]  # noqa: PTH100  links stay
+        for file in files:
+            if not isinstance(file, str | os.PathLike):
+                raise refused("a file", file, "a path", DataError)
+        absolute = [os.path.abspath(os.fspath(file)) for file in files]  # noqa: PTH100  links stay
         root = os.path.commonpath([os.path.dirname(file) for file in absolute] or ["/"])  # noqa: PTH120
         return cls(Path(root), [os.path.relpath(file, root) for file in absolute])
 
@@ -267,6 +339,18 @@ MAX_BYTES = 8 * 2**30
 """Most that ``in_memory`` takes."""
 
 
+_MOST_PROCESSES = 1024
+
+
+def _size(name: str, given: int | Size) -> Size:
+    """A side or (H, W) as (H, W)."""
+    both = given if isinstance(given, tuple | list) else (given, given)
+    if len(both) != 2:
+        raise DataError(f"{name}: expected a side or (H, W), got {shown(given)}")
+    height, width = (integer(name, side, 1, _LARGEST_SIDE, DataError) for side in both)
+    return height, width
+
+
 class ImageFiles:
     """An ``ImageSet`` of image files of any size, decoded as RGB in worker processes.
 
@@ -288,19 +372,18 @@ class ImageFiles:
         resized: int | Size | None = None,
         workers: int | None = None,
     ) -> None:
-        if labels.dtype != torch.int64 or labels.shape != (len(files),):
-            raise DataError(
-                f"labels: expected int64 ({len(files)},), got {labels.dtype} {tuple(labels.shape)}"
-            )
+        if isinstance(files, str | bytes | os.PathLike) or not isinstance(files, Sequence):
+            raise refused("files", files, "a list of paths", DataError)
+        _check_labels(labels, len(files))
         transforms()
         self.files = FileNames.of(files)
         self._labels = labels
-        self.size = (size, size) if isinstance(size, int) else size
-        around = resized_for(self.size) if resized is None else resized
-        self.resized = (around, around) if isinstance(around, int) else around
-        if min(self.size) < 1 or any(r < s for r, s in zip(self.resized, self.size, strict=True)):
+        self.size = _size("size", size)
+        self.resized = resized_for(self.size) if resized is None else _size("resized", resized)
+        if any(r < s for r, s in zip(self.resized, self.size, strict=True)):
             raise DataError(f"expected a size of at least 1, and {self.resized} >= {self.size}")
-        self.workers = default_workers() if workers is None else workers
+        given = default_workers() if workers is None else workers
+        self.workers = integer("workers", given, 0, _MOST_PROCESSES, DataError)
 
     @property
     def labels(self) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprune._checks import instance, integer
 from lcprune.data._sets import Data, ImageSet
 from lcprune.errors import DataError
 
@@ -36,9 +37,11 @@ def search_split(
     the same with and without them. ``DataError`` for fewer than two images, a wish below one, and
     where fewer than ``fresh`` are left beside the other sets.
     """
-    if recalibrate < 1 or validate < 1 or fresh < 0:
-        raise DataError(f"expected at least one image a set, got {recalibrate} and {validate}")
-    if count < 2:
+    for name, value in (("recalibrate", recalibrate), ("validate", validate)):
+        integer(name, value, 1, error=DataError)
+    for name, value in (("seed", seed), ("held", held), ("fresh", fresh)):
+        integer(name, value, 0, error=DataError)
+    if integer("count", count, error=DataError) < 2:
         raise DataError(f"expected at least two training images, got {count}")
     generator = np.random.default_rng(seed)
     wanted = recalibrate + validate
@@ -74,7 +77,8 @@ def hold_out(data: Data, every: int) -> tuple[Data, ImageSet]:
     Returns the data without them, and them. ``DataError`` where a class would have none left to
     train on, or ``every`` is below 2.
     """
-    if every < 2:
+    instance("data", data, Data, "a Data", DataError)
+    if integer("every", every, error=DataError) < 2:
         raise DataError(f"expected to hold out every 2nd image or fewer, got every {every}")
     labels = data.train.labels
     held = torch.from_numpy(_index_in_class(labels) % every == 0)
