@@ -46,7 +46,7 @@ def whole(out: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
         for path in out.iterdir()
-        if not path.name.startswith((JOURNAL, PARTIAL)) and path.suffix != NEW
+        if not path.name.startswith((JOURNAL, PARTIAL)) and path.suffix not in (NEW, ".lock")
     }
 
 

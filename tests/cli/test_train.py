@@ -140,7 +140,7 @@ def test_weights_for_other_classes_get_a_new_head(
     assert "weights for 10 classes (train --new-head" in error
     assert error.count("\n") == 1
     assert main([*line.split(), f"{tmp_path}/b", "--new-head"]) == 0
-    assert "new head for 3 classes: linear.bias, linear.weight" in capsys.readouterr().out
+    assert "new head for 3 classes: linear.weight, linear.bias" in capsys.readouterr().out
     small = lp.load(tmp_path / "b")
     assert small(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
@@ -250,7 +250,7 @@ def test_a_learning_rate_is_a_number_or_auto(
 ) -> None:
     line = f"train digits_resnet --data digits --out {tmp_path}/a --learning-rate {rate}"
     assert main(line.split()) == 2
-    assert "more than 0, or auto" in capsys.readouterr().err
+    assert "more than 0 and at most 1000, or auto" in capsys.readouterr().err
 
 
 def test_within_an_epoch_it_is_told_how_far_it_is(
