@@ -140,7 +140,7 @@ def test_weights_for_other_classes_get_a_new_head(
     assert "weights for 10 classes (train --new-head" in error
     assert error.count("\n") == 1
     assert main([*line.split(), f"{tmp_path}/b", "--new-head"]) == 0
-    assert "new head for 3 classes: linear.weight, linear.bias" in capsys.readouterr().out
+    assert "new head for 3 classes: linear.bias, linear.weight" in capsys.readouterr().out
     small = lp.load(tmp_path / "b")
     assert small(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 

@@ -64,7 +64,7 @@ def train_job(
     base = load_base(config, new_head=config.new_head)
     data, model, device = base.data, base.model, base.device
     if base.head:
-        reporter.stage(f"new head for {len(data.classes)} classes: {', '.join(base.head)}")
+        reporter.stage(f"new head for {len(data.classes)} classes: {', '.join(sorted(base.head))}")
     with open_run(out, config, "train", record, reporter, force=force) as run:
         run.same("data_sha256", data.fingerprint, "data")
         model.to(device)
