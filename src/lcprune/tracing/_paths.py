@@ -158,6 +158,8 @@ def _in_training(model: nn.Module) -> Iterator[None]:
         np.random.set_state(arrays)  # noqa: NPY002
         with torch.no_grad():
             for buffer, value in buffers:
+                if buffer.shape != value.shape:  # an observer takes its size from what it sees
+                    buffer.resize_(value.shape)
                 buffer.copy_(value)
 
 
