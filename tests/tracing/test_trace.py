@@ -307,3 +307,21 @@ def test_channels_whose_largest_is_returned_are_outputs() -> None:
         (u.tensor, u.count, u.reason) for u in graph.untouched if u.tensor == "head.weight"
     ] == [("head.weight", 5, "an output of the model")]
     assert graph.prunable == 6  # a contraction stands between the gate's maximum and the answer
+
+
+def test_the_best_of_each_row_and_nothing_beside_nothing() -> None:
+    class Chooses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.a(x).flatten(2)
+            best = rows.topk(3, 2).values[..., None]
+            none = torch.cat([rows[:, :, :0], rows[:, :, 64:]], 2)
+            return self.b(best) + none.sum()
+
+    model = randomise(Chooses(), 0)
+    graph = trace(model, IMAGE)
+    assert graph.prunable == 6
+    assert check(model, IMAGE, 0, graph).error <= 1e-9

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
+from lcprune._checks import refused
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
 from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
@@ -40,8 +42,9 @@ class Cut:
         min_keep: float = 0.1,
         round_to: int = 1,
     ) -> None:
-        if not 0 <= min_keep < 1:
-            raise InputError(f"min_keep is {min_keep}, expected a share of at least 0 and below 1")
+        known: object = min_keep
+        if not isinstance(known, Real) or isinstance(known, bool) or not 0 <= min_keep < 1:
+            raise refused("min_keep", min_keep, "a share of at least 0 and below 1")
         unknown = [name for name in limits if name not in cost.resources]
         if unknown or not limits:
             raise BudgetError(
@@ -62,6 +65,8 @@ class Cut:
 
         Raises ``BudgetError`` with the least possible value where the floors forbid a bound.
         """
+        if not (isinstance(scores, np.ndarray) and scores.shape == (len(self._cost.signatures),)):
+            raise refused("scores", scores, f"an array of {len(self._cost.signatures)} numbers")
         if not np.isfinite(scores).all():
             raise InputError("scores that are not finite, expected a finite number per group")
         order = np.argsort(scores, kind="stable")

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from lcprune._checks import instance, refused
 from lcprune.cost import Budget, cost_of
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
@@ -41,6 +42,9 @@ class Ranker:
         min_keep: float = 0.1,
         round_to: int = 1,
     ) -> None:
+        instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
+        instance("the saliency", saliency, Saliency, "a Saliency, such as lcprune.saliency gives")
+        instance("the budget", budget, Budget, "a Budget, such as Budget(macs=0.5)")
         self.compensation = choose_compensation(compensation, graph, saliency)
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
@@ -99,7 +103,10 @@ class Ranker:
         identity = self.compensation.identity()
         if beta is None:
             return identity
-        latent = np.array(beta, dtype=np.float64)
+        try:
+            latent = np.array(beta, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise refused("beta", beta, "an array of numbers") from None
         if latent.ndim == 1 and identity.shape[1] == 1:
             latent = latent[:, None]
         if latent.shape != identity.shape:

@@ -22,6 +22,8 @@ def concatenate(call: Call) -> Any:
     """Labels one after the other along the dimension, joined over all others."""
     tensors = [t for t in call.args[0] if t.numel()]
     out = call.run()
+    if not tensors:
+        return out
     dim = call.argument(1, "dim", 0) % out.dim()
     if call.func.overloadpacket is aten.stack:
         operands = [

@@ -122,7 +122,8 @@ def over_one_dim(call: Call) -> Any:
     """An operation along one dimension, such as a softmax."""
     out = call.run()
     source = call.args[0]
-    dim = int(call.argument(1, "dim", -1)) % source.dim()
+    place = 2 if call.func.overloadpacket is aten.topk else 1
+    dim = int(call.argument(place, "dim", -1)) % source.dim()
     kept: list[Tensor] = []
     for plane in call.planes(source):
         if dim in varying(plane):
