@@ -7,7 +7,7 @@ import multiprocessing
 import resource
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,14 +22,23 @@ Examine = Callable[[str], dict[str, Any]]
 
 
 def main(
-    rows: str, doc: str | None, names: list[str], examine: Examine, failure: str, *, limit: float
+    rows: str,
+    doc: str | None,
+    names: list[str],
+    examine: Examine,
+    failure: str,
+    *,
+    limit: float,
+    key: Mapping[str, Any] | None = None,
 ) -> None:
     """The command line of a bench over many networks: a row of ``results/ROWS.jsonl`` for each.
 
     The worker process is replaced after ``--batch`` networks, or when one has taken ``--limit``
-    seconds. ``failure`` is the verdict on a network for which ``examine`` gives no row.
+    seconds. ``failure`` is the verdict on a network for which ``examine`` gives no row. ``key`` is
+    what a row has beside the network's name; rows without it are of another measurement.
     """
-    bench = runner.Bench(rows, doc, ("model",))
+    key = key or {}
+    bench = runner.Bench(rows, doc, ("model", *key))
     bench.argument("--match", help="only these, and again where they have a row")
     bench.argument("--verdict", nargs="+", help="only those with these verdicts, again")
     bench.argument("--first", type=int, help="how many of the shuffled names at most")
@@ -46,7 +55,7 @@ def main(
     worker = _Worker(examine, failure, options.limit, options.batch)
     torch.set_num_threads(1)  # as in the workers, for the row
     for name in names:
-        bench.row({"model": name}, partial(worker.row, name))
+        bench.row({"model": name, **key}, partial(worker.row, name))
     worker.end()
 
 

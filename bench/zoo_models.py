@@ -7,6 +7,7 @@ layers) the first in alphabetical order stands for all.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import warnings
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lcprune import Inputs
 
 LIST = Path(__file__).with_name("zoo_models.json")
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448)
@@ -128,6 +131,8 @@ def _detector(name: str) -> nn.Module:
 class BeforeSuppression(nn.Module):
     """A torchvision detector up to the tensors that non-maximum suppression would choose from.
 
+    In training it is the whole detector, from images and targets to losses.
+
     Two-stage detectors look at fixed proposals, since a choice of proposals is no function that
     a comparison could stand on.
     """
@@ -135,9 +140,13 @@ class BeforeSuppression(nn.Module):
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector
+        if hasattr(detector, "rpn"):  # else images are made as large as those of COCO
+            detector.transform.min_size, detector.transform.max_size = (128,), 160
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, targets: Any = None) -> Any:
         detector = self.detector
+        if self.training:
+            return detector(list(images), targets)
         features = detector.backbone(images)
         features = features if isinstance(features, dict) else {"0": features}
         maps = list(features.values())
@@ -160,16 +169,50 @@ class BeforeSuppression(nn.Module):
 
 
 def example(name: str, model: nn.Module, generator: torch.Generator) -> Tensor:
-    """A random input of the smallest size that the model admits."""
+    """A random input of the smallest size that the model runs on, in training too if any."""
+    found = None
     for shape in _shapes(name, model):
         images = torch.randn(shape, generator=generator)
-        try:
-            with torch.no_grad():
-                model(images)
-        except Exception:
+        if not _runs(model.eval(), images):
             continue
-        return images
-    raise RuntimeError("no input size works")
+        found = images if found is None else found
+        given = training_inputs(name, images) or Inputs(torch.cat([images, images + 0.1]))
+        if _runs(copy.deepcopy(model).train(), *given.args):
+            return images
+    if found is None:
+        raise RuntimeError("no input size works")
+    return found
+
+
+def _runs(model: nn.Module, *args: Any) -> bool:
+    try:
+        with torch.no_grad():
+            model(*args)
+    except Exception:
+        return False
+    return True
+
+
+def training_inputs(name: str, images: Tensor) -> Inputs | None:
+    """What training wants of a detector: two images and what is in them; none for all others."""
+    if "/detection/" not in name:
+        return None
+    height, width = images.shape[-2:]
+    targets = []
+    for number in (1, 2):
+        boxes = torch.tensor(
+            [[4.0, 6.0, width / 2, height / 2], [9.0, 9.0 * number, width - 3, height - 5]]
+        )
+        target = {"boxes": boxes, "labels": torch.tensor([number, 3])}
+        target["masks"] = torch.zeros(2, height, width, dtype=torch.uint8)
+        target["masks"][:, 10:30, 10:30] = 1
+        points = torch.rand(2, 17, 3, generator=torch.Generator().manual_seed(number))
+        target["keypoints"] = points * torch.tensor([width - 20.0, height - 20.0, 0]) + 10
+        target["keypoints"][..., 2] = 1
+        if name.endswith("keypointrcnn_resnet50_fpn"):
+            target["labels"] = torch.tensor([1, 1])
+        targets.append(target)
+    return Inputs(torch.cat([images, images.flip(3) * 0.7]), targets)
 
 
 def _shapes(name: str, model: nn.Module) -> Iterator[tuple[int, ...]]:

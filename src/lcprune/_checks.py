@@ -13,7 +13,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,25 +122,24 @@ def function(name: str, value: T, error: type[InputError] = InputError) -> T:
 def of_type(name: str, value: Any, hint: Any, error: type[InputError] = InputError) -> Any:
     """What was read from JSON as a type hint has it, whatever is in it checked.
 
-    An object becomes a dataclass, each of its fields, or a mapping; a list becomes a tuple. Numbers
-    are finite and integers within 64 bits. Of ``Any`` nothing is looked at.
+    An object becomes a dataclass or a mapping, a list a sequence. Numbers are finite and integers
+    within 64 bits. A union is one kind or none; of ``Any`` nothing is looked at.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        for kind in inner:
-            with suppress(InputError):
-                return of_type(name, value, kind, error)
-    elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
+    if origin is types.UnionType and types.NoneType in inner:
+        return None if value is None else of_type(name, value, inner[0], error)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _dataclass(name, value, hint, error)
-    elif origin in (tuple, abc.Sequence) and isinstance(value, list):
-        return tuple(of_type(f"{name}[{n}]", each, inner[0], error) for n, each in enumerate(value))
-    elif origin is abc.Mapping and isinstance(value, dict):
+    if origin in (tuple, abc.Sequence) and isinstance(value, list):
+        items = [of_type(f"{name}[{n}]", each, inner[0], error) for n, each in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    if origin is abc.Mapping and isinstance(value, dict):
         return {key: of_type(f"{name}.{key}", value[key], inner[1], error) for key in value}
-    elif hint is int:
+    if hint is int:
         return integer(name, value, error=error)
-    elif hint is float:
+    if hint is float:
         return number(name, value, error=error)
-    elif hint is Any or (hint in (str, bool, types.NoneType) and type(value) is hint):
+    if hint is Any or (hint in (str, bool, types.NoneType) and type(value) is hint):
         return value
     raise refused(name, value, _in_words(hint), error)
 
@@ -164,8 +163,6 @@ def _dataclass(name: str, value: dict[str, Any], kind: Any, error: type[InputErr
 
 
 def _in_words(hint: Any) -> str:
-    if typing.get_origin(hint) is types.UnionType:
-        return " or ".join(map(_in_words, typing.get_args(hint)))
     names = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
     if hint in names:
         return names[hint]

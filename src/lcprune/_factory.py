@@ -6,13 +6,15 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lcprune._checks import path as checked_path
 from lcprune._text import one_line as one_line
 from lcprune.errors import InputError, LcpruneError
 
@@ -44,7 +46,7 @@ def call_factory(spec: str, error: type[InputError], **offered: Any) -> Any:
         return factory(**_accepted(factory, offered))
     except LcpruneError:
         raise
-    except Exception as caught:
+    except (Exception, SystemExit) as caught:
         raise error(f"{spec}: {type(caught).__name__}: {one_line(caught)}") from caught
 
 
@@ -54,10 +56,10 @@ def _module(name: str) -> ModuleType:
 
 
 def _file_module(where: str, error: type[InputError]) -> ModuleType:
-    path = Path(where).expanduser().resolve()
+    path = checked_path("factory", where, error).resolve()
     if not path.is_file():
         raise error(f"{where}: no such file")
-    name = f"{FACTORY_MODULES}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = f"{FACTORY_MODULES}{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise error(f"{where}: not a Python file")
@@ -78,7 +80,8 @@ def _importable(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):  # the code may have its own way with it
+            sys.path.remove(str(folder))
 
 
 def _accepted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:

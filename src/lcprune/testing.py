@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lcprune._checks import instance, integer
 from lcprune.errors import VerificationError
 from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.ranking import PlanBuilder
-from lcprune.slimming import VISIBLE, effect, slim, verify
+from lcprune.slimming import VISIBLE, difference, effect, slim
 from lcprune.tracing import ExampleInput, as_examples, forward, private_copy, trace
 
 __all__ = ["Checked", "check", "counted", "random_keep", "randomise"]
@@ -24,12 +26,14 @@ __all__ = ["Checked", "check", "counted", "random_keep", "randomise"]
 class Checked:
     """What a check saw: the largest relative ``error`` of all plans, and the largest ``effect``.
 
-    ``graph`` is the model's channel graph.
+    ``graph`` is the model's channel graph; ``training_checked`` tells whether training mode was
+    compared with every plan, too.
     """
 
     graph: ChannelGraph
     error: float
     effect: float
+    training_checked: bool
 
 
 def randomise(model: nn.Module, seed: int) -> nn.Module:
@@ -39,7 +43,8 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     and weights have the size that keeps activations near 1. The model itself is changed, put into
     eval mode, and returned.
     """
-    generator = torch.Generator().manual_seed(seed)
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    generator = torch.Generator().manual_seed(integer("seed", seed))
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             if not tensor.is_floating_point():
@@ -58,6 +63,8 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
 
 def random_keep(graph: ChannelGraph, rng: np.random.Generator) -> BoolArray:
     """A random mask over the prunable groups that leaves at least one of every family."""
+    instance("graph", graph, ChannelGraph, "the ChannelGraph that lcprune.trace gives")
+    instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     keep = np.ones(graph.prunable, dtype=np.bool_)
     for family in graph.families:
         groups = np.array(family.groups)
@@ -68,39 +75,47 @@ def random_keep(graph: ChannelGraph, rng: np.random.Generator) -> BoolArray:
 
 def check(
     model: nn.Module,
-    example_input: ExampleInput,
+    example_input: ExampleInput | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    training_inputs: ExampleInput | None = None,
     graph: ChannelGraph | None = None,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Checked:
     """Cut random plans out of a model and compare each with the masked original.
 
     The model is traced unless its ``graph`` is given. For every seed a random plan is drawn, cut,
-    and verified as ``lcprune.verify`` does; that the removal moves the outputs by more than 0.1 %
-    in one plan at least is demanded too, since a comparison that sees nothing says nothing: give
-    the model random values first (``randomise``).
+    and verified as ``lcprune.verify`` does, in evaluation and in training mode; that the removal
+    moves the outputs by more than 0.1 % in one plan at least is demanded too, since a comparison
+    that sees nothing says nothing: give the model random values first (``randomise``).
 
     Raises ``VerificationError`` where a plan differs, nothing is prunable, or no plan has a
-    visible effect, and ``ModelError`` where the model can't run.
+    visible effect, ``ModelError`` where the model can't run, and ``InputError`` where an argument
+    is not what it should be.
 
     Example:
         check(randomise(MyNetwork(), seed=0), torch.randn(1, 3, 32, 32))
     """
-    graph = graph or trace(model, example_input)
+    numbers = [integer("a seed", seed, least=0) for seed in instance("seeds", seeds, Sequence)]
+    given: dict[str, Any] = {"example_kwargs": example_kwargs, "training_inputs": training_inputs}
+    if graph is None:
+        graph = trace(model, example_input, **given)
+    instance("graph", graph, ChannelGraph, "the ChannelGraph that lcprune.trace gives")
     if not graph.prunable:
         raise VerificationError("nothing to check: none of the channels is prunable")
     builder = PlanBuilder(graph)
-    error = moved = 0.0
-    for seed in seeds:
-        plan = builder.plan(random_keep(graph, np.random.default_rng(seed)))
-        error = max(error, verify(model, slim(model, plan), plan, example_input))
-        moved = max(moved, effect(model, plan, example_input))
+    error, moved, trained = 0.0, 0.0, True
+    for number in numbers:
+        plan = builder.plan(random_keep(graph, np.random.default_rng(number)))
+        seen = difference(model, slim(model, plan), plan, example_input, **given)
+        error, trained = max(error, seen.judged()), trained and seen.training_checked
+        moved = max(moved, effect(model, plan, example_input, **given))
     if not moved > VISIBLE:
         raise VerificationError(
             f"the check is blind: removing channels moves the outputs by {moved:.2g} at most "
             f"(more than {VISIBLE:g} is expected); give the model random values first"
         )
-    return Checked(graph, error, moved)
+    return Checked(graph, error, moved, trained)
 
 
 def counted(model: nn.Module, example_input: ExampleInput) -> dict[str, int]:

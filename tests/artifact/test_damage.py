@@ -7,6 +7,7 @@ import random
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from damage import DAMAGES, Damage, flipped, trace_of
+from lcprune._files import read_whole
 from lcprune.artifact import ARTIFACT, BUFFERS, PLAN, WEIGHTS, load, save
 from lcprune.errors import LcpruneError
 from lcprune.models import build
@@ -204,14 +206,14 @@ def test_a_file_that_the_system_refuses_is_named(
     saved: Path, work: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = restored(saved, work)
-    whole = Path.read_bytes
+    whole = os.open
 
-    def refuse(path: Path) -> bytes:
-        if path.name == name:
+    def refuse(path: Path, *rest: Any, **named: Any) -> int:
+        if Path(path).name == name:
             raise PermissionError(13, "Permission denied")
-        return whole(path)
+        return whole(path, *rest, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert not loads_or_says_why(out, out / name)
 
 
@@ -230,17 +232,20 @@ def test_a_model_that_is_replaced_while_it_is_read_is_the_old_one_or_an_error(
 ) -> None:
     """The file that is read next is the new one from some moment on."""
     out = restored(saved, work)
-    whole = Path.read_bytes
+    replaced = []
 
-    def read(path: Path) -> bytes:
-        content = whole(path)
+    def read(path: Path, **named: Any) -> bytes:
+        content = read_whole(path, **named)
         if path == out / name:
+            replaced.append(name)
             for each in FILES:
                 shutil.copy(newer / each, out / each)
         return content
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    for module in ("lcprune._files", "lcprune.artifact._description"):
+        monkeypatch.setattr(f"{module}.read_whole", lambda path, *_, **how: read(path, **how))
     assert "hash differs" in (error_of(out) or "hash differs")
+    assert replaced
 
 
 @pytest.mark.parametrize("of_new", range(2 ** len(FILES)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -82,7 +83,7 @@ def test_ways_to_write_a_budget_in_a_file(tmp_path: Path, text: str) -> None:
         ("min_keep = 'most'", "min_keep = 'most': expected a number"),
         ("round_to = 8.0", "round_to = 8.0: expected an integer"),
         ("round-too = 8", "'round_too'.*round_to"),
-        ("learning_rate = 'fast'", "expected more than 0, or auto"),
+        ("learning_rate = 'fast'", "expected more than 0 and at most 1000, or auto"),
         ("trials = ", "not TOML"),
     ],
 )
@@ -199,6 +200,81 @@ def test_every_option_is_explained(kind: type[Options], key: str) -> None:
         assert known.shown_default or known.default == ()
     for value in known.details.also:
         assert str(value) in known.details.range
+
+
+@pytest.mark.parametrize(("kind", "key"), OPTIONS, ids=lambda v: getattr(v, "__name__", v))
+def test_every_number_has_bounds_on_both_sides(kind: type[Options], key: str) -> None:
+    known = options_of(kind)[key]
+    if {int, float} & known.types and key != "seed":
+        names = {name for name, _ in known.details.bounds}
+        assert names & {"at_least", "more_than"}
+        assert names & {"at_most", "less_than"}
+        for value in (1e300, 10**400, 2**62):
+            assert outcome(lambda: known.check(value)) is InputError  # noqa: B023
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"trials = {HUGE}", "trials = an integer of 1329 bits: expected an integer of at most"),
+        (f"trials = 0x{'f' * 8000}", "trials = an integer of 32000 bits"),
+        ("trials = " + "9" * 5000, "not TOML"),
+        ("trials = 1979-05-27", "trials = a date: expected an integer"),
+        ("learning_rate = 1e400", "expected a finite number"),
+        ("learning_rate = nan", "expected a finite number"),
+        (f"learning_rate = {HUGE}", "learning_rate"),
+        ("weight_decay = 1e300", r"weight_decay = 1e\+300: expected at least 0 and at most 1000"),
+        ("temperature = 1e-300", "temperature"),
+        ("skip = " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        ("skip = " + "{a=" * 200 + "1" + "}" * 200, "skip = a dict of 1: expected text"),
+        (f"model = '{'x' * 40000}'", "expected at most 32768 bytes"),
+        ("'\\u001b[31m' = 3", "unknown key"),
+        ('"\\u001b[31m\\n" = 3', "unknown key"),
+        (f"{'x' * 3000} = 3", "unknown key 'xxx"),
+        ("model = 'a'\nmodel = 'b'", "not TOML"),
+        ("\x00", "not TOML"),
+        ("debug = true", "unknown key"),
+        ("out = 'elsewhere'", "unknown key"),
+        ("resume = true", "unknown key"),
+        ("trust_factory = true", "unknown key"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_hostile_file_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    rest = {key: value for key, value in NEEDED.items() if not content.startswith(key)}
+    with pytest.raises(InputError, match=message) as caught:
+        resolve(PruneOptions, rest, file=file_with(tmp_path, content))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2500
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    file = file_with(tmp_path, "\ufefftrials = 7\n")
+    assert resolve(PruneOptions, NEEDED, file=file).trials == 7
+
+
+@pytest.mark.parametrize("name", ["pipe", "directory", "device", "x" * 300])
+def test_a_file_that_is_none_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes here")
+        os.mkfifo(path)
+    elif name == "directory":
+        path.mkdir()
+    elif name == "device":
+        path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="can't read"):
+        resolve(PruneOptions, NEEDED, file=path)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "~nosuchuser/x", 3, True, ["a"]])
+def test_what_is_no_path_is_told(path: Any) -> None:
+    with pytest.raises(InputError, match=r"^out .*expected a path"):
+        RunOptions.of({"out": path})
 
 
 def test_the_defaults_are_those_of_training() -> None:

@@ -82,7 +82,7 @@ def test_indices_may_come_as_any_sequence_of_integers() -> None:
 
 HUGE = 10**400
 WRONG_INDICES: list[Any] = [
-    (), [], None, 0, "01", b"01", {0: 1}, {0, 1}, (-1, 0), (1, 0), (0, 0), (0, 1, 1), (0.0,),
+    (), [], None, 0, "01", b"01", {0: 1}, {0, 1}, (-1, 0), (0, 0), (0, 1, 1), (0.0,),
     (True,), (False, True), ("0",), (None,), ((0,),), (HUGE,), (2**63,), (-HUGE,), (float("nan"),),
     (0, float("inf")), (np.bool_(True),), np.array([0.5]), iter([0]),
 ]  # fmt: skip
@@ -124,6 +124,12 @@ def refused(*args: Any, **fields: Any) -> None:
 @pytest.mark.parametrize("indices", WRONG_INDICES, ids=lambda value: repr(value)[:20])
 def test_indices_that_no_dimension_has_are_refused(indices: Any) -> None:
     refused({("a.weight", 0): indices})
+
+
+def test_another_order_is_a_plan_and_in_a_file_damage() -> None:
+    plan = Plan({("a.weight", 0): (1, 0)})
+    with pytest.raises(InputError, match=r"not a plan: .*ascending"):
+        Plan.from_json(plan.to_json())
 
 
 @pytest.mark.parametrize("key", WRONG_KEYS, ids=lambda value: repr(value)[:20])

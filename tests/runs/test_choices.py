@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from digit_runs import outcome
+from lcprune._files import sealed_json
 from lcprune.fitness import Precision
 from lcprune.runs import (
     JOURNAL,
@@ -36,19 +37,19 @@ class Stopwatch:
     """Chooses otherwise every time it is asked."""
 
     def __init__(self) -> None:
-        self._times = count()
+        self._times = count(1)
 
-    def __call__(self, *_: object) -> dict[str, Any]:
-        return {"batch": next(self._times)}
+    def __call__(self, *_: object) -> Precision:
+        return Precision(batch=next(self._times))
 
 
 def test_the_first_choice_holds_until_it_is_measured_anew(tmp_path: Path) -> None:
     watch = Stopwatch()
     for _ in range(2):
-        assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == {"batch": 0}
+        assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == Precision(batch=1)
     anew = Choices(tmp_path, remeasure=True)
-    assert anew.choose("search", MODEL, IMAGES, watch) == {"batch": 1}
-    assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == {"batch": 1}
+    assert anew.choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
+    assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
 
 
 def test_another_machine_network_or_question_has_its_own(
@@ -56,24 +57,24 @@ def test_another_machine_network_or_question_has_its_own(
 ) -> None:
     watch, choices = Stopwatch(), Choices(tmp_path)
     wider = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 0}
-    assert choices.choose("training", MODEL, IMAGES, watch) == {"batch": 1}
-    assert choices.choose("search", wider, IMAGES, watch) == {"batch": 2}
-    assert choices.choose("search", MODEL, IMAGES[:1], watch) == {"batch": 3}
-    assert choices.choose("search", MODEL, IMAGES[..., :7], watch) == {"batch": 4}
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=1)
+    assert choices.choose("training", MODEL, IMAGES, watch) == Precision(batch=2)
+    assert choices.choose("search", wider, IMAGES, watch) == Precision(batch=3)
+    assert choices.choose("search", MODEL, IMAGES[:1], watch) == Precision(batch=4)
+    assert choices.choose("search", MODEL, IMAGES[..., :7], watch) == Precision(batch=5)
     with monkeypatch.context() as patch:
         patch.setattr(_choices, "processor", lambda _: "another one")
-        assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 5}
+        assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=6)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 77)
-        assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 6}
+        assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=7)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "99")
-        assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 7}
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 0}
+        assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=8)
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=1)
     with torch.no_grad():
         MODEL[0].weight.add_(1)  # other weights are the same work
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 0}
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=1)
     json.dumps(choice_key("search", MODEL, IMAGES))
 
 
@@ -83,28 +84,51 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: str | None) -> None:
     choices.choose("search", MODEL, IMAGES, watch)
     [path] = tmp_path.iterdir()
     text = path.read_text()
-    path.write_text(text.replace('"batch": 0', '"batch": 9') if content is None else content)
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 1}
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 1}
+    path.write_text(text.replace('"batch": 1', '"batch": 9') if content is None else content)
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        None,
+        [],
+        "float32",
+        {"batch": "9"},
+        {"batch": 10**30},
+        {"dtype": 3},
+        {"odd": 1},
+        {"batch": 0},
+    ],
+)
+def test_a_choice_of_another_type_is_as_none(tmp_path: Path, choice: Any) -> None:
+    """Its checksum is right."""
+    watch, choices = Stopwatch(), Choices(tmp_path)
+    choices.choose("search", MODEL, IMAGES, watch)
+    [path] = tmp_path.iterdir()
+    key = choice_key("search", MODEL, IMAGES)
+    path.write_text(sealed_json({"key": key, "choice": choice}))
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
 
 
 def test_a_folder_that_can_not_be_written_breaks_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     watch, choices = Stopwatch(), Choices(tmp_path / "file" / "below")
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 0}
-    assert choices.choose("search", MODEL, IMAGES, watch) == {"batch": 1}
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=1)
+    assert choices.choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
 
 
 def test_of_two_processes_the_first_choice_holds(tmp_path: Path) -> None:
     watch = Stopwatch()
 
-    def slowly() -> dict[str, Any]:
+    def slowly() -> Precision:
         own = watch()
         Choices(tmp_path).choose("search", MODEL, IMAGES, watch)  # another one is faster
         return own
 
-    assert Choices(tmp_path).choose("search", MODEL, IMAGES, slowly) == {"batch": 1}
-    assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == {"batch": 1}
+    assert Choices(tmp_path).choose("search", MODEL, IMAGES, slowly) == Precision(batch=2)
+    assert Choices(tmp_path).choose("search", MODEL, IMAGES, watch) == Precision(batch=2)
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -172,13 +173,14 @@ def test_the_state_grows_and_the_configuration_stays(tmp_path: Path) -> None:
     run = Run(out, RECORD, Silent())
     found = iter([{"dtype": "bfloat16"}, "never asked"])
     for _ in range(2):
-        assert run.once("precision", lambda: next(found)) == {"dtype": "bfloat16"}
+        precision = run.once("precision", Mapping[str, str], lambda: next(found))
+        assert precision == {"dtype": "bfloat16"}
     assert run.same("weights", "a", "weights") == "a"
     assert read_run(out) == run.record
     assert run.record.state == {"precision": {"dtype": "bfloat16"}, "weights": "a"}
     assert run.record.configuration == RECORD.configuration
     later = Run(out, read_run(out), Silent())
-    assert later.once("precision", lambda: None) == {"dtype": "bfloat16"}
+    assert later.once("precision", Mapping[str, str], lambda: None) == {"dtype": "bfloat16"}
     with pytest.raises(RunError, match="the weights are not those that the run began with"):
         later.same("weights", "b", "weights")
 
@@ -259,7 +261,7 @@ def test_a_run_at_work_keeps_others_out(tmp_path: Path) -> None:
                 check_run(out, **how)
         with pytest.raises(RunError, match="held by"):
             opened(out)
-        assert run.once("found", lambda: 1) == 1
+        assert run.once("found", int, lambda: 1) == 1
     assert [path.name for path in out.iterdir()] == [RUN]
     assert opened(out, read_run(out)).record.state == {"found": 1}
     with pytest.raises(RunError, match="another process began meanwhile"):

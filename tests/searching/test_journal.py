@@ -2,18 +2,22 @@ import math
 import os
 import random
 import shutil
+import socket
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.errors import RunError
-from lcprune.searching import Ask, Candidate, Journal, JournalRecord, Trial, read_journal
+from lcprune._lock import LOCK
+from lcprune.errors import InputError, LcpruneWarning, RunError
+from lcprune.searching import Ask, Candidate, Journal, JournalRecord, Trial, _journal, read_journal
 
 IDENTITY = {"seed": 3, "budget": {"macs": 100}, "environment": {"precision": "bfloat16"}}
 SALIENCY = np.array([0.1, 1 / 3, 2.0])
@@ -161,7 +165,7 @@ def altered(statement: str) -> object:
         (altered("UPDATE trials SET keep = '40' WHERE number = 1"), "a checksum differs"),
         (altered("ALTER TABLE trials DROP COLUMN checksum"), "damaged"),
         (altered("UPDATE meta SET value = x'00' WHERE key = 'saliency'"), "damaged"),
-        (altered("DROP TABLE trials"), "no such table"),
+        (altered("DROP TABLE trials"), "expected 3 tables"),
         (altered("UPDATE trials SET loss = 0.25 WHERE number = 1"), "a checksum differs"),
         (altered("UPDATE trials SET digest = x'ff' WHERE number = 1"), "a checksum differs"),
         (altered("UPDATE meta SET value = 10 WHERE key = 'total'"), "a checksum differs"),
@@ -184,8 +188,8 @@ def test_a_file_that_is_no_whole_journal_is_refused_and_left_alone(
 
 
 def test_a_place_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent" / "search.sqlite", tmp_path):
-        with pytest.raises(RunError, match="can't be used"):
+    for path in (tmp_path / "absent" / "search.sqlite", tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(RunError, match=r"can't (be used|write)"):
             begin(path)
     with pytest.raises(RunError, match="no journal"):
         read_journal(tmp_path / "absent.sqlite")
@@ -250,3 +254,251 @@ def test_masks_of_any_length(bits: list[bool]) -> None:
     assert record.trials[0].keep.tolist() == found.candidate.keep.tolist() == bits
     assert (found.after, found.candidate.share, found.candidate.final) == (1, 0.5, False)
     assert found.candidate.note == {"a": [1]}
+
+
+class _OwnPath(os.PathLike[str]):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+@pytest.mark.parametrize("kind", [str, Path, _OwnPath])
+def test_a_path_may_be_text_or_like_a_path(tmp_path: Path, kind: Any) -> None:
+    path = kind(tmp_path / "search.sqlite")
+    with begin(path) as journal:
+        journal.commit(trial(0))
+    assert len(read_journal(path).trials) == 1
+
+
+@pytest.mark.parametrize("path", [3, b"search.sqlite", "", "a\0b", "~nosuchuser/x", True])
+def test_what_is_no_path_is_told(tmp_path: Path, path: Any) -> None:
+    for use in (begin, read_journal):
+        with pytest.raises(InputError, match=r"journal is .*, expected a path"):
+            use(path)
+
+
+SUFFIXES = ("", "-journal", "-wal", "-shm")
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, LOCK])
+def test_no_link_is_written_through(tmp_path: Path, suffix: str) -> None:
+    """Neither the journal's, nor that of what SQLite writes beside it, nor its lock's."""
+    theirs, path = tmp_path / "thesis.tex", tmp_path / "search.sqlite"
+    name = path.name + suffix if suffix != LOCK else f".partial-{path.name}{LOCK}"
+    for content in (None, "", "chapter one"):
+        if content is not None:
+            theirs.write_text(content)
+        (tmp_path / name).symlink_to(theirs)
+        with pytest.raises(RunError, match="it is a link or no ordinary file"):
+            begin(path)
+        assert (theirs.read_text() if theirs.exists() else None) == content
+        (tmp_path / name).unlink()
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("what", ["pipe", "socket", "directory", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, suffix: str, what: str) -> None:
+    path = tmp_path / "search.sqlite"
+    with begin(path):
+        pass
+    strange = tmp_path / f"{path.name}{suffix}"
+    strange.unlink(missing_ok=True)
+    if what == "pipe":
+        os.mkfifo(strange)
+    elif what == "directory":
+        strange.mkdir()
+    elif what == "device":
+        strange.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(strange))
+    for use in (begin, read_journal):
+        with pytest.raises(RunError, match=r"can't (read|write)"):
+            use(path)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_journal, "_TRY", 0.0)
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """Holds a transaction that reads, as another program's."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT * FROM trials").fetchall()
+    return connection
+
+
+def writer(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("hold", [reader, writer])
+def test_a_journal_that_others_use_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Any
+) -> None:
+    """The wait is told once; it ends as soon as they do."""
+    path = tmp_path / "search.sqlite"
+    told: list[str] = []
+    with begin(path) as journal:
+        journal.commit(trial(0))
+        other = hold(path)
+
+        def tell(message: str, category: type[Warning], **_: object) -> None:
+            assert category is LcpruneWarning
+            told.append(message)
+            other.close()
+
+        monkeypatch.setattr("warnings.warn", tell)
+        journal.commit(trial(1))
+    assert told == [f"journal {path} is in use by another program: waiting for it"]
+    assert [one.number for one in read_journal(path).trials] == [0, 1]
+    other = writer(path)
+    with begin(path) as journal:
+        assert len(journal.record.trials) == 2
+    assert len(told) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.filterwarnings("ignore:.*in use by another program")
+def test_a_journal_that_others_never_let_go_is_told_and_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_journal, "_PATIENCE", 0.0)
+    path = tmp_path / "search.sqlite"
+    with begin(path) as journal:
+        journal.commit(trial(0))
+        with closing(reader(path)), pytest.raises(RunError, match="database is locked"):
+            journal.commit(trial(1))
+        journal.commit(trial(1))
+    assert len(read_journal(path).trials) == 2
+
+
+def resealed(path: Path, table: str, column: str, value: object, number: int = 1) -> None:
+    """Put another value into a row and the right checksum beside it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        if table == "meta":
+            connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, column))
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            row = [meta[key] for key in ("identity", "saliency", "total")]
+            where = "UPDATE meta SET value = ? WHERE key = 'checksum'"
+        else:
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE number = {number}", (value,))
+            number = value if column == "number" else number  # type: ignore[assignment]
+            question = f"SELECT * FROM {table} WHERE number = ?"
+            *row, _ = connection.execute(question, (number,)).fetchone()
+            where = f"UPDATE {table} SET checksum = ? WHERE number = {number!r}"
+        connection.execute(where, (_journal._checksum(row),))
+
+
+HUGE = "9" * 400
+WRONG: dict[str, list[object]] = {
+    "number": [-1, 2**62],
+    "keep": ["", "zz", "40" * 9, b"\x40", 3],
+    "share": [-1.0, 1e300, math.inf, "much", b""],
+    "final": [2, "yes", 0.5],
+    "reference": [-1, b"", 2**62],
+    "note": ["", "3", "[]", "[" * 5000, '{"latent": 3}', '{"latent": [["x"]]}',
+             f'{{"latent": [[{HUGE}]]}}', '{"latent": [[NaN]]}', 3],
+    "asked_after": [-1, "x", 0.5],
+    "position": [-1, 7, "x"],
+    "loss": ["low", b""],
+    "digest": [b""],
+    "cost": ["3", '{"macs": "many"}', f'{{"macs": {HUGE}}}', '{"macs": 0.5}', '{"macs": NaN}', "{"],
+    "timing": ["[]", '{"plan": "long"}', '{"plan": Infinity}'],
+    "seconds": [-1.0, "x", math.inf],
+    "same_as": [-1, "x", 0.5],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", WRONG)
+def test_a_row_of_wrong_types_is_refused_though_its_checksum_is_right(
+    tmp_path: Path, column: str
+) -> None:
+    path = tmp_path / "search.sqlite"
+    with begin(path) as journal:
+        for number in range(3):
+            journal.commit(trial(number))
+    content = path.read_bytes()
+    for value in WRONG[column]:
+        resealed(path, "trials", column, value)
+        for use in (begin, read_journal):
+            with pytest.raises(RunError, match="is damaged") as caught:
+                use(path)
+            assert str(caught.value).isprintable()
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("total", 0), ("total", "x"), ("total", 0.5), ("total", b""), ("saliency", b"1234567"),
+     ("saliency", 3), ("saliency", ""), ("identity", "3"), ("identity", "[" * 5000),
+     ("identity", ""), ("identity", 3)],
+)  # fmt: skip
+def test_a_head_of_wrong_types_is_refused_though_its_checksum_is_right(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = tmp_path / "search.sqlite"
+    with begin(path) as journal:
+        journal.commit(trial(0))
+    resealed(path, "meta", key, value)
+    for use in (begin, read_journal):
+        with pytest.raises(RunError, match="is damaged"):
+            use(path)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"CREATE VIEW endless AS {ENDLESS}",
+        "CREATE TRIGGER t AFTER INSERT ON trials "
+        f"BEGIN INSERT INTO meta SELECT x, x FROM ({ENDLESS}); END",
+        "CREATE TABLE more (x)",
+        "CREATE INDEX i ON trials (loss)",
+    ],
+)
+def test_a_file_with_more_than_our_tables_is_not_run(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "search.sqlite"
+    altered(statement)(path)  # type: ignore[operator]
+    for use in (begin, read_journal):
+        with pytest.raises(RunError, match="expected 3 tables as lcprune makes them"):
+            use(path)
+
+
+def test_a_view_in_place_of_a_table_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    altered("DROP TABLE trials")(path)  # type: ignore[operator]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"CREATE VIEW trials AS {ENDLESS}")
+    for use in (begin, read_journal):
+        with pytest.raises(RunError, match="expected 3 tables as lcprune makes them"):
+            use(path)
+
+
+class _Stubborn:
+    """A strategy for which the journal's trials are impossible."""
+
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+    def ask(self) -> Candidate:
+        return Candidate(0, np.zeros(3, dtype=bool))
+
+    def tell(self, candidate: Candidate, loss: float) -> None:
+        raise IndexError("latent of another shape")
+
+
+def test_trials_that_a_strategy_can_not_be_told_are_refused() -> None:
+    record = JournalRecord(IDENTITY, SALIENCY, (trial(0),), 3)
+    with pytest.raises(RunError, match=r"none of this search.*IndexError: latent of another shape"):
+        record.replay(_Stubborn())

@@ -112,7 +112,7 @@ CASES = (
          "stem inner", 6 + 5),
     Case("features among the outputs",
          lambda: Net(_features_too, stem=conv(3, 6), inner=conv(6, 5), head=conv(5, 2)),
-         "inner", 5, stay={"stem": "an output of the model"}),
+         "inner", 5, stay={"stem": "output 1 of the model"}),
     Case("levels",
          lambda: Net(_levels, stem=conv(3, 6), inner=conv(6, 5), head_fine=conv(6, 2),
                      head_coarse=conv(5, 2)),

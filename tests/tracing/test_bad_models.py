@@ -210,7 +210,7 @@ def test_an_example_input_of_another_type_is_refused(example: object, kind: str)
         network(),
         example,
         InputError,
-        match=rf"^the example input is a {kind}; expected a tensor, a dictionary, a tuple of",
+        match=rf"^the example input is of type {kind}; expected a tensor, a dictionary, a tuple of",
     )
 
 
@@ -223,7 +223,7 @@ def test_an_example_input_of_another_type_is_refused(example: object, kind: str)
         (torch.tensor(1.0), r"\(a number\): "),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), r"\(1x3x8x8 int64\): RuntimeError"),
         ((IMAGE, IMAGE), r"\(1x3x8x8, 1x3x8x8\): TypeError"),
-        ((), r"\(\): TypeError"),
+        ((), r"\(no arguments\): TypeError"),
         ((IMAGE.numpy(),), r"\(ndarray\): TypeError"),
         (([IMAGE],), r"\(1x3x8x8\): TypeError"),
         (torch.zeros(2, 4, 8, 8), r"\(2x4x8x8\): RuntimeError"),

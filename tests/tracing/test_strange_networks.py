@@ -49,12 +49,16 @@ ODD = (
     Odd(
         strange.NestedOutput,
         ("stem.0", "trunk.0"),
-        stay=tuple((name, "an output of the model") for name in ("boxes", "masks", "scores")),
+        stay=(
+            ("boxes", "output dense.0.boxes of the model"),
+            ("scores", "output scores.logits.raw of the model"),
+            ("masks", "output dense.1.0 of the model"),
+        ),
     ),
     Odd(
         strange.DetachedAuxiliary,
         ("stem.0", "trunk.0", "auxiliary.0.0"),
-        stay=(("auxiliary.2", "an output of the model"),),
+        stay=(("auxiliary.2", "output 1 of the model"),),
     ),
     Odd(strange_channels.NeighbourGate, ("stem.0",), stay=(("trunk.0", "in across"),)),
     Odd(strange.GeneratedWeights, ("stem.0", "after.0", "kernels")),
@@ -200,7 +204,9 @@ def test_a_tensor_inside_any_object_of_the_output_is_an_output() -> None:
 
     graph = trace(Answers(), IMAGES)
     assert graph.prunable == 4
-    assert ("b.weight", "an output of the model") in {(u.tensor, u.reason) for u in graph.untouched}
+    assert ("b.weight", "output 1.features of the model") in {
+        (u.tensor, u.reason) for u in graph.untouched
+    }
 
 
 def test_a_head_that_sees_no_row_is_an_output_all_the_same() -> None:

@@ -7,12 +7,11 @@ from lcprune.artifact._description import (
     PLAN,
     WEIGHTS,
     Description,
-    InputSpec,
     read_description,
     read_file,
     versions,
 )
-from lcprune.artifact._load import load, read_plan
+from lcprune.artifact._load import load, read_example, read_plan
 from lcprune.artifact._save import save
 
 __all__ = [
@@ -22,9 +21,9 @@ __all__ = [
     "PLAN",
     "WEIGHTS",
     "Description",
-    "InputSpec",
     "load",
     "read_description",
+    "read_example",
     "read_file",
     "read_plan",
     "save",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lcprune._files import read_sealed_json, read_whole, sealed_json
+from lcprune._checks import refused
+from lcprune._files import LARGEST, read_sealed_json, read_whole, sealed_json
+from lcprune.artifact._example import parsed, recorded
 from lcprune.errors import InputError
+from lcprune.tracing import Inputs
 
 PLAN = "plan.json"
 WEIGHTS = "model.safetensors"
@@ -24,6 +28,10 @@ NEW = ".new"
 """How the names of files end while ``artifact.json`` names them already and they are about to
 take the place of older ones."""
 
+MOST_CLASSES = 2**22
+"""More outputs than a classifier has."""
+
+_LARGEST_PLAN = 2**26
 _PACKAGES = ("lcprune", "torch", "torchvision", "timm", "numpy", "safetensors")
 
 
@@ -37,37 +45,31 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """Shape, batch first, and type of one example input."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
 class Description:
     """The contents of ``artifact.json``.
 
-    ``factory`` and ``classes`` build the unpruned network. ``sha256`` is the hash of each file
-    by name. ``complex`` names the tensors that are stored as pairs of real numbers.
+    ``factory`` and ``classes`` build the unpruned network. ``example`` is what the network was
+    called with when it was saved, tensors without their values. ``sha256`` is the hash of each
+    file by name. ``complex`` names the tensors that are stored as pairs of real numbers.
     """
 
     factory: str | None
     classes: int | None
-    inputs: tuple[InputSpec, ...]
+    example: Inputs
     sha256: Mapping[str, str]
     complex: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def to_json(self) -> str:
         """The description as JSON text with a checksum of itself."""
-        return sealed_json(asdict(self))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return sealed_json(values | {"example": recorded(self.example)})
 
 
 def read_description(directory: Path) -> Description:
     """What ``artifact.json`` says, each field checked; ``InputError`` where it can't be used."""
     path = directory / ARTIFACT
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"{directory} holds no saved model: {ARTIFACT} is missing")
     raw = read_sealed_json(path)
     hashes = _texts(path, raw, "sha256")
@@ -84,7 +86,7 @@ def read_description(directory: Path) -> Description:
     return Description(
         factory=factory,
         classes=classes,
-        inputs=_inputs(path, raw.get("inputs")),
+        example=_example(path, raw.get("example")),
         sha256=hashes,
         complex=tuple(names),
         versions=_texts(path, raw, "versions"),
@@ -98,28 +100,24 @@ def read_file(directory: Path, name: str, description: Description) -> bytes:
     either the old one or does not fit.
     """
     wanted = description.sha256.get(name)
+    limit = _LARGEST_PLAN if name == PLAN else LARGEST
     with suppress(InputError):  # there is one where a process was killed while it saved
-        content = read_whole(directory / f"{name}{NEW}")
+        content = read_whole(directory / f"{name}{NEW}", limit=limit)
         if hashlib.sha256(content).hexdigest() == wanted:
             return content
-    if not (directory / name).exists():
+    if not os.path.lexists(directory / name):
         raise InputError(f"{directory} is not complete: {name} is missing")
-    content = read_whole(directory / name)
+    content = read_whole(directory / name, limit=limit)
     if hashlib.sha256(content).hexdigest() != wanted:
         raise InputError(f"{directory / name} is not the file that was saved: its hash differs")
     return content
 
 
-def _inputs(path: Path, raw: Any) -> tuple[InputSpec, ...]:
-    found = []
-    for entry in raw if isinstance(raw, list) else [raw]:
-        shape, dtype = (
-            (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
-        )
-        if not (isinstance(shape, list) and all(map(_is_count, shape)) and isinstance(dtype, str)):
-            raise _unexpected(path, "inputs", entry, "a shape and a dtype each")
-        found.append(InputSpec(tuple(shape), dtype))
-    return tuple(found)
+def _example(path: Path, raw: Any) -> Inputs:
+    try:
+        return parsed(raw)
+    except ValueError as error:
+        raise InputError(f"{path}: the example: {error}") from error
 
 
 def _texts(path: Path, raw: dict[str, Any], key: str) -> dict[str, str]:
@@ -130,9 +128,8 @@ def _texts(path: Path, raw: dict[str, Any], key: str) -> dict[str, str]:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 1 <= value < 2**31
+    return type(value) is int and 1 <= value <= MOST_CLASSES
 
 
 def _unexpected(path: Path, key: str, value: Any, expected: str) -> InputError:
-    text = " ".join(repr(value).split())[:80]
-    return InputError(f"{path}: {key} is {text}, expected {expected}")
+    return refused(f"{path}: {key}", value, expected)

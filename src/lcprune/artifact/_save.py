@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lcprune._files import make_directory, replacing, sha256_of, sync, write_text
+from lcprune._checks import instance, integer
+from lcprune._checks import path as checked_path
+from lcprune._files import make_directory, read_whole, replacing, sha256_of, sync, write_text
+from lcprune._lock import LOCK, locked
 from lcprune.artifact._description import (
     ARTIFACT,
     BUFFERS,
+    MOST_CLASSES,
     NEW,
     PLAN,
     WEIGHTS,
     Description,
-    InputSpec,
     read_description,
 )
-from lcprune.artifact._tensors import saved_state, serialised, unsaved_buffers
-from lcprune.errors import InputError, RunError
+from lcprune.artifact._example import recorded
+from lcprune.artifact._tensors import check_finite, saved_state, serialised, unsaved_buffers
+from lcprune.errors import InputError, ModelError, RunError
 from lcprune.graph import network_digest
-from lcprune.ranking import Plan
+from lcprune.ranking import A_PLAN, Plan
 from lcprune.slimming import named_state
-from lcprune.tracing import Inputs, forward, private_copy
+from lcprune.tracing import ExampleInput, Inputs, as_examples, forward, outputs, private_copy
+
+_LOCK = f"artifact{LOCK}"
 
 
 def save(
     small: nn.Module,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     *,
     plan: Plan,
-    example_input: Tensor | tuple[Tensor, ...],
+    example_input: ExampleInput | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     factory: str | None = None,
     classes: int | None = None,
 ) -> None:
@@ -43,46 +52,47 @@ def save(
     ``factory`` names what builds the unpruned network (``cifar_resnet56``,
     ``torchvision/resnet50``, ``package.module:function``); without it ``load`` wants the model.
     ``classes`` is the number of outputs to build it with; by default that of the model's own
-    output for ``example_input``, where this is a matrix (samples, classes).
+    output for the example, where this is a matrix (samples, classes). ``example_input`` and
+    ``example_kwargs`` are what ``trace`` takes; of several examples the first is recorded: shapes
+    and types of tensors, and plain values as they are.
 
     Files: ``plan.json``, ``model.safetensors`` (the model's state, tied tensors once),
     ``buffers.safetensors`` where the model has buffers that are not part of its state, and
     ``artifact.json`` with their hashes. An earlier model is replaced at one moment: a process that
     is killed leaves the old one or the new one. Other files in the directory are left alone. The
     model may be on any device and stays there. ``InputError`` where the directory can't be
-    written, the plan is not that of the model, or its state holds something that is not a dense
-    tensor.
+    written or another process writes there, the plan is not that of the model, its state holds
+    something that is not a dense tensor, a parameter is not finite or a buffer of the state is
+    not a number, or the example holds what can't be recorded.
     """
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    for value in inputs:
-        if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise InputError(f"the example input is a {kind}, expected a tensor or a tuple of them")
-    if not (factory is None or isinstance(factory, str)):
-        kind = type(factory).__name__
-        raise InputError(f"the factory is a {kind}, expected its name, such as 'package.module:fn'")
-    if not (classes is None or (type(classes) is int and classes > 0)):
-        raise InputError(f"{classes!r} classes, expected a positive number or none")
-    directory = Path(directory)
+    instance("the model", small, nn.Module, "a torch.nn.Module", ModelError)
+    instance("the plan", plan, Plan, A_PLAN)
+    example = as_examples(example_input, example_kwargs)[0]
+    recorded(example)
+    if factory is not None:
+        instance("the factory", factory, str, "its name, such as 'package.module:function'")
+    if classes is not None:
+        integer("classes", classes, 1, MOST_CLASSES)
+    directory = checked_path("the directory", directory)
     _check_plan(small, plan)
     state, pairs = saved_state(small)
+    check_finite(small, state)
     buffers, buffer_pairs = unsaved_buffers(small)
     if classes is None:
-        classes = _count_outputs(small, inputs)
+        classes = _count_outputs(small, example)
     contents = {PLAN: plan.to_json().encode(), WEIGHTS: serialised(state)}
     if buffers:
         contents[BUFFERS] = serialised(buffers)
     description = Description(
         factory=factory,
         classes=classes,
-        inputs=tuple(
-            InputSpec(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in inputs
-        ),
+        example=example,
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         complex=(*pairs, *buffer_pairs),
     )
     make_directory(directory)
-    _replace(directory, contents, description.to_json())
+    with locked(directory / _LOCK, str(directory)):
+        _replace(directory, contents, description.to_json())
 
 
 def _replace(directory: Path, contents: Mapping[str, bytes], description: str) -> None:
@@ -108,9 +118,9 @@ def _replace(directory: Path, contents: Mapping[str, bytes], description: str) -
                 with suppress(OSError):
                     (directory / f"{name}{NEW}").unlink(missing_ok=True)
         raise
+    for name in contents:
+        _move(directory / f"{name}{NEW}", directory / name)
     try:
-        for name in contents:
-            (directory / f"{name}{NEW}").replace(directory / name)
         if BUFFERS not in contents:
             (directory / BUFFERS).unlink(missing_ok=True)
         sync(directory)
@@ -119,19 +129,36 @@ def _replace(directory: Path, contents: Mapping[str, bytes], description: str) -
 
 
 def _settle(directory: Path) -> None:
-    """Give the files of a network their names where a process was killed before it could."""
+    """Give the files of a network their names where a process was killed before it could.
+
+    What can't be moved now would be written over next, and with it the only copy.
+    """
+    hashes: Mapping[str, str] = {}
+    with suppress(InputError):  # there is no network, or none that loads
+        hashes = read_description(directory).sha256
+    for name, sha256 in hashes.items():
+        new = directory / f"{name}{NEW}"
+        if _holds(new, sha256):
+            _move(new, directory / name)
+
+
+def _holds(path: Path, sha256: str) -> bool:
     with suppress(InputError, OSError):
-        for name, sha256 in read_description(directory).sha256.items():
-            new = directory / f"{name}{NEW}"
-            if new.is_file() and sha256_of(new) == sha256:
-                new.replace(directory / name)
+        return not path.is_symlink() and sha256_of(path) == sha256
+    return False
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except OSError as error:
+        raise RunError(f"can't write {target}: {error.strerror or error}") from error
 
 
 def _is_written(path: Path, text: str) -> bool:
-    try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, ValueError):
-        return False
+    with suppress(InputError):
+        return read_whole(path) == text.encode()
+    return False
 
 
 def _check_plan(small: nn.Module, plan: Plan) -> None:
@@ -152,9 +179,7 @@ def _check_plan(small: nn.Module, plan: Plan) -> None:
         )
 
 
-def _count_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int | None:
+def _count_outputs(model: nn.Module, example: Inputs) -> int | None:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    output = forward(private_copy(model).eval(), Inputs(*inputs).mapped(lambda x: x.to(device)))
-    if isinstance(output, Tensor) and output.dim() == 2:
-        return int(output.shape[1])
-    return None
+    found = outputs(forward(private_copy(model).eval(), example.mapped(lambda x: x.to(device))))
+    return int(found[0].shape[1]) if len(found) == 1 and found[0].dim() == 2 else None

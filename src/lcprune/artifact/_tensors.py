@@ -33,6 +33,28 @@ def unsaved_buffers(model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...
     return _stored({n: b for n, b in model.named_buffers() if n not in state})
 
 
+def check_finite(model: nn.Module, state: Mapping[str, Tensor], path: object = "") -> None:
+    """Raise where a parameter is not finite, or a buffer is not a number.
+
+    Infinity has its place in a buffer, as what a mask adds. ``InputError``, or ``WeightsError``
+    for what was read from ``path``.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, tensor in state.items():
+        # A pair of real numbers stands for a complex one; the small types have no tests.
+        value = tensor.float() if tensor.element_size() == 1 else tensor
+        if not tensor.is_floating_point():
+            continue
+        wrong = not value.isfinite().all() if name in parameters else value.isnan().any()
+        if wrong and path:
+            raise WeightsError(f"{name} in {path} holds values that are not finite")
+        if wrong:
+            raise InputError(
+                f"{name} of the model holds values that are not finite, expected a "
+                "network of numbers"
+            )
+
+
 def serialised(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file."""
     try:
@@ -69,6 +91,10 @@ def load_state(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> N
                 f"{name} in {path} is of shape {list(tensor.shape)}, "
                 f"the model expects {list(own.shape)}"
             )
+        if _kind(tensor) != _kind(own):
+            raise WeightsError(
+                f"{name} in {path} is of type {_type(tensor)}, the model expects {_type(own)}"
+            )
     whole = dict(saved)
     for names in _by_tensor(state):
         (first,) = names
@@ -99,7 +125,8 @@ def load_buffers(model: nn.Module, saved: Mapping[str, Tensor], path: object) ->
         module_name, _, leaf = name.rpartition(".")
         try:
             module = model.get_submodule(module_name)
-            if name in state or (leaf not in module._buffers and hasattr(module, leaf)):
+            known = leaf in module._buffers
+            if name in state or (not known and (hasattr(module, leaf) or not leaf.isidentifier())):
                 raise AttributeError(name)
         except AttributeError as error:
             raise WeightsError(f"{path} holds {name}, which is no such buffer here") from error
@@ -107,6 +134,18 @@ def load_buffers(model: nn.Module, saved: Mapping[str, Tensor], path: object) ->
         for key in same:
             place, _, last = key.rpartition(".")
             model.get_submodule(place).register_buffer(last, tensor, persistent=False)
+
+
+def _kind(tensor: Tensor) -> str:
+    """What a tensor's type counts in: precision and width may differ."""
+    if tensor.dtype == torch.bool:
+        return "bool"
+    real = "float" if tensor.is_floating_point() else "int"
+    return "complex" if tensor.is_complex() else real
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _by_tensor(state: Mapping[str, object]) -> list[dict[str, Tensor]]:

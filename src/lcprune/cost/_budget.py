@@ -7,13 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lcprune._text import shortened, shown
 from lcprune.cost._resources import RESOURCES, resource_named
 from lcprune.errors import BudgetError
 
 _COUNTS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
-_NUMBER = re.compile(r"(?P<number>(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?)\s*(?P<unit>[a-zA-Z%]*)")
+# An exact fraction of 1e999999999 would take all memory: numbers are as long as a float's are.
+_NUMBER = re.compile(
+    r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})"
+)
 
 Bound = float | int | str
 
@@ -87,7 +91,9 @@ def _read(name: str, value: Bound) -> tuple[Fraction, bool]:
     units = _BYTES if in_bytes else _COUNTS
     absolute = "256KiB, 1.5MB, 4096B" if in_bytes else "60M, 1.2G, 300k"
     forms = f"a fraction of the original (0.5 or 50%) or an absolute number ({absolute})"
-    asked = f"budget {name}={value}"
+    if isinstance(value, int) and value.bit_length() > 64:  # its text may be too long to make
+        raise BudgetError(f"budget {name} is {shown(value)}, expected {forms}")
+    asked = f"budget {name}={shortened(str(value), 80)}"
     # Through text, so that 0.29 is 29/100 and not the nearest binary fraction below it.
     match = _NUMBER.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):

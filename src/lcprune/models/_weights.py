@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lcprune._checks import instance
+from lcprune._checks import path as checked_path
 from lcprune._factory import one_line
+from lcprune._files import open_regular
+from lcprune._text import shown
 from lcprune.errors import WeightsError
 from lcprune.models._zoo import AUXILIARY, OWN
+
+_WITHIN = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+"""Under which keys trainers save a network's tensors, beside those of an optimiser and the like."""
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What parallel and compiled modules and trainers put before every name."""
+_WRAPPED = 3
+_MOST_PACKED = 16
+_COUNT = "num_batches_tracked"
 
 
 def load_weights(
@@ -29,25 +45,37 @@ def load_weights(
 
     ``weights`` is ``random`` (the model stays as it was built), ``default`` (what the publisher
     of ``torchvision/NAME`` or ``timm/NAME`` offers; ``name`` is the model's) or a file: a
-    ``.safetensors``, or what ``torch.load(weights_only=True)`` reads: a state dict or a
-    dictionary with one under ``state_dict``. Only ``num_batches_tracked`` may be missing.
+    ``.safetensors``, or what ``torch.load(weights_only=True)`` reads: a state dict, or what
+    trainers save with one under ``state_dict`` or ``model``; prefixes of every name that parallel
+    or compiled modules add are left out. Only ``num_batches_tracked`` may be missing.
 
     With ``new_head`` the weights are those for another number than ``classes``: tensors that
     have ``classes`` rows and another number in the weights are left out, and there must be some.
 
-    ``WeightsError``, with the model untouched, for a file that is missing or damaged, and for the
-    first key that is missing or unexpected, shape that differs, or value that is not finite.
+    ``WeightsError``, with the model untouched, for a file that is missing, damaged or none, and
+    for the first key that is missing or unexpected, shape or kind of numbers that differs, tensor
+    that is not dense, or value that is not finite (unless it is a buffer's, and the model's own).
     """
+    instance("weights", weights, str, "'random', 'default' or the name of a file", WeightsError)
     if weights == "random":
         if new_head:
             raise WeightsError("a new head goes with weights, and random ones were asked for")
         return ()
-    state = _published(model, name) if weights == "default" else _read(Path(weights).expanduser())
     source = f"the default weights of {name}" if weights == "default" else weights
     own = model.state_dict()
+    if weights == "default":
+        state = _published(model, name)
+    else:
+        state = _named(_read(checked_path("weights", weights, WeightsError)), own, source)
+    for key, value in state.items():
+        _check_dense(key, value, source)
     head = _head(own, state, classes, source) if new_head else ()
-    _check(own, {**state, **{key: own[key] for key in head}}, classes, source)
-    model.load_state_dict({k: v for k, v in state.items() if k not in head}, strict=False)
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    _check(own, {**state, **{key: own[key] for key in head}}, parameters, classes, source)
+    try:
+        model.load_state_dict({k: v for k, v in state.items() if k not in head}, strict=False)
+    except (RuntimeError, TypeError) as error:
+        raise WeightsError(f"{source}: do not fit the model: {one_line(error, 160)}") from error
     return head
 
 
@@ -61,35 +89,76 @@ def state_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+def _read(path: Path) -> object:
+    """What a file holds, read without running code and without a word of PyTorch's beside it."""
+    if not os.path.lexists(path):
         raise WeightsError(f"{path}: no such file (expected a file, 'default' or 'random')")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), open_regular(path, WeightsError) as file:
+            warnings.simplefilter("ignore")
+            if path.suffix.lower() == ".safetensors":
+                return safetensors.torch.load(file.read())
+            _check_unpacked(file)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: expected tensors alone, which load without running code"
         ) from error
     except Exception as error:  # what is no pickle may end PyTorch's reader in any way
         raise WeightsError(f"{path}: can't be read as weights: {one_line(error, 160)}") from error
-    return _state_dict(loaded, path)
 
 
-def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+def _check_unpacked(file: BinaryIO) -> None:
+    """Raise where an archive would unpack to far more than it is: PyTorch's own don't pack."""
+    if zipfile.is_zipfile(file):
+        size = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MOST_PACKED * size:
+            raise ValueError(f"an archive of {size} bytes that unpacks to {unpacked}")
+    file.seek(0)
+
+
+def _named(loaded: object, own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors by name: found within what trainers save beside them, without what wraps add."""
+    for _ in range(_WRAPPED):
+        if not isinstance(loaded, Mapping):
+            break
+        inner = next((loaded[k] for k in _WITHIN if isinstance(loaded.get(k), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
     if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{path}: expected a state dict, got {type(loaded).__name__}")
+        raise WeightsError(f"{source}: expected a state dict, got {shown(loaded)}")
     for key, value in loaded.items():
+        if not isinstance(key, str):
+            raise WeightsError(f"{source}: expected names of tensors as keys, got {shown(key)}")
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: expected a tensor at {key!r}, got {type(value).__name__}")
-    state = {str(key): value for key, value in loaded.items()}
-    prefix = "module."  # what nn.DataParallel puts before every key
-    if all(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+            raise WeightsError(f"{source}: expected a tensor at {key!r}, got {shown(value)}")
+    state = dict(loaded)
+    for _ in range(_WRAPPED):
+        for prefix in _PREFIXES:
+            if all(k.startswith(prefix) for k in state) and not any(
+                k.startswith(prefix) for k in own
+            ):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _check_dense(key: str, value: Tensor, source: str) -> None:
+    if value.is_nested:
+        kind = "nested"
+    elif value.layout is not torch.strided:
+        kind = str(value.layout).removeprefix("torch.").replace("_", " ")
+    elif value.is_quantized:
+        kind = "quantised"
+    elif value.is_meta:
+        kind = "without values (on the meta device)"
+    else:
+        return
+    raise WeightsError(f"{source}: {key!r} is {kind}, expected a dense tensor")
 
 
 def _head(
@@ -111,10 +180,14 @@ def _head(
 
 
 def _check(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int | None, source: str
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    parameters: set[str],
+    classes: int | None,
+    source: str,
 ) -> None:
     for key in own:
-        if key not in state and not key.endswith("num_batches_tracked"):
+        if key not in state and not key.endswith(_COUNT):
             raise WeightsError(f"{source}: key {key!r} is missing")
     for key in state:
         if key not in own:
@@ -125,8 +198,25 @@ def _check(
                 f"{source}: {key!r} has shape {tuple(value.shape)}, "
                 f"expected {tuple(own[key].shape)}{_hint(own, state, classes)}"
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if _kind(value) != _kind(own[key]) and not key.endswith(_COUNT):
+            given, wanted = (str(t.dtype).removeprefix("torch.") for t in (value, own[key]))
+            raise WeightsError(f"{source}: {key!r} is of type {given}, expected {wanted}")
+        # A buffer may hold infinity where the network's own does, as what a mask adds.
+        if not _finite(value) and (key in parameters or _finite(own[key])):
             raise WeightsError(f"{source}: {key!r} holds values that are not finite")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    return "float" if tensor.is_floating_point() else "int"
+
+
+def _finite(tensor: Tensor) -> bool:
+    if _kind(tensor) == "int":
+        return True
+    value = tensor.float() if tensor.element_size() == 1 else tensor  # those have no tests
+    return bool(value.isfinite().all())
 
 
 def _hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor], classes: int | None) -> str:

@@ -120,7 +120,7 @@ class Plan:
                 if key in kept:
                     raise InputError(f"dimension {shown(key[1])} of {shown(key[0])} comes twice")
                 kept[key] = tuple(_list("indices", entry["indices"]))
-            return Plan(
+            plan = Plan(
                 kept=kept,
                 attributes=tuple(
                     AttributeEdit(module, name, index, value)
@@ -134,6 +134,13 @@ class Plan:
                 result=raw.get("result", ""),
                 free_outputs=tuple(_list("free_outputs", raw.get("free_outputs", []))),
             )
+            for (name, dim), indices in plan.kept.items():
+                if not _ascending(indices):
+                    raise InputError(
+                        f"indices {_ends(indices)} of dimension {dim} of {shown(name)}, expected "
+                        "ascending ones"
+                    )
+            return plan
         except InputError as error:
             raise InputError(f"not a plan: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -173,16 +180,21 @@ def _indices(given: object, name: str, dim: int) -> tuple[int, ...]:
         except TypeError:
             where = f"dimension {dim} of {name}"
             raise refused(f"the plan's indices of {where}", given, "integers") from None
-    if not indices or indices[0] < 0 or indices[-1] > LARGEST or not _ascending(indices):
+    if not indices or min(indices) < 0 or max(indices) > LARGEST or not _distinct(indices):
         raise InputError(
             f"the plan keeps indices {_ends(indices)} of dimension {dim} of {name}, "
-            "expected one or more, ascending from 0, none twice"
+            "expected one or more from 0, none twice"
         )
     return indices
 
 
 def _ascending(indices: tuple[int, ...]) -> bool:
     return len(indices) == 1 or all(map(operator.lt, indices, indices[1:]))
+
+
+def _distinct(indices: tuple[int, ...]) -> bool:
+    # Another order is a plan too (a wrong one, which the oracle tells); in a file it is damage.
+    return _ascending(indices) or len(set(indices)) == len(indices)
 
 
 def _ends(indices: tuple[int, ...]) -> str:
@@ -192,20 +204,19 @@ def _ends(indices: tuple[int, ...]) -> str:
 def _check_attributes(attributes: object) -> None:
     if not isinstance(attributes, tuple):
         raise refused("attributes", attributes, "a tuple of AttributeEdit")
-    seen: set[tuple[str, str, int | None]] = set()
+    seen: dict[tuple[str, str, int | None], int] = {}
     for edit in attributes:
         if not isinstance(edit, AttributeEdit):
             raise refused("an attribute's edit", edit, "an AttributeEdit")
         expected = _expected_of(edit)
         key = (edit.module, edit.name, edit.index)
-        if not expected and key in seen:
-            expected = "each once"
+        if not expected and seen.setdefault(key, edit.value) != edit.value:
+            expected = f"one value, not {shown(seen[key])} as well"
         if expected:
             raise InputError(
                 f"the plan sets {edit.name} of {edit.module}, entry {shown(edit.index)}, to "
                 f"{shown(edit.value)}, expected {expected}"
             )
-        seen.add(key)
 
 
 def _expected_of(edit: AttributeEdit) -> str:

@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +43,22 @@ class Choices:
         kind: str,
         model: nn.Module,
         inputs: Tensor,
-        measure: Callable[[], Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        """What ``measure`` returns, JSON, or returned for such a model and inputs before."""
+        measure: Callable[[], Precision],
+    ) -> Precision:
+        """What ``measure`` returns, or returned for such a model and inputs before."""
         key = choice_key(kind, model, inputs)
         file = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
         found = None if self._remeasure else _read(file, key)
         if found is not None:
             return found
-        chosen = dict(measure())
+        chosen = measure()
         # Another process may have measured meanwhile: the first choice holds.
         found = None if self._remeasure else _read(file, key)
         if found is not None:
             return found
         with suppress(InputError):
             make_directory(file.parent)
-            write_text(file, sealed_json({"key": key, "choice": chosen}))
+            write_text(file, sealed_json({"key": key, "choice": asdict(chosen)}))
         return chosen
 
 
@@ -104,11 +105,10 @@ def _capability(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def _read(file: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+def _read(file: Path, key: Mapping[str, Any]) -> Precision | None:
     with suppress(InputError):
         raw = read_sealed_json(file)
-        choice: dict[str, Any] = raw.get("choice", {})
-        of_type("choice", choice, Precision)
+        choice: Precision = of_type("choice", raw.get("choice"), Precision)
         if raw.get("key") == key:
             return choice
     return None

@@ -8,6 +8,14 @@ from pathlib import Path
 from lcprune.runs._resolve import Concern, option, redefault, required
 
 AUTO = "auto"
+
+# What is above is a slip of the fingers, and would end in no time or no memory.
+_MANY = 10**6
+_FEW = 1000
+_IMAGES = 10**9
+_PIXELS = 4096
+_CHANNELS = 2**16
+_PROCESSES = 1024
 _DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -37,12 +45,14 @@ class DataOptions(Concern):
         0,
         "Set every Nth training image of each class aside; 0 for none.",
         at_least=2,
+        at_most=_MANY,
         also=(0,),
     )
     crop: int | None = option(
         None,
         "Largest shift in training, pixels, also where the data would have random parts taken.",
         at_least=0,
+        at_most=_PIXELS,
         unset="of the data set",
     )
     flip: bool | None = option(None, "Mirror images in training.", unset="of the data set")
@@ -95,7 +105,10 @@ class SearchOptions(Concern):
         0.1, "Share of its channels that each family keeps.", at_least=0, at_most=1
     )
     round_to: int = option(
-        1, "Families keep a multiple of this many channels, or all of them.", at_least=1
+        1,
+        "Families keep a multiple of this many channels, or all of them.",
+        at_least=1,
+        at_most=_CHANNELS,
     )
     criterion: str = option("l2", "l1, l2, l2_squared, taylor, bn_scale or random.")
     reduction: str = option("sum", "Over coupled layers: sum, mean or max.")
@@ -104,16 +117,23 @@ class SearchOptions(Concern):
         "What the search learns: additive, affine, or a control: none, uniform.",
     )
     strategy: str = option("evolution", "auto, evolution, or a control: random.")
-    trials: int = option(400, "Candidates that the search tries.", at_least=1)
+    trials: int = option(400, "Candidates that the search tries.", at_least=1, at_most=_MANY)
     recalibrate_images: int = option(
-        1000, "Training images that BatchNorm statistics come from.", at_least=1
+        1000,
+        "Training images that BatchNorm statistics come from.",
+        at_least=1,
+        at_most=_IMAGES,
     )
-    fitness_images: int = option(2000, "Training images that candidates are judged on.", at_least=1)
+    fitness_images: int = option(
+        2000, "Training images that candidates are judged on.", at_least=1, at_most=_IMAGES
+    )
     search_dtype: str = option(
         AUTO, "Precision of the search; auto is what is faster here.", choices=_DTYPES
     )
     executor: str = option("in-process", "Who evaluates candidates.", choices=("in-process", "ray"))
-    workers: int = option(2, "Ray processes that evaluate candidates.", at_least=1)
+    workers: int = option(
+        2, "Ray processes that evaluate candidates.", at_least=1, at_most=_PROCESSES
+    )
     ray_address: str | None = option(
         None,
         "A Ray cluster, such as auto or HOST:6379.",
@@ -124,8 +144,11 @@ class SearchOptions(Concern):
         1,
         "Train that many of the best plans for a few steps and take the best then; 1 for none.",
         at_least=1,
+        at_most=_FEW,
     )
-    finalist_steps: int = option(150, "Steps that each finalist is trained for.", at_least=1)
+    finalist_steps: int = option(
+        150, "Steps that each finalist is trained for.", at_least=1, at_most=_MANY
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,28 +164,31 @@ class TrainingOptions(Concern):
         0.05,
         "Highest learning rate, or auto: found by a short test.",
         more_than=0,
+        at_most=1000,
         also=(AUTO,),
         metavar="RATE",
     )
-    weight_decay: float = option(5e-4, "L2 penalty of training.", at_least=0)
+    weight_decay: float = option(5e-4, "L2 penalty of training.", at_least=0, at_most=1000)
     schedule: str = option(
         "one-cycle", "How the learning rate runs.", choices=("cosine", "one-cycle")
     )
     train_dtype: str = option(
         AUTO, "Precision of training; auto is what is faster here.", choices=_DTYPES
     )
-    batch_size: int = option(128, "Images per training step.", at_least=1)
+    batch_size: int = option(128, "Images per training step.", at_least=1, at_most=_IMAGES)
     label_smoothing: float = option(
         0.0, "Share of every label that is spread over all classes.", at_least=0, less_than=1
     )
-    mixup: float = option(0.0, "Mix pairs of images, by Beta(this, this); 0 for none.", at_least=0)
+    mixup: float = option(
+        0.0, "Mix pairs of images, by Beta(this, this); 0 for none.", at_least=0, at_most=1000
+    )
     ema: float = option(
         0.0,
         "End with the moving average of the weights, of this decay; 0 for none.",
         at_least=0,
         less_than=1,
     )
-    clip: float = option(0.0, "Largest norm of the gradient; 0 for any.", at_least=0)
+    clip: float = option(0.0, "Largest norm of the gradient; 0 for any.", at_least=0, at_most=1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +197,15 @@ class FinetuningOptions(Concern):
 
     title = "Fine-tuning"
 
-    finetune_epochs: int = option(5, "Epochs after the cut.", at_least=0)
+    finetune_epochs: int = option(5, "Epochs after the cut.", at_least=0, at_most=_MANY)
     distill: bool = option(True, "Learn from the original network too.")
     distill_weight: float = option(
         0.7, "Share of the distillation in the loss.", at_least=0, at_most=1
     )
-    temperature: float = option(4.0, "Of the distillation.", more_than=0)
-    base_epochs: int = option(0, "Train the base network that long first.", at_least=0)
+    temperature: float = option(4.0, "Of the distillation.", at_least=1e-3, at_most=1000)
+    base_epochs: int = option(
+        0, "Train the base network that long first.", at_least=0, at_most=_MANY
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +216,7 @@ class MachineOptions(Concern):
 
     seed: int = option(0, "Of everything random.", at_least=0)
     device: str = option(AUTO, "auto, cpu or cuda.")
-    processes: int = option(1, "Processes that train together.", at_least=1)
+    processes: int = option(1, "Processes that train together.", at_least=1, at_most=_PROCESSES)
 
 
 # The help has the groups of options in the order of the fields, which go from the last base to the
@@ -217,7 +245,7 @@ class TrainOptions(MachineOptions, TrainingOptions, DataOptions):
 
     weights: str = redefault(DataOptions, "weights", "random")
     learning_rate: float | str = redefault(TrainingOptions, "learning_rate", 0.1)
-    epochs: int = option(60, "Epochs of training.", at_least=1)
+    epochs: int = option(60, "Epochs of training.", at_least=1, at_most=_MANY)
     new_head: bool = option(
         False, "The weights are for another number of classes: begin with a new last layer."
     )

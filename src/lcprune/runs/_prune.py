@@ -56,7 +56,7 @@ from lcprune.runs._train import (
     training_precision,
 )
 from lcprune.searching import Executor, RayExecutor, SearchProgress, SearchResult, Trial, search
-from lcprune.slimming import VISIBLE, effect, slim, verify
+from lcprune.slimming import VISIBLE, Difference, difference, effect, slim
 from lcprune.training import TrainingResult, evaluate_top1
 
 
@@ -86,7 +86,8 @@ def prune_job(
     state, record = earlier_run(config, out, command, resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
         return read_summary(out)
-    problem = Problem.of(config)
+    with warnings_to(reporter.warn):
+        problem = Problem.of(config)
     for note in problem.graph.notes:
         reporter.stage(note)
     with open_run(out, config, command, record, reporter, force=force) as run:
@@ -132,7 +133,7 @@ class _Stages:
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
         plan = chosen.plan
         small = slim(problem.model, plan)
-        error = self._verify(problem, small, plan)
+        seen = self._verify(problem, small, plan)
         recalibrate(small, problem.recalibration_batches())
         pruned = self._top1("top1_pruned", problem, small)
         run.reporter.stage(f"pruned and recalibrated: top-1 {pruned:.2f} %")
@@ -165,8 +166,8 @@ class _Stages:
             compensation=options.compensation,
             strategy=options.strategy,
             round_to=options.round_to,
-            verify_error=error,
-            training_checked=None,
+            verify_error=seen.error,
+            training_checked=problem.graph.training_checked and seen.training_checked,
             loss_search_best=result.loss,
             trials=result.trials,
             search_seconds=result.seconds,
@@ -261,19 +262,25 @@ class _Stages:
             gpus = min(1.0, torch.cuda.device_count() / options.workers)
         return RayExecutor(workers=options.workers, address=options.ray_address, gpus=gpus)
 
-    def _verify(self, problem: Problem, small: nn.Module, plan: Plan) -> float:
+    def _verify(self, problem: Problem, small: nn.Module, plan: Plan) -> Difference:
         model = problem.model
         if problem.device.type != "cpu":  # labels flow on the CPU
             model, small = copy.deepcopy(model).cpu(), copy.deepcopy(small).cpu()
-        error = verify(model, small, plan, problem.example)
+        seen = difference(model, small, plan, problem.example)
+        error = seen.judged()
         self._run.reporter.stage(f"verified: within {error:.1e} of the masked original")
+        if not seen.training_checked and problem.graph.training_checked:  # else it was told before
+            self._run.reporter.warn(
+                "the pruned network can't be compared with the masked original in training mode "
+                f"({seen.training_error}), so it may not train"
+            )
         moved = effect(model, plan, problem.example)
         if moved < VISIBLE:
             self._run.reporter.warn(
                 f"what was removed moves the base network's output by {moved:.1e} only, so that "
                 "the comparison says little: a base network that was hardly trained?"
             )
-        return error
+        return seen
 
     def _finetune(self, problem: Problem, small: nn.Module, precision: Precision) -> TrainingResult:
         run, options = self._run, self._options

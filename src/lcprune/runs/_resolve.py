@@ -71,7 +71,9 @@ class Details:
     @property
     def range(self) -> str:
         """The range in words: ``at least 1``, ``0, or at least 2``; empty where all is fine."""
-        bounds = " and ".join(f"{name.replace('_', ' ')} {bound:g}" for name, bound in self.bounds)
+        bounds = " and ".join(
+            f"{name.replace('_', ' ')} {_plain(bound)}" for name, bound in self.bounds
+        )
         numbers = [f"{value:g}" for value in self.also if not isinstance(value, str)]
         words = [value for value in self.also if isinstance(value, str)]
         return ", or ".join([*numbers, bounds or ", ".join(self.choices), *words])
@@ -81,6 +83,10 @@ class Details:
         if isinstance(value, str):
             return value in (*self.choices, *self.also) or not (self.choices or self.also)
         return value in self.also or all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def option(default: T, help: str, **details: Any) -> T:

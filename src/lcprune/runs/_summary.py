@@ -98,7 +98,10 @@ class _Figures:
         schema = raw.pop("schema")
         if schema != SCHEMA:
             raise InputError(f"summary of schema {shown(schema)}, expected {SCHEMA}")
-        found: Self = of_type("summary", raw, cls)
+        try:
+            found: Self = of_type("summary", raw, cls)
+        except InputError as error:
+            raise InputError(f"not a summary: {error}") from error
         return found
 
     @classmethod
@@ -114,7 +117,8 @@ class Summary(_Figures):
     ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
     parameters always, others where they were bounded. ``scores`` are those of the base network
     (``before``), of the cut one after recalibration and before any training (``pruned``), and
-    after the last epoch (``after``). ``finalists`` are those that the plan was chosen from, in
+    after the last epoch (``after``). ``training_checked`` tells whether training mode was followed
+    and compared, too. ``finalists`` are those that the plan was chosen from, in
     the order of the search; none where it is the search's best without a choice. ``choices`` are
     those that were made by measurement.
     """
@@ -129,7 +133,7 @@ class Summary(_Figures):
     strategy: str
     round_to: int
     verify_error: float | None
-    training_checked: bool | None
+    training_checked: bool
     loss_search_best: float | None
     trials: int
     search_seconds: float | None

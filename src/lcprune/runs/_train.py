@@ -260,7 +260,7 @@ def chosen_precision(
 
     def choose() -> dict[str, Any]:
         inputs = batch()
-        return choices.choose(kind, model, inputs, lambda: asdict(measure(model, inputs)))
+        return asdict(choices.choose(kind, model, inputs, lambda: measure(model, inputs)))
 
     found: Precision = run.once(f"{kind} precision", Precision, choose)
     return found

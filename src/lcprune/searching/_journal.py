@@ -6,19 +6,23 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from lcprune._factory import one_line
-from lcprune._files import PARTIAL
+from lcprune._checks import integer, number, of_type
+from lcprune._checks import path as checked_path
+from lcprune._files import PARTIAL, check_own, open_regular
 from lcprune._lock import locked
-from lcprune.errors import RunError
+from lcprune._text import one_line
+from lcprune.errors import InputError, LcpruneError, LcpruneWarning, RunError
 from lcprune.graph import BoolArray, FloatArray
 from lcprune.searching._result import Trial
 from lcprune.searching._strategy import Candidate, Strategy
@@ -26,6 +30,14 @@ from lcprune.searching._strategy import Candidate, Strategy
 SCHEMA = 1
 APPLICATION = 0x6C637072  # "lcpr": marks an SQLite file as ours
 _META = ("identity", "saliency", "total")
+_OBJECTS = "SELECT sql FROM sqlite_master ORDER BY sql"
+_LARGEST_FILE = 2**34
+_TRY = 2.0
+"""Seconds that SQLite waits for another program, before a wait is told and an interrupt is seen."""
+_PATIENCE = 600.0
+"""Seconds that a search waits in all: a reader may hold the file for a while."""
+
+T = TypeVar("T")
 
 _CANDIDATE = """
     number INTEGER PRIMARY KEY,
@@ -75,8 +87,20 @@ class JournalRecord:
     def replay(self, strategy: Strategy) -> None:
         """Ask and tell a fresh strategy all of this, in the order in which it happened.
 
-        What it answers is dropped: what was really tried is in the journal.
+        What it answers is dropped: what was really tried is in the journal. ``RunError`` where the
+        trials, whole as they are, are none that the strategy can have proposed.
         """
+        try:
+            self._replay(strategy)
+        except LcpruneError:
+            raise
+        except Exception as error:
+            raise RunError(
+                "the journal's trials are none of this search: telling them again gives "
+                f"{type(error).__name__}: {one_line(error, 160)}"
+            ) from error
+
+    def _replay(self, strategy: Strategy) -> None:
         asks = [
             position if trial.asked_after is None else trial.asked_after
             for position, trial in enumerate(self.trials)
@@ -90,6 +114,31 @@ class JournalRecord:
             strategy.tell(trial.candidate, trial.loss)
         for _ in asks:
             strategy.ask()
+
+
+class _Patient:
+    """Does what another program that is reading or writing the file may be in the way of."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def do(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, tried again and again; after ``_PATIENCE`` SQLite's own error."""
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() - began > _PATIENCE:
+                    raise
+                if not told:
+                    warnings.warn(
+                        f"journal {self._path} is in use by another program: waiting for it",
+                        LcpruneWarning,
+                        stacklevel=2,
+                    )
+                    told = True
 
 
 class Journal:
@@ -119,9 +168,11 @@ class Journal:
         saliency: FloatArray,
         total: int,
     ) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else checked_path("journal", path)
+        self._patient = _Patient(self._path)
         with ExitStack() as held:
             if self._path is not None:
+                _check_files(self._path, check_own)
                 file = self._path.resolve()
                 if not file.parent.is_dir():
                     raise RunError(f"journal {path} can't be used, expected a folder to hold it")
@@ -130,13 +181,15 @@ class Journal:
             with _in_one_line(self._path):
                 self._connection = held.enter_context(
                     closing(
-                        sqlite3.connect(self._path or ":memory:", isolation_level=None, timeout=30)
+                        sqlite3.connect(
+                            self._path or ":memory:", isolation_level=None, timeout=_TRY
+                        )
                     )
                 )
-                self._connection.execute("PRAGMA synchronous = FULL")
-                if _is_empty(self._connection):
+                self._patient.do(lambda: self._connection.execute("PRAGMA synchronous = FULL"))
+                if self._patient.do(lambda: _is_empty(self._connection)):
                     self._begin(identity, saliency, total)
-                self.record = _read(self._connection, self._path)
+                self.record = self._patient.do(lambda: _read(self._connection, self._path))
             self._finished = len(self.record.trials)
             self._held = held.pop_all()
 
@@ -204,10 +257,10 @@ class Journal:
     def _transaction(self) -> Iterator[Any]:
         """All that is run inside, or nothing."""
         with _in_one_line(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._patient.do(lambda: self._connection.execute("BEGIN IMMEDIATE"))
             try:
                 yield self._connection.execute
-                self._connection.execute("COMMIT")
+                self._patient.do(lambda: self._connection.execute("COMMIT"))
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -220,12 +273,25 @@ def read_journal(path: str | os.PathLike[str]) -> JournalRecord:
     Raises ``RunError`` where there is none, or for one that is damaged, foreign, or of another
     schema.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = checked_path("journal", path)
+    if not os.path.lexists(path):
         raise RunError(f"no journal at {path}, expected the file of a search")
+    _check_files(path, _check_readable)
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with _in_one_line(path), closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
         return _read(connection, path)
+
+
+def _check_files(path: Path, check: Callable[[Path], None]) -> None:
+    """Look at a journal and the files that SQLite opens beside it: it would wait for a pipe."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        check(path.with_name(path.name + suffix))
+
+
+def _check_readable(path: Path) -> None:
+    if os.path.lexists(path):
+        with open_regular(path, RunError, limit=_LARGEST_FILE):
+            pass
 
 
 def _candidate_row(candidate: Candidate, after: int | None) -> tuple[Any, ...]:
@@ -266,6 +332,9 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
     if version != SCHEMA:
         raise RunError(f"journal {path} has schema {version}, expected {SCHEMA}")
     try:
+        # Before anything of it is read: a view or a trigger would be run.
+        if [sql for (sql,) in connection.execute(_OBJECTS)] != sorted(_TABLES):
+            raise ValueError(f"expected {len(_TABLES)} tables as lcprune makes them")
         if _pragma(connection, "quick_check") != "ok":
             raise ValueError("expected a whole SQLite file")
         meta = dict(connection.execute("SELECT key, value FROM meta"))
@@ -278,39 +347,41 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
             stored, loss, digest, cost, timing, seconds, same_as = row[7:]
             if stored != position:
                 raise ValueError("expected trials in the order in which they finished")
+            if not isinstance(loss, float):  # infinity is one
+                raise ValueError("expected a loss that is a number")
             trials.append(
                 Trial(
                     number=candidate.number,
                     keep=candidate.keep,
-                    loss=float(loss),
-                    digest=digest,
-                    cost=json.loads(cost),
+                    loss=loss,
+                    digest=of_type("digest", digest, str),
+                    cost=of_type("cost", json.loads(cost), Mapping[str, int]),
                     share=candidate.share,
                     final=candidate.final,
                     note=candidate.note,
-                    timing=json.loads(timing),
-                    same_as=same_as,
+                    timing=of_type("timing", json.loads(timing), Mapping[str, float]),
+                    same_as=None if same_as is None else integer("same_as", same_as, least=0),
                     asked_after=after,
                     reference=candidate.reference,
-                    seconds=seconds,
+                    seconds=number("seconds", seconds, least=0),
                 )
             )
         in_flight = []
         for row in _rows(connection, "asks ORDER BY number"):
             candidate, after = _candidate_of(row, len(saliency))
-            in_flight.append(Ask(candidate, int(after)))
+            in_flight.append(Ask(candidate, integer("asked_after", after)))
         numbers = [*(t.number for t in trials), *(a.candidate.number for a in in_flight)]
         if sorted(numbers) != list(range(len(numbers))):
             raise ValueError(f"expected trials 0 … {len(numbers) - 1}")
         return JournalRecord(
-            identity=json.loads(meta["identity"]),
+            identity=of_type("identity", json.loads(meta["identity"]), Mapping[str, Any]),
             saliency=saliency,
             trials=tuple(trials),
-            total=int(meta["total"]),
+            total=integer("total", meta["total"], least=1),
             in_flight=tuple(in_flight),
         )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        why = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = "" if isinstance(error, ValueError | InputError) else f"{type(error).__name__}: "
         raise RunError(
             f"journal {path} is damaged: {why}{one_line(error, 160)};"
             " remove it to search from the start"
@@ -326,12 +397,20 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[list[Any]]:
 
 def _candidate_of(row: list[Any], groups: int) -> tuple[Candidate, Any]:
     """The first columns of a row, and how many trials had finished before."""
-    number, keep, share, final, reference, note, after = row
+    name, keep, share, final, reference, note, after = row
+    read = of_type("note", json.loads(note), Mapping[str, Any])
+    if "latent" in read:
+        of_type("note.latent", read["latent"], tuple[tuple[float, ...], ...])
     return (
         Candidate(
-            number, _unpacked(keep, groups), share, bool(final), json.loads(note), bool(reference)
+            integer("number", name, least=0),
+            _unpacked(keep, groups),
+            number("share", share, least=0, most=1),
+            bool(integer("final", final, least=0, most=1)),
+            read,
+            bool(integer("reference", reference, least=0, most=1)),
         ),
-        after,
+        None if after is None else integer("asked_after", after, least=0),
     )
 
 

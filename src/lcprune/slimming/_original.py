@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from lcprune.tracing import (
     outputs,
     private_copy,
     run_labelled,
+    training_forms,
 )
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -77,23 +78,39 @@ class Original:
     """A model in evaluation or training mode, beside which slimmed ones are put.
 
     It is copied once, into float64, or into float32 from the moment that it can't run in float64.
+    ``given`` are the examples, each in the forms that may be tried, best first.
     In training mode BatchNorm takes the statistics of the batch, and gradients flow: the loss is
     the sum of the floating outputs' squares, and of numbers (losses) as they are.
     """
 
-    def __init__(self, model: nn.Module, given: tuple[Inputs, ...], *, training: bool) -> None:
+    def __init__(
+        self, model: nn.Module, given: Sequence[tuple[Inputs, ...]], *, training: bool
+    ) -> None:
         self.training = training
         self.mode = " in training mode" if training else ""
         self._source = model
         self._given = given
-        self._take(torch.float64)
+        forms = range(max(map(len, given)))
+        self._ways = [(p, form) for p in (torch.float64, torch.float32) for form in forms]
+        self._errors: dict[tuple[torch.dtype, int], str] = {}
+        self._take()
 
-    def _take(self, precision: torch.dtype) -> None:
-        self.precision = precision
-        self._model = _copy(self._source).train(self.training).to(precision)
-        self.inputs = tuple(_cast(inputs, precision) for inputs in self._given)
+    def _take(self) -> None:
+        """Make the copy and its inputs of the first way that is left."""
+        self.precision, form = self._ways[0]
+        self._model = _copy(self._source).train(self.training).to(self.precision)
+        chosen = [forms[min(form, len(forms) - 1)] for forms in self._given]
+        self.inputs = tuple(_cast(inputs, self.precision) for inputs in chosen)
         self._wholes: dict[int, _Whole] = {}
         self._doubt: str | None = None
+
+    def _give_up(self, error: ModelError) -> None:
+        """Go on in another way; raise where there is none, as the model would say it."""
+        self._errors[self._ways.pop(0)] = str(error)
+        if not self._ways:
+            self._ways = [(self.precision, 0)]
+            raise ModelError(self._errors[torch.float32, 0]) from error
+        self._take()
 
     # -- comparisons -----------------------------------------------------------------------
 
@@ -106,10 +123,10 @@ class Original:
         """
         try:
             return max(self._difference(make, plan, inputs) for inputs in self.inputs)
-        except ModelError:
-            if self.precision == torch.float32 or not self._fails():
-                raise
-            self._take(torch.float32)
+        except MaskedModelError:
+            raise
+        except ModelError as error:
+            self._give_up(error)
             return self.difference(make, plan)
 
     def is_right(self, error: float) -> bool:
@@ -120,10 +137,8 @@ class Original:
         """How far masking moves the outputs; ``ModelError`` where the original can't run."""
         try:
             return max(self._effect(plan, inputs) for inputs in self.inputs)
-        except ModelError:
-            if self.precision == torch.float32:
-                raise
-            self._take(torch.float32)
+        except ModelError as error:
+            self._give_up(error)
             return self.effect(plan)
 
     def doubt(self) -> str:
@@ -137,10 +152,7 @@ class Original:
             if self.is_right(self.difference(self._copy, Plan(kept={}))):
                 return ""
         except ModelError as error:
-            if self.precision == torch.float32:
-                return str(error)
-            self._take(torch.float32)
-            return self._compare_with_itself()
+            return str(error)
         except SlimmedModelError as error:
             if error.error is not None:
                 return f"a copy of the model fails with all its channels{self.mode}: {error.error}"
@@ -204,9 +216,6 @@ class Original:
         """On a copy: a model may change its own state whenever it runs."""
         return _copy(self._model)
 
-    def _fails(self) -> bool:
-        return any(self._whole(inputs).error for inputs in self.inputs)
-
     def _require(self, inputs: Inputs) -> None:
         """``ModelError`` where the original itself can't run."""
         error = self._whole(inputs).error
@@ -248,14 +257,15 @@ def originals(
     """A model in evaluation and in training mode, with what it is called with in each."""
     ready = private_copy(model).eval()
     with same_generators():
-        given = tuple(
-            first_sample(ready, example) for example in as_examples(example_input, example_kwargs)
-        )
+        given = [first_sample(ready, e) for e in as_examples(example_input, example_kwargs)]
     if training_inputs is None:
-        training = tuple(repeated(inputs, torch.Generator().manual_seed(0)) for inputs in given)
+        training = [training_forms(inputs) for inputs in given]
     else:
-        training = as_examples(training_inputs)
-    return Original(ready, given, training=False), Original(ready, training, training=True)
+        training = [(inputs,) for inputs in as_examples(training_inputs)]
+    return (
+        Original(ready, [(inputs,) for inputs in given], training=False),
+        Original(ready, training, training=True),
+    )
 
 
 def plain_outputs(model: nn.Module, inputs: Inputs, draws: Draws | None = None) -> list[Tensor]:
@@ -319,21 +329,6 @@ def _keep(flow: LabelFlow, plan: Plan) -> Tensor:
 
 def _cast(inputs: Inputs, precision: torch.dtype) -> Inputs:
     return inputs.mapped(lambda x: x.to(precision) if x.is_floating_point() else x)
-
-
-def repeated(inputs: Inputs, generator: torch.Generator) -> Inputs:
-    """A batch of two for each sample: itself, and itself with noise of its own deviation."""
-
-    def two(x: Tensor) -> Tensor:
-        if not x.dim():
-            return x
-        if not x.is_floating_point():
-            return torch.cat([x, x])
-        scale = x.std().nan_to_num() if x.numel() > 1 else x.abs().sum()
-        noise = torch.randn(x.shape, generator=generator).to(x) * (scale or 1)
-        return torch.cat([x, x + noise])
-
-    return inputs.mapped(two)
 
 
 def relative_difference(expected: list[Tensor], actual: list[Tensor], mode: str = "") -> float:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lcprune.errors import InputError
+from lcprune._checks import instance, integer
 from lcprune.graph import BoolArray, ChannelGraph, IntArray, couple, pin
 from lcprune.ranking import PlanBuilder
 from lcprune.slimming._checker import Checker, Fault
 from lcprune.slimming._coupling import couplings, random_masks
 from lcprune.slimming._culprits import Items, culprits
+from lcprune.slimming._fit import check_fit
 from lcprune.tracing import ExampleInput
 
 
@@ -44,10 +45,12 @@ def repair(
     for the fresh masks.
 
     Raises ``ModelError`` where the model can't run or gives other outputs whenever it runs (with
-    equal random draws on the CPU), and ``InputError`` unless ``plans`` is an integer of 1 or more.
+    equal random draws on the CPU), and ``InputError`` where ``graph`` is that of
+    another network, or ``plans`` is not an integer of 1 or more.
     """
-    if not isinstance(plans, int) or isinstance(plans, bool) or plans < 1:
-        raise InputError(f"plans is {plans!r}, expected an integer of 1 or more")
+    instance("graph", graph, ChannelGraph, "the ChannelGraph that lcprune.trace gives")
+    plans, seed = integer("plans", plans, least=1), integer("seed", seed, least=0)
+    check_fit(model, PlanBuilder(graph).plan(np.ones(graph.prunable, dtype=np.bool_)), "the graph")
     checker = Checker(
         model, example_input, example_kwargs=example_kwargs, training_inputs=training_inputs
     )

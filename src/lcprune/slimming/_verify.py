@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lcprune._checks import instance
 from lcprune.errors import ModelError, VerificationError
 from lcprune.ranking import Plan
 from lcprune.slimming._fit import check_fit
@@ -43,6 +44,19 @@ class Difference:
         """Whether training mode was compared as well."""
         return self.training is not None
 
+    def judged(self) -> float:
+        """The error; ``VerificationError`` where one of both is above its tolerance."""
+        for error, precision, mode in (
+            (self.evaluation, self.precision, ""),
+            (self.training or 0.0, self.training_precision, " in training mode"),
+        ):
+            if not error <= TOLERANCE[precision]:
+                raise VerificationError(
+                    f"the slimmed model differs from the masked original by {error:.2g}{mode} "
+                    f"(at most {TOLERANCE[precision]:g} in {str(precision).removeprefix('torch.')})"
+                )
+        return self.error
+
 
 def verify(
     model: nn.Module,
@@ -71,24 +85,14 @@ def verify(
     Raises ``VerificationError`` above 1e-9 (float64) or 1e-4 (float32), or where ``small`` can't
     run, and ``ModelError`` where ``model`` can't in evaluation mode.
     """
-    found = difference(
+    return difference(
         model,
         small,
         plan,
         example_input,
         example_kwargs=example_kwargs,
         training_inputs=training_inputs,
-    )
-    for error, precision, mode in (
-        (found.evaluation, found.precision, ""),
-        (found.training or 0.0, found.training_precision, " in training mode"),
-    ):
-        if not error <= TOLERANCE[precision]:
-            raise VerificationError(
-                f"the slimmed model differs from the masked original by {error:.2g}{mode} "
-                f"(at most {TOLERANCE[precision]:g} in {str(precision).removeprefix('torch.')})"
-            )
-    return found.error
+    ).judged()
 
 
 def difference(
@@ -104,6 +108,7 @@ def difference(
 
     Arguments and errors are those of ``verify``, but that no difference is too large.
     """
+    instance("small", small, nn.Module, "the torch.nn.Module that lcprune.slim gives")
     check_fit(model, plan)
     evaluation, training = originals(model, example_input, example_kwargs, training_inputs)
 

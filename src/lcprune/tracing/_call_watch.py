@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,52 @@ SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand
 """Calls whose integers are the shape of their result, in order."""
 
 SPLITS = frozenset({"split", "split_with_sizes"})
+DROPOUTS = frozenset({"dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_dropout_",
+                      "feature_alpha_dropout", "feature_alpha_dropout_"})  # fmt: skip
+"""Calls that multiply whole channels by a draw, whose size PyTorch gives them out of sight."""
+
 NORMALISED = frozenset({"layer_norm", "rms_norm"})
+
+
+class ReadFloat(float):
+    """A number that was read from data; the module that compares it branches by data."""
+
+    flow: LabelFlow
+
+    def __new__(cls, value: float, flow: LabelFlow) -> ReadFloat:
+        self = super().__new__(cls, value)
+        self.flow = flow
+        return self
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float(self),)
+
+    __hash__ = float.__hash__
+
+
+def _deciding(name: str) -> Callable[..., Any]:
+    def apply(self: ReadFloat, *others: Any) -> Any:
+        self.flow.decide()
+        return getattr(float, name)(self, *others)
+
+    return apply
+
+
+def _passing(name: str) -> Callable[..., Any]:
+    def apply(self: ReadFloat, *others: Any) -> Any:
+        value = getattr(float, name)(self, *others)
+        return ReadFloat(value, self.flow) if isinstance(value, float) else value
+
+    return apply
+
+
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "bool", "int", "trunc", "floor", "ceil", "round"):
+    setattr(ReadFloat, f"__{_name}__", _deciding(f"__{_name}__"))
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(ReadFloat, f"__{_name}__", _passing(f"__{_name}__"))
+    setattr(ReadFloat, f"__r{_name}__", _passing(f"__r{_name}__"))
+for _name in ("neg", "abs", "pos"):
+    setattr(ReadFloat, f"__{_name}__", _passing(f"__{_name}__"))
 
 
 class CallWatch(TorchFunctionMode):
@@ -48,6 +93,16 @@ class CallWatch(TorchFunctionMode):
         if name == "size" or (name == "__get__" and func.__self__ is torch.Tensor.shape):
             with self.flow.aside():
                 return self._sized(func(*args, **kwargs), *args, **kwargs)
+        if name in DROPOUTS:
+            with self.flow.aside():
+                dropped = func(*args, **kwargs)
+                self.flow.planes.set(dropped, self.flow.planes.of(args[0]))
+            return dropped
+        if name == "item" and args[0].is_floating_point():
+            return self._read(func, args[0])
+        if name == "__float__" and args[0].is_floating_point() and self.flow.training:
+            with self.flow.reading():
+                return func(*args)
         if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
             with self.flow.aside():
                 self._scaled_by_width(args[:2])
@@ -68,6 +123,14 @@ class CallWatch(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             notes.asked = before
+
+    def _read(self, func: Any, tensor: Tensor) -> Any:
+        """A number that is read for a log or a scale, and decides only where it is compared."""
+        with self.flow.reading():
+            value = func(tensor)
+        if self.flow.data.is_constant(tensor):
+            return value
+        return ReadFloat(value, self.flow)
 
     def _scaled_by_width(self, tensors: Iterable[Tensor]) -> None:
         """Attention without a scale divides by the root of the number of channels."""

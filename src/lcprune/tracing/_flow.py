@@ -73,9 +73,10 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     is multiplied by 0 at the input of every contraction, and statistics across channels are those
     of the kept ones; producers stay untouched.
 
-    ``decided`` are the modules whose control flow depends on data. What a module of ``held`` has
-    in its hands stays, for the reason that stands there: its inputs and outputs, the results of
-    the operators that it runs itself, and the inputs and outputs of the modules that it calls.
+    ``decided`` are the modules whose control flow depends on data, ``drawn`` those where it depends
+    on a draw; ``differs`` is whether other data may take another way. What a module of ``held``
+    has in its hands stays, for the reason that stands there: its inputs and outputs, the results
+    of the operators that it runs itself, and the inputs and outputs of the modules that it calls.
 
     In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
     choose from, and not the places in them.
@@ -91,6 +92,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.whole_heads = whole_heads
         self._apply = apply
         self._aside = False
+        self._reading = False
         self.labels = LabelSpace()
         self.running = Running()
         self.planes = PlaneStore(self.labels, self.running)
@@ -101,7 +103,10 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.extremes = Extremes()
         self.read: set[int] = set()
         self.pads: dict[str, tuple[Tensor, Tensor]] = {}
+        self.training = False
+        self.differs = False
         self.decided: dict[str, None] = {}
+        self.drawn: dict[str, None] = {}
         self.held: dict[str, str] = {}
         self._register_state(model)
 
@@ -129,6 +134,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def begin(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         """Note what is there before the first operator runs."""
+        self.training = model.training
         if self.recording:
             for tensor in inputs:
                 self.record.add("input", tensor)
@@ -175,6 +181,15 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._aside = before
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A context in which a number that is read decides nothing yet."""
+        before, self._reading = self._reading, True
+        try:
+            yield
+        finally:
+            self._reading = before
+
     def watching(self, model: nn.Module) -> AbstractContextManager[None]:
         """A context in which the running module is known."""
         return self.running.watching(model, self._around)
@@ -200,6 +215,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def decide(self) -> None:
         """Note that the running module takes one of several ways, by data."""
         self.notes.decision()
+        self.differs = True
         self.decided[self.running.name] = None
 
     def mark(self) -> Mark:
@@ -220,7 +236,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for plane in self.planes.of(tensor):
             self.labels.pin(plane, f"values leave PyTorch in {self.running.title}")
         if not self.data.is_constant(tensor):
-            self.decide()
+            self.notes.decision()
+            self.differs |= not self.training  # where numbers leave for a log
 
     def __torch_dispatch__(
         self,
@@ -255,11 +272,17 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             given = (args, call.kwargs)
             self.record.ran(func, self.running.name, reads, written, given, counted)
         self.extremes.follow(func, call.tensors(), operands((out,)))
-        if self.data.follow(func, call.tensors(), out):
-            if func.overloadpacket in BRANCHES:
+        if self.running.name in self.held:
+            self._pin_all([*operands((out,))], self.held[self.running.name])
+        source = self.data.follow(func, call.tensors(), out)
+        if source == "data":
+            if func.overloadpacket in BRANCHES and not self._reading:
                 self.decide()
             else:
                 self.notes.decision()
+                self.differs |= not self._reading
+        elif source == "draw":
+            self.drawn[self.running.name] = None
         return out
 
 

@@ -53,31 +53,34 @@ examples."""
 
 
 def as_examples(
-    example_input: ExampleInput | None, example_kwargs: Mapping[str, Any] | None = None
+    example_input: ExampleInput | None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    name: str = "the example input",
 ) -> tuple[Inputs, ...]:
     """The examples that were given, one or more; ``InputError`` where there is none to run.
 
-    ``example_kwargs`` are arguments by keyword, of every example.
+    ``example_kwargs`` are arguments by keyword, of every example; ``name`` is what errors call it.
     """
     if example_kwargs is not None and not (
         isinstance(example_kwargs, Mapping) and all(isinstance(k, str) for k in example_kwargs)
     ):
-        kind = type(example_kwargs).__name__
-        raise InputError(f"example_kwargs is a {kind}; expected a dictionary by argument names")
+        raise InputError(
+            f"example_kwargs is of type {_kind(example_kwargs)}; expected a dictionary by "
+            "argument names"
+        )
     if isinstance(example_input, list):
         if not example_input:
-            raise InputError("the list of example inputs is empty; expected one or more")
+            raise InputError(f"{name} is an empty list; expected one or more examples")
         given = example_input
     else:
         given = [example_input]
-    examples = tuple(_as_inputs(example, example_kwargs or {}) for example in given)
+    examples = tuple(_as_inputs(example, example_kwargs or {}, name) for example in given)
     for example in examples:
-        for tensor in example.tensors():
-            _check_tensor(tensor)
+        _check_tensors(example.tensors(), name)
     return examples
 
 
-def _as_inputs(example: Any, kwargs: Mapping[str, Any]) -> Inputs:
+def _as_inputs(example: Any, kwargs: Mapping[str, Any], name: str) -> Inputs:
     if isinstance(example, Inputs):
         return Inputs(*example.args, **{**kwargs, **example.kwargs})
     if example is None and kwargs:
@@ -86,23 +89,33 @@ def _as_inputs(example: Any, kwargs: Mapping[str, Any]) -> Inputs:
         return Inputs(*example, **kwargs)
     if isinstance(example, Tensor | Mapping):
         return Inputs(example, **kwargs)
-    kind = type(example)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if isinstance(example, list):
+        raise InputError(f"{name} is a list within a list; {TAKES_LIST}")
     raise InputError(
-        f"the example input is a {name}; expected a tensor, a dictionary, a tuple of positional "
-        "arguments, lcprune.Inputs, or a list of several such"
+        f"{name} is of type {_kind(example)}; expected a tensor, a dictionary, a tuple of "
+        "positional arguments, lcprune.Inputs, or a list of several such"
     )
 
 
-def _check_tensor(tensor: Tensor) -> None:
-    if tensor.is_meta:
-        raise InputError("the example input is on the meta device; expected real tensors")
-    if tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else "sparse"
-        raise InputError(f"the example input has a {kind} tensor; expected dense ones")
-    if not tensor.numel():
-        shape = "x".join(map(str, tensor.shape))
-        raise InputError(f"the example input has an empty tensor ({shape}); expected a sample")
+TAKES_LIST = "a list holds several examples: for a model that takes a list write ([…],)"
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
+
+
+def _check_tensors(tensors: list[Tensor], name: str) -> None:
+    for tensor in tensors:
+        if tensor.is_meta:
+            raise InputError(f"{name} is on the meta device; expected real tensors")
+        if tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else "sparse"
+            raise InputError(f"{name} has a {kind} tensor; expected dense ones")
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        shape = "x".join(map(str, tensors[0].shape))
+        raise InputError(f"{name} has an empty tensor ({shape}) and no other; expected a sample")
 
 
 def own(inputs: Inputs) -> Inputs:

@@ -170,22 +170,21 @@ def _leave_whole(
 ) -> None:
     """Keep the channels that other data may take along another way.
 
-    Where a decision depends on data, a module that was not reached may run on other data, fed and
-    read by the module around it. So whatever the nearest module around it that ran has in its
-    hands stays. Where there is one example only, so does what a module has in its hands that
-    itself branches by data: it may go round a loop once more.
+    Where a decision depends on data or on a draw, a module that was not reached may run on other
+    data, fed and read by the module around it. So whatever the nearest module around it that ran
+    has in its hands stays. Where there is one example only, so does what a module has in its hands
+    that itself branches by data: it may go round a loop once more.
     """
     flow = paths.flow
-    if not flow.decided and not flow.notes.decisions:
+    if not flow.differs and not flow.drawn:
         return
     for name in _topmost(model, set(unreached(flow, model))):
         around = name.rpartition(".")[0]
         while around and around not in flow.running.entered:
             around = around.rpartition(".")[0]
-        flow.held.setdefault(
-            around,
-            f"{name} was not reached, but may be on other data: further examples help",
-        )
+        if flow.differs or around in flow.drawn:
+            reason = f"{name} was not reached, but may be on other data: further examples help"
+            flow.held.setdefault(around, reason)
     if len(examples) == 1:
         for name in flow.decided:
             flow.held.setdefault(

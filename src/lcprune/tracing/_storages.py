@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,18 +41,23 @@ class DataWatch:
 
     def __init__(self, state: Iterable[Tensor]) -> None:
         self._constant = {storage_of(tensor) for tensor in state}
+        self._drawn: set[int] = set()
 
-    def follow(self, func: Any, tensors: Iterable[Tensor], out: Any) -> bool:
-        """Note what an operation makes of ``tensors``; whether it decides by data."""
+    def follow(self, func: Any, tensors: list[Tensor], out: Any) -> Literal["", "data", "draw"]:
+        """Note what an operation makes of ``tensors``; what it decides by, if it does."""
         by_data = func.overloadpacket is not aten.lift_fresh and not all(
             self.is_constant(tensor) for tensor in tensors
         )
+        by_draw = torch.Tag.nondeterministic_seeded in func.tags or (
+            bool(self._drawn) and any(storage_of(tensor) in self._drawn for tensor in tensors)
+        )
         for result in operands((out,)):
-            if by_data:
-                self._constant.discard(storage_of(result))
-            else:
-                self._constant.add(storage_of(result))
-        return by_data and func.overloadpacket in DECIDES
+            storage = storage_of(result)
+            (self._constant.discard if by_data else self._constant.add)(storage)
+            (self._drawn.add if by_draw else self._drawn.discard)(storage)
+        if func.overloadpacket not in DECIDES:
+            return ""
+        return "data" if by_data else "draw" if by_draw else ""
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the values of ``tensor`` do not depend on the model's input."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from lcprune.errors import InputError, ModelError
+from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.graph import (
     FIXED,
     Attribute,
@@ -26,7 +26,7 @@ from lcprune.graph import (
 )
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
-from lcprune.tracing._inputs import ExampleInput, as_examples
+from lcprune.tracing._inputs import TAKES_LIST, ExampleInput, as_examples
 from lcprune.tracing._labels import Source
 from lcprune.tracing._notes import Counted
 from lcprune.tracing._paths import follow, unreached
@@ -57,7 +57,7 @@ def trace(
     Then it runs in training mode, on each example twice, once with noise, or on
     ``training_inputs`` (the same forms) where training wants others, such as targets: what
     training couples is coupled, and what it returns (auxiliary heads) is an output. Where this
-    forward fails, a ``UserWarning`` says so, and ``ChannelGraph.training_error``. Whatever can't
+    forward fails, a warning says so, and ``ChannelGraph.training_error``. Whatever can't
     be pruned is in ``ChannelGraph.untouched``.
 
     Outputs are never pruned, unless ``outputs`` says so: ``{1: "free"}`` lets the second output
@@ -78,20 +78,22 @@ def trace(
     copied = private_copy(model).eval()
     free = _free_outputs(outputs)
     examples = as_examples(example_input, example_kwargs)
-    training = () if training_inputs is None else as_examples(training_inputs)
+    training = (
+        () if training_inputs is None else as_examples(training_inputs, name="training_inputs")
+    )
     try:
         samples = [first_sample(copied, example) for example in examples]
         paths = follow(copied, samples, training, free)
     except ModelError as error:
         if not isinstance(example_input, list):
             raise
-        hint = "a list holds several examples: for a model that takes a list write ([…],)"
-        raise ModelError(f"{error} ({hint})") from error
+        raise ModelError(f"{error} ({TAKES_LIST})") from error
     _check_names(free, paths.names)
     if paths.training_error:
         warnings.warn(
             f"the forward in training mode can't be followed ({paths.training_error}), so the "
             "pruned network may not train; training_inputs= takes what it wants",
+            LcpruneWarning,
             stacklevel=2,
         )
     missed = [f"{n} is not reached by the forward pass" for n in unreached(paths.flow, copied)]
@@ -260,13 +262,14 @@ class _Assembly:
         return self._vector(groups) if bool(free.any()) else None
 
     def _attributes(self) -> tuple[Attribute, ...]:
-        found: dict[Attribute, None] = {}
+        """Each once: what the run that counts says of it comes first."""
+        found: dict[tuple[str, str, int | None], Attribute] = {}
         for sized in self.flow.notes.sized:
             groups = self._groups(sized.vector)
-            if bool((groups != FIXED).any()):
-                attribute = Attribute(sized.module, sized.name, sized.index, self._vector(groups))
-                found[attribute] = None
-        return tuple(found)
+            key = (sized.module, sized.name, sized.index)
+            if key not in found and bool((groups != FIXED).any()):
+                found[key] = Attribute(*key, self._vector(groups))
+        return tuple(found.values())
 
     def _families(self, dimensions: list[Dimension]) -> tuple[IntArray, tuple[Family, ...]]:
         touched: list[list[int]] = [[] for _ in range(self.prunable)]

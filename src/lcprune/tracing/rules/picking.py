@@ -101,6 +101,33 @@ def gather(call: Call) -> Any:
     return out
 
 
+@rule("index_put", "index_put_", optional=("_index_put_impl_", "_unsafe_index_put"))
+def put(call: Call) -> Any:
+    """Values written at places that an index names: channels meet, unless it names channels."""
+    source, indices, values = call.args[:3]
+    picked = _picked(call, source, indices)
+    kept: Planes = ()
+    for plane in call.planes(source):
+        if varying(plane) & picked:
+            call.pin(plane, f"picked by an index, {call.where}")
+        else:
+            kept += (plane,)
+    for index in indices:
+        for plane in call.planes(index) if index is not None else ():
+            call.pin(plane, f"an index with labels at {call.where}")
+    written = [aten.index(plane.expand(source.shape), indices) for plane in kept]
+    shape = aten.index(source, indices).shape
+    out = call.run()
+    if prod(shape):
+        there = call.compacted(written)
+        call.merge([(shape, there), (tuple(values.shape), call.planes(values))], tuple(shape))
+    if call.func.overloadpacket in (aten.index_put, getattr(aten, "_unsafe_index_put", None)):
+        call.set(out, kept)
+    else:
+        call.flow.planes.write(out, kept)
+    return out
+
+
 def _produce(call: Call, table: Tensor, plane: Tensor) -> None:
     """Rows that data looks up in a table: its columns are filters, as those of an embedding."""
     if call.is_constant(table) and not all(map(call.is_constant, call.tensors())):
@@ -121,8 +148,8 @@ def bag(call: Call) -> Any:
     return out
 
 
-def _picked(call: Call, source: Tensor) -> set[int]:
-    if call.name != "aten.index":
+def _picked(call: Call, source: Tensor, indices: Any = None) -> set[int]:
+    if call.name != "aten.index" and indices is None:
         return {int(call.args[1]) % source.dim()}
     dims: set[int] = set()
     first = 0
