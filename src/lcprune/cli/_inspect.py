@@ -63,7 +63,7 @@ def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
         yield from layer_trees(network, graph, layer)
         return
     yield f"{model} on {'x'.join(map(str, shape))}"
-    yield graph.summary()
+    yield from graph.summary().split("\n")  # a line break within text is shown as an escape
     if graph.uncounted:
         warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
 
