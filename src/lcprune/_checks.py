@@ -12,13 +12,14 @@ import os
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lcprune._text import shown
-from lcprune.errors import InputError
+from lcprune._text import one_line, shown
+from lcprune.errors import InputError, LcpruneError, ModelError
 
 T = TypeVar("T")
 
@@ -168,6 +169,41 @@ def _in_words(hint: Any) -> str:
     if hint is types.NoneType:
         return "null"
     return "a list" if typing.get_origin(hint) in (tuple, abc.Sequence) else "an object"
+
+
+def is_iterable(value: object) -> bool:
+    """Whether it yields something, and is no text, which yields characters."""
+    if isinstance(value, str | bytes | type) or getattr(value, "ndim", 1) == 0:
+        return False
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
+def finite_or_inf(name: str, value: object) -> float:
+    """A loss: what ``name`` returned as a float, ``inf`` where that is not finite."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf
+    except Exception as error:  # of somebody else's class
+        raise InputError(f"{name} returned {shown(value)}, expected a number") from error
+    return found if math.isfinite(found) else math.inf
+
+
+@contextmanager
+def told_in_one_line(what: str) -> Iterator[None]:
+    """``ModelError`` "WHAT: …" for whatever a model or a loss of somebody else's raises within.
+
+    Errors of ours pass, and so does a lack of memory on a device, which callers may answer with
+    smaller batches.
+    """
+    try:
+        yield
+    except LcpruneError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise ModelError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _between(least: float, most: float) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lcprune.errors import InputError
+from lcprune.errors import InputError, ModelError
 from lcprune.fitness import Precision, recalibrate
 from lcprune.models import build
 
@@ -108,7 +108,7 @@ def test_modes_come_back_when_the_model_fails() -> None:
     model = norm_and_dropout().train()
     model[0].eval()
     model[0].momentum = 0.2
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ModelError, match="can't be run on a batch: RuntimeError: "):
         recalibrate(model, [torch.randn(4, 9, 2, 2)])
     assert not model[0].training
     assert model[1].training

@@ -54,5 +54,5 @@ def test_the_rate_is_proportional_to_its_peak(progress: float, rate: float) -> N
     ],
 )
 def test_values_out_of_range_are_named(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"training: {name} of"):
+    with pytest.raises(InputError, match=f"^{name} is "):
         TrainingConfig(**{name: value})  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ def test_it_ends_where_the_loss_is_far_away() -> None:
 
 def test_ranges_and_loaders_that_hold_nothing() -> None:
     for low, high, steps in ((0.0, 1.0, 50), (1.0, 0.1, 50), (1e-4, float("inf"), 50), (0.1, 1, 3)):
-        with pytest.raises(InputError, match="expected 0 < low < high"):
+        with pytest.raises(InputError, match=r"expected (0 < low < high|a finite number)"):
             find_learning_rate(network(), loader(), low=low, high=high, steps=steps)
     with pytest.raises(InputError, match="no batch"):
         find_learning_rate(network(), [])

@@ -163,7 +163,7 @@ def test_no_plan_has_no_loss() -> None:
 @pytest.mark.parametrize(
     ("loader", "steps", "message"),
     [
-        (Loader, 0, "0 steps, expected 1 or more"),
+        (Loader, 0, "steps is 0, expected an integer of at least 1"),
         (lambda: Loader(0), 3, "no batch"),
         (lambda: iter([Loader().batch(0, 0)]), 3, "no batch"),
     ],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcprune._checks import refused, told_in_one_line
 from lcprune.criteria._coupling import Loss, Request, over_filters, rows
 from lcprune.errors import InputError
 from lcprune.graph import FloatArray
@@ -39,8 +40,10 @@ def taylor(request: Request) -> FloatArray:
         (name, dim): np.zeros(weights[name].shape[dim]) for name, dim in request.graph.producers
     }
     batches = 0
-    for inputs, targets in request.data:
-        gradients = _gradients(model, inputs, targets, loss, weights)
+    for batch in request.data:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise refused(f"batch {batches} of data", batch, "(inputs, targets)")
+        gradients = _gradients(model, *batch, loss, weights)
         for (name, dim), total in totals.items():
             change = (rows(weights[name], dim) * rows(gradients[name], dim)).sum(axis=1)
             total += np.abs(change)
@@ -54,8 +57,10 @@ def _gradients(
     model: nn.Module, inputs: Any, targets: Any, loss: Loss, weights: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     with torch.enable_grad():
-        outputs = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-        value = loss(outputs, targets)
+        with told_in_one_line("the model can't be run on the inputs in data"):
+            outputs = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        with told_in_one_line("the loss of the outputs can't be taken"):
+            value = loss(outputs, targets)
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise InputError("loss= returned no scalar, expected a tensor with one element")
         if not value.requires_grad:

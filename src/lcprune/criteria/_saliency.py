@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lcprune._checks import choice, function, instance, integer, is_iterable, refused
 from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
 from lcprune.criteria._gradients import taylor
 from lcprune.criteria._weights import bn_scale, l1, l2, l2_squared, random
-from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, FloatArray
 
 CRITERIA: dict[str, Criterion] = {
@@ -33,6 +33,17 @@ class Saliency:
     values: FloatArray
     criterion: str
     reduction: str
+
+    def __post_init__(self) -> None:
+        try:
+            values = np.asarray(self.values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # of arrays and tensors
+            values = np.empty(())
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise refused("values", self.values, "a finite score for each group, float64 [groups]")
+        object.__setattr__(self, "values", values)
+        instance("criterion", self.criterion, str, "a name")
+        instance("reduction", self.reduction, str, "a name")
 
 
 def saliency(
@@ -55,11 +66,15 @@ def saliency(
     Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
     family that the criterion can't score, and data that are missing.
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"unknown criterion {criterion!r}, expected one of {', '.join(CRITERIA)}")
-    if reduction not in REDUCTIONS:
-        known = ", ".join(REDUCTIONS)
-        raise InputError(f"unknown reduction {reduction!r}, expected one of {known}")
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
+    choice("criterion", criterion, CRITERIA)
+    choice("reduction", reduction, REDUCTIONS)
+    integer("seed", seed, 0)
+    if data is not None and not is_iterable(data):
+        raise refused("data", data, "batches of (inputs, targets)")
+    if loss is not None:
+        function("loss", loss)
     request = Request(model, graph, reduction, data, loss, seed)
     values = np.asarray(CRITERIA[criterion](request), dtype=np.float64)
     return Saliency(values, criterion, reduction)

@@ -163,8 +163,10 @@ def standard_augmentation(shape: tuple[int, int, int]) -> Augmentation:
     (He et al., 2015, section 4.2). Of larger ones, as at 224, a random part is mirrored and
     scaled.
     """
-    size = shape[1:]
-    if is_small(size):
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise refused("shape", shape, "(C, H, W)", DataError)
+    _, *size = (integer("shape", side, 1, _LARGEST_SIDE, DataError) for side in shape)
+    if is_small((size[0], size[1])):
         return Augmentation(crop=min(size) // 8)
     return Augmentation(crop=0, area=AREA)
 
@@ -265,9 +267,11 @@ class Data:
 _PARTS = ("__len__", "labels", "shape", "subset", "batches", "in_memory", "digest")
 """What an ``ImageSet`` has."""
 
+
 def _numbers(name: str, values: object) -> tuple[float, ...]:
     """Finite numbers out of a sequence, an array or a tensor."""
-    listed = values.tolist() if isinstance(values, np.ndarray | Tensor) else values
+    held = isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta
+    listed = np.asarray(values).tolist() if held or isinstance(values, np.ndarray) else values
     if isinstance(listed, str | bytes) or not isinstance(listed, Sequence):
         raise refused(name, values, "a tuple of numbers", DataError)
     return tuple(number(name, value, error=DataError) for value in listed)

@@ -10,11 +10,14 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves, tree_map
 
-from lcprune.errors import DataError, InputError, ModelError
+from lcprune._checks import instance, integer, number
+from lcprune.errors import DataError, ModelError
 from lcprune.fitness._fold import folded
 from lcprune.fitness._precision import Precision
-from lcprune.fitness._running import eval_mode, replicas, spread, worker_count
+from lcprune.fitness._running import eval_mode, replicas, run_on, spread, worker_count
+from lcprune.tracing import Inputs
 
 
 class CrossEntropy:
@@ -35,10 +38,29 @@ class CrossEntropy:
     def __init__(
         self, images: Tensor, labels: Tensor, batch: int, precision: Precision | None = None
     ) -> None:
+        instance("images", images, Tensor, "normalised images, float32 (N, …)", DataError)
+        instance("labels", labels, Tensor, "labels, int64 (N,)", DataError)
+        integer("batch", batch, 1)
+        if precision is not None:
+            instance("precision", precision, Precision, "a Precision")
+        if not images.is_floating_point() or images.dim() < 2:
+            raise DataError(
+                f"images: expected float32 (N, …), got {images.dtype} {tuple(images.shape)}"
+            )
+        if images.is_meta or labels.is_meta:
+            raise DataError("images and labels: they are on the meta device, expected numbers")
+        if labels.dtype != torch.int64 or labels.dim() != 1:
+            raise DataError(
+                f"labels: expected int64 (N,), got {labels.dtype} {tuple(labels.shape)}"
+            )
         if len(images) == 0 or len(images) != len(labels):
             raise DataError(
                 f"expected as many labels as images, at least one: {len(images)} and {len(labels)}"
             )
+        if int(labels.min()) < 0:
+            raise DataError(f"labels: expected 0 or more, got {int(labels.min())}")
+        if not bool(images.isfinite().all()):
+            raise DataError("images: they hold NaN or infinity, expected finite numbers")
         held = images if precision is None else precision.cast(images)
         self._batches = tuple(
             zip(torch.split(held, batch), torch.split(labels, batch), strict=True)
@@ -48,14 +70,14 @@ class CrossEntropy:
 
     def part(self, share: float) -> CrossEntropy:
         """The same on the first ``share`` of the images, 0 … 1, at least 16; nothing is copied."""
-        if not 0 <= share <= 1:
-            raise InputError(f"a share of {share} of the images, expected 0 … 1")
+        number("share", share, 0, 1)
         part = copy.copy(self)
         part._batches = tuple(first_part(self._batches, share))
         part._count = sum(len(labels) for _, labels in part._batches)
         return part
 
     def __call__(self, model: nn.Module) -> float:
+        instance("model", model, nn.Module, "a torch.nn.Module")
         with eval_mode(model):
             evaluated = folded(model)
             workers = worker_count(model, len(self._batches))
@@ -70,7 +92,7 @@ class CrossEntropy:
     def _loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, targets = batch
         with torch.inference_mode():
-            outputs = model(inputs)
+            outputs = run_on(model, inputs)
             self._check(outputs, len(targets))
             return functional.cross_entropy(outputs.float(), targets, reduction="sum")
 
@@ -85,8 +107,6 @@ class CrossEntropy:
 
 FEWEST = 16
 
-Batch = TypeVar("Batch", bound=Tensor | tuple[Tensor, ...])
-
 
 @runtime_checkable
 class Divisible(Protocol):
@@ -96,17 +116,20 @@ class Divisible(Protocol):
         """The same fitness on the first ``share`` of the images, above 0 and at most 1."""
 
 
-def first_part(batches: Sequence[Batch], share: float) -> list[Batch]:
+AnyBatch = TypeVar("AnyBatch")
+
+
+def first_part(batches: Sequence[AnyBatch], share: float) -> list[AnyBatch]:
     """The first ``share`` of the images in ``batches``, rounded up, not copied.
 
-    At least ``FEWEST``, where there are as many. A batch is a tensor (N, …) or a tuple of such.
-    The last one may be cut, but not to a single image, of which BatchNorm can't always make
-    statistics: that one is left out.
+    At least ``FEWEST``, where there are as many. A batch is a tensor (N, …), a tuple of such or
+    what else ``recalibrate`` takes. The last one may be cut, but not to a single image, of which
+    BatchNorm can't always make statistics: that one is left out.
     """
-    sizes = [len(batch) if isinstance(batch, Tensor) else len(batch[0]) for batch in batches]
+    sizes = [_samples(batch) for batch in batches]
     # Rounded first: 0.1 * 30 is a little above 3 in binary.
     left = max(FEWEST, math.ceil(round(share * sum(sizes), 9)))
-    part: list[Batch] = []
+    part: list[AnyBatch] = []
     for batch, size in zip(batches, sizes, strict=True):
         if left <= 0 or (left == 1 < size and part):
             break
@@ -115,5 +138,18 @@ def first_part(batches: Sequence[Batch], share: float) -> list[Batch]:
     return part
 
 
+def _samples(batch: Any) -> int:
+    """The N of a batch: that of its first tensor which has one."""
+    tensors = batch.tensors() if isinstance(batch, Inputs) else tree_leaves(batch)
+    return next((len(x) for x in tensors if isinstance(x, Tensor) and x.dim()), 0)
+
+
 def _first(batch: Any, count: int) -> Any:
-    return batch[:count] if isinstance(batch, Tensor) else tuple(held[:count] for held in batch)
+    """The first samples; what is no batch of tensors beside the samples stays."""
+    size = _samples(batch)
+
+    def cut(value: Any) -> Any:
+        several = isinstance(value, Tensor) and value.dim() and len(value) == size
+        return value[:count] if several else value
+
+    return batch.mapped(cut) if isinstance(batch, Inputs) else tree_map(cut, batch)

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lcprune.errors import InputError, ModelError
+from lcprune._checks import (
+    choice,
+    instance,
+    integer,
+    is_iterable,
+    number,
+    refused,
+    told_in_one_line,
+)
+from lcprune.errors import ModelError
 from lcprune.fitness._running import eval_mode, seeded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,11 +51,9 @@ class Precision:
     batch: int = 250
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES or self.batch < 1:
-            raise InputError(
-                f"precision {self.dtype!r}, batch {self.batch}: "
-                f"expected {' or '.join(DTYPES)} and a batch of at least 1"
-            )
+        choice("precision", self.dtype, DTYPES)
+        instance("channels_last", self.channels_last, bool, "True or False")
+        integer("batch", self.batch, 1)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -97,8 +104,14 @@ def choose_precision(
     out. The model is left as it was.
     ``ModelError`` where float32 itself fails so.
     """
+    _check(model, "images", images, seconds)
     if len(images) == 0:
         raise ModelError("expected at least one image to measure with")
+    number("tolerance", tolerance, 0)
+    if not is_iterable(batches) or not list(batches):
+        raise refused("batches", batches, "batch sizes")
+    for size in batches:
+        integer("a batch size", size, 1)
     reference: list[Tensor] = []
 
     def right(outputs: object) -> bool:
@@ -130,10 +143,20 @@ def choose_training_precision(
     times as long on a few samples is not measured further. The answer may differ from run to run:
     store it with what it decides. The model is left as it was.
     """
+    _check(model, "inputs", inputs, seconds)
+    number("gain", gain, 0)
     prepare = partial(_training, model)
     with seeded(0):
         choices = _usable(inputs, prepare, lambda _: True)
         return _fastest(choices, inputs, prepare, seconds, gain)
+
+
+def _check(model: object, name: str, inputs: object, seconds: float) -> None:
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    found = instance(name, inputs, Tensor, "a batch of inputs, float32 (N, …)")
+    if not found.dim() or found.is_meta or found.layout != torch.strided:
+        raise refused(name, inputs, "a batch of dense inputs, float32 (N, …)")
+    number("seconds", seconds, 0, 3600)
 
 
 def _usable(inputs: Tensor, prepare: Prepare, right: Callable[[object], bool]) -> list[Precision]:
@@ -146,9 +169,10 @@ def _usable(inputs: Tensor, prepare: Prepare, right: Callable[[object], bool]) -
             run = prepare(choice, inputs[:FEW])
             try:
                 outputs, seconds = timed(run)
-            except RuntimeError:  # an operation without a bfloat16 kernel
+            except RuntimeError as error:  # an operation without a bfloat16 kernel
                 if dtype == "float32":
-                    raise
+                    with told_in_one_line("the model can't be run to measure it"):
+                        raise error
                 continue
             best = min(best, seconds)
             if keeps_pace(seconds, best) and right(outputs):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
+from lcprune._checks import instance, is_iterable, refused
 from lcprune.errors import InputError
-from lcprune.fitness._running import eval_mode, replicas, spread, worker_count
+from lcprune.fitness._running import Batch, eval_mode, replicas, run_on, spread, worker_count
+from lcprune.tracing import Inputs
 
 HALF = (torch.bfloat16, torch.float16)
-
-Batch = Tensor | tuple[Tensor, ...]
 
 
 @dataclass
@@ -38,13 +39,20 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     fails; modes and momenta are as they were afterwards. A model without BatchNorm is not run at
     all. On a CPU the batches are spread over threads, which does not change the result.
 
-    A batch is the model's input, (N, …), or a tuple of inputs. ``InputError`` where there is
-    none. Why pruning needs this: Li et al., "EagleEye", ECCV 2020.
+    A batch is the model's input, (N, …), a tuple of inputs, or ``Inputs``. ``InputError`` where
+    there is none, or where it holds NaN or infinity that reaches the statistics; ``ModelError``
+    where the model can't be run on it. Why pruning needs this: Li et al., "EagleEye", ECCV 2020.
     """
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    if not is_iterable(batches):
+        raise refused("batches", batches, "batches of the model's inputs, such as [images]")
     norms = _norms(model)
     if not norms:
         return
     held = list(batches)
+    for number, batch in enumerate(held):
+        if not _tensors(batch):
+            raise refused(f"batch {number}", batch, "a model's input or a tuple of its inputs")
     if not held:
         raise InputError("expected at least one batch to estimate BatchNorm statistics on")
     for norm in norms:
@@ -53,8 +61,25 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     with eval_mode(model):
         workers = worker_count(model, len(held))
         estimates = spread(_estimate, replicas(model, workers), held, workers)
+    # A network may overflow by itself; batches that hold no numbers are a mistake.
+    found = [value for of in estimates for e in of for value in (e.mean, e.var)]
+    if not _are_finite(found) and not _are_finite([x for batch in held for x in _tensors(batch)]):
+        raise InputError("the batches hold NaN or infinity, expected finite inputs")
     for norm, of_batches in zip(norms, zip(*estimates, strict=True), strict=True):
         _store(norm, of_batches)
+
+
+def _are_finite(values: Sequence[Tensor]) -> bool:
+    """Read once, since on a GPU each reading waits for all that was begun."""
+    flags = [value.isfinite().all() for value in values]
+    return bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all())
+
+
+def _tensors(batch: object) -> list[Tensor]:
+    """All tensors in a batch, at any depth."""
+    if isinstance(batch, Inputs):
+        return batch.tensors()
+    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
@@ -68,7 +93,7 @@ def _norms(model: nn.Module) -> list[_BatchNorm]:
 def _estimate(model: nn.Module, batch: Batch) -> list[_Estimate]:
     with ExitStack() as stack, torch.no_grad():
         estimates = [stack.enter_context(_estimating(norm)) for norm in _norms(model)]
-        model(*batch) if isinstance(batch, tuple) else model(batch)
+        run_on(model, batch)
     return estimates
 
 

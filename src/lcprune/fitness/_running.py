@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import told_in_one_line
 from lcprune.slimming import copied
+from lcprune.tracing import Inputs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+Batch = Tensor | tuple[Any, ...] | Mapping[str, Any] | Inputs
+"""A tensor or a mapping is the one input of a model, a tuple all of them."""
+
+
+def run_on(model: nn.Module, batch: Batch) -> Any:
+    """What the model says of a batch; ``ModelError`` where it raises."""
+    with told_in_one_line("the model can't be run on a batch"):
+        if isinstance(batch, Inputs):
+            return model(*batch.args, **batch.kwargs)
+        return model(*batch) if isinstance(batch, tuple) else model(batch)
 
 
 @contextmanager

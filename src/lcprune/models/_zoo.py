@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lcprune._factory import call_factory, is_factory, one_line
+from lcprune._checks import instance, integer, refused, told_in_one_line
+from lcprune._factory import call_factory, is_factory
+from lcprune._text import one_line
 from lcprune.errors import LcpruneError, ModelError
 from lcprune.models._cifar_mobilenet import cifar_mobilenet_v2
 from lcprune.models._cifar_resnet import cifar_resnet
@@ -27,6 +30,8 @@ OWN: dict[str, Callable[[int, int], nn.Module]] = {
 }
 """The models of lcprune itself, as functions of the classes and the input's channels."""
 
+MOST_CLASSES, LARGEST_SIDE = 10**7, 2**20
+
 AUXILIARY = {"googlenet", "inception_v3"}
 """Models of torchvision with heads that only a loss of their own would train."""
 
@@ -41,10 +46,19 @@ def build(name: str, *, classes: int | None, input_shape: Shape, seed: int = 0) 
     Inception come without auxiliary heads. ``ModelError`` where there is no such model or it
     can't be built.
     """
+    instance("model", name, str, "the name of a model", ModelError)
+    if classes is not None:
+        integer("classes", classes, 1, MOST_CLASSES, ModelError)
+    integer("seed", seed, 0, error=ModelError)
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise refused("input_shape", input_shape, "(C, H, W)", ModelError)
+    for side in input_shape:
+        integer("input_shape", side, 1, LARGEST_SIDE, ModelError)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in OWN:
-            return OWN[name](10 if classes is None else classes, input_shape[0])
+            make = OWN[name]
+            return _module(name, lambda: make(10 if classes is None else classes, input_shape[0]))
         if name.startswith("torchvision/"):
             return _torchvision(name, classes, input_shape)
         if name.startswith("timm/"):
@@ -82,6 +96,10 @@ def _torchvision(name: str, classes: int | None, input_shape: Shape) -> nn.Modul
         # An input transform goes with torchvision's weights; it is part of the model always, so
         # that a fresh one is the same function as the one whose weights were saved.
         options |= {"aux_logits": False, "init_weights": True, "transform_input": True}
+    with told_in_one_line(name):
+        takes = inspect.signature(models.get_model_builder(short)).parameters
+    if "weights_backbone" in takes:  # detectors and segmenters, which would download some
+        options["weights_backbone"] = None
     return _module(name, lambda: models.get_model(short, weights=None, **options))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lcprune.errors import InputError
+from lcprune._checks import integer, number
 from lcprune.graph import BoolArray, FloatArray, IntArray
 from lcprune.ranking import Ranker, Widths
-from lcprune.searching._strategy import Candidate, ranked, trial_generator
+from lcprune.searching._strategy import Candidate, check_strategy, ranked, trial_generator
 from lcprune.searching._surrogate import Surrogate
 
 PART = 0.25
@@ -78,11 +78,9 @@ class Auto:
     def __init__(
         self, ranker: Ranker, trials: int, seed: int = 0, *, probed: float = 0.25, elite: int = 8
     ) -> None:
-        if not (trials >= 1 and 0 <= probed < 1 and elite >= 1):
-            raise InputError(
-                f"auto of {trials} trials, {probed} of them probes, elite {elite}; expected at"
-                " least 1, a share of 0 to below 1, and at least 1"
-            )
+        check_strategy(ranker, trials, seed)
+        number("probed", probed, 0, less_than=1)
+        integer("elite", elite, 1)
         self._ranker = ranker
         self._widths = ranker.widths
         self._seed = seed

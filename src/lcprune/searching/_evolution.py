@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lcprune.errors import InputError
+from lcprune._checks import integer, number
 from lcprune.ranking import Ranker
-from lcprune.searching._strategy import Candidate, ranked, trial_generator
+from lcprune.searching._strategy import (
+    MOST_TRIALS,
+    Candidate,
+    check_strategy,
+    ranked,
+    trial_generator,
+)
 
 _LAST_STEP = 0.2
 
@@ -44,13 +50,10 @@ class Evolution:
         tournament: int = 16,
         share: float = 0.1,
     ) -> None:
-        if not (trials >= 1 and population >= 1 and 1 <= tournament <= population):
-            raise InputError(
-                f"evolution of {trials} trials, population {population}, tournament {tournament};"
-                " expected at least 1 each, and no larger tournament than population"
-            )
-        if not 0 <= share <= 1:
-            raise InputError(f"evolution perturbs a share of {share}, expected 0 … 1")
+        check_strategy(ranker, trials, seed)
+        integer("population", population, 1, MOST_TRIALS)
+        integer("tournament", tournament, 1, population)
+        number("share", share, 0, 1)
         self._ranker = ranker
         self._trials = trials
         self._seed = seed

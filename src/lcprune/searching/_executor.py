@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from lcprune._checks import finite_or_inf, instance
 from lcprune.fitness import Divisible, Precision, first_part, seeded
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
 from lcprune.slimming import copied, slim
 
-Recalibrate = Iterable[Tensor] | Callable[[nn.Module], None]
+Recalibrate = Iterable[Any] | Callable[[nn.Module], None]
 Measure = tuple[Recalibrate | None, Callable[[nn.Module], float]]
 
 
@@ -71,7 +72,7 @@ class Evaluator:
         with seeded(int.from_bytes(draw[:7], "little")):
             if self._prepare is not None:
                 with watch.step("prepare"):
-                    small = self._prepare(small)
+                    small = instance("what prepare returned", self._prepare(small), nn.Module)
             if recalibration is not None:
                 with watch.step("recalibrate"):
                     if callable(recalibration):
@@ -79,7 +80,7 @@ class Evaluator:
                     else:
                         recalibrate_statistics(small, recalibration)
             with watch.step("fitness"):
-                return float(fitness(small))
+                return finite_or_inf("fitness", fitness(small))
 
     def _parts(self, share: float) -> Measure:
         if share not in self._by_share:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcprune.ranking import Ranker
-from lcprune.searching._strategy import Candidate, ranked, trial_generator
+from lcprune.searching._strategy import Candidate, check_strategy, ranked, trial_generator
 
 
 class RandomSearch:
@@ -20,6 +20,7 @@ class RandomSearch:
     """
 
     def __init__(self, ranker: Ranker, trials: int, seed: int = 0) -> None:
+        check_strategy(ranker, trials, seed)
         self._ranker = ranker
         self._seed = seed
         self._next = 0

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lcprune._checks import instance, integer, number
 from lcprune._factory import one_line
 from lcprune._processes import packed
 from lcprune.errors import InputError, LcpruneError, RunError
 from lcprune.searching._executor import Evaluation, Evaluator, Job, Work, Workers, evaluate
+
+_MOST = 10_000
 
 _STORE = 2**28
 """Bytes of the object store of a cluster of one's own, beside what is put there."""
@@ -56,11 +59,13 @@ class RayExecutor:
     patience: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.threads < 1 or self.retries < 0 or self.patience <= 0:
-            raise InputError(
-                f"Ray with {self.workers} workers of {self.threads} threads, {self.retries} retries"
-                f" and {self.patience:g} s of patience, expected at least 1, 1, 0, and more than 0"
-            )
+        integer("workers", self.workers, 1, _MOST)
+        integer("threads", self.threads, 1, _MOST)
+        integer("retries", self.retries, 0)
+        number("patience", self.patience, more_than=0)
+        number("gpus", self.gpus, 0, _MOST)
+        if self.address is not None:
+            instance("address", self.address, str, "an address such as auto or HOST:PORT")
         # Ray shares a GPU by fractions, and gives out several only as a whole.
         if not (0 <= self.gpus <= 1 or (float(self.gpus).is_integer() and self.gpus > 0)):
             raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lcprune._checks import instance
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, IntArray
 from lcprune.ranking import Plan
@@ -95,7 +96,7 @@ class SearchResult:
 
     def loss_of(self, plan: Plan) -> float:
         """The loss that the search found for a plan; ``InputError`` where it tried none such."""
-        digest = plan.digest
+        digest = instance("plan", plan, Plan, "a Plan").digest
         for trial in self.history:
             if trial.digest == digest and trial.final:
                 return trial.loss

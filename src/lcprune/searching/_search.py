@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lcprune._checks import choice, function, instance, integer, is_iterable, number, path, refused
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
-from lcprune.errors import InputError
-from lcprune.graph import ChannelGraph
+from lcprune.errors import InputError, LcpruneWarning, RunError
+from lcprune.graph import ChannelGraph, uncounted_sentence
 from lcprune.ranking import Compensation, Plan, Ranker
 from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
@@ -36,6 +38,11 @@ STRATEGIES: Mapping[str, MakeStrategy] = {
 """Strategies by name."""
 
 
+_STRATEGY = ("settings", "ask", "tell")
+_COMPENSATION = ("name", "parameters", "identity", "apply")
+_EXECUTOR = ("capacity", "environment", "start")
+
+
 def choose_strategy(
     strategy: str | Strategy | MakeStrategy, ranker: Ranker, trials: int, seed: int
 ) -> Strategy:
@@ -44,13 +51,11 @@ def choose_strategy(
     Raises ``InputError`` for an unknown name.
     """
     if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise InputError(f"unknown strategy {strategy!r}, expected one of {known}")
-        strategy = STRATEGIES[strategy]
-    if callable(strategy):
-        return strategy(ranker, trials, seed)
-    return strategy
+        strategy = STRATEGIES[choice("strategy", strategy, STRATEGIES)]
+    made = strategy(ranker, trials, seed) if callable(strategy) else strategy
+    if not all(hasattr(made, part) for part in _STRATEGY):
+        raise refused("strategy", made, "a name, or what has settings, ask and tell")
+    return made
 
 
 def search(
@@ -107,17 +112,40 @@ def search(
     Source: Chin, Zhang, Marculescu, 2018, arXiv 1810.00518, algorithm 1.
     """
     started = _schedule.clock()
-    if trials < 1:
-        raise InputError(f"search of {trials} trials, expected 1 or more")
-    if finalists < 1:
-        raise InputError(f"search for {finalists} finalists, expected 1 or more")
-    executor = executor or InProcess()
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
+    instance("saliency", saliency, Saliency, "a Saliency, which lcprune.saliency gives")
+    instance("budget", budget, Budget, "a Budget, such as Budget(macs=0.5)")
+    function("fitness", fitness)
+    for name, value in (("prepare", prepare), ("on_trial", on_trial)):
+        if value is not None:
+            function(name, value)
+    if recalibrate is not None and not callable(recalibrate) and not is_iterable(recalibrate):
+        raise refused("recalibrate", recalibrate, "batches of the model's inputs, or a function")
+    if not isinstance(compensation, str) and not all(
+        hasattr(compensation, part) and not isinstance(compensation, type) for part in _COMPENSATION
+    ):
+        raise refused("compensation", compensation, "a name or a Compensation")
+    integer("trials", trials, 1)
+    integer("finalists", finalists, 1)
+    integer("seed", seed, 0)
+    integer("round_to", round_to, 1)
+    number("min_keep", min_keep, 0, 1)
+    if identity is not None:
+        instance("identity", identity, Mapping, "a dictionary of JSON values")
+    if journal is not None:
+        journal = path("journal", journal, RunError)
+    executor = InProcess() if executor is None else executor
+    if isinstance(executor, type) or not all(hasattr(executor, part) for part in _EXECUTOR):
+        raise refused("executor", executor, "an Executor, such as RayExecutor(workers=2)")
 
     def ranker_of(scores: Saliency) -> Ranker:
         return Ranker(
             graph, scores, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
         )
 
+    if graph.uncounted:
+        warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
     ranker = ranker_of(saliency)
     ranker.keep(ranker.compensation.identity())  # before a journal is written for nothing
     total = trials if ranker.compensation.parameters else 1

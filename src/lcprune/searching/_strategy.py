@@ -8,8 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lcprune._checks import instance, integer
 from lcprune.graph import BoolArray, FloatArray
 from lcprune.ranking import Ranker
+
+MOST_TRIALS = 10**9
+
+
+def check_strategy(ranker: object, trials: object, seed: object) -> None:
+    """``InputError`` for what no strategy can be made of."""
+    instance("ranker", ranker, Ranker, "a Ranker")
+    integer("trials", trials, 1, MOST_TRIALS)
+    integer("seed", seed, 0)
 
 
 @dataclass(frozen=True, eq=False)

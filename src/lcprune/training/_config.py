@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lcprune.errors import InputError
+from lcprune._checks import choice, instance, integer, number
 from lcprune.fitness import Precision
 
 Schedule = Literal["cosine", "one-cycle"]
+
+MOST = 1e30
+"""No rate, temperature or the like comes near this; soon above, float32 overflows."""
 
 WARM_UP = 0.15
 """Share of a one-cycle run in which the learning rate rises."""
@@ -55,23 +58,26 @@ class TrainingConfig:
     teacher_precision: Precision = field(default_factory=Precision)
 
     def __post_init__(self) -> None:
-        ranges = {
-            "epochs": self.epochs >= 0,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "momentum": 0 < self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "schedule": self.schedule in ("cosine", "one-cycle"),
-            "temperature": 0 < self.temperature < math.inf,
-            "alpha": 0 <= self.alpha <= 1,
-            "clip": self.clip is None or 0 < self.clip < math.inf,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "mixup": 0 <= self.mixup < math.inf,
-            "ema": self.ema is None or 0 <= self.ema < 1,
-            "dtype": self.dtype in ("float32", "bfloat16"),
-        }
-        for name, fine in ranges.items():
-            if not fine:
-                raise InputError(f"training: {name} of {getattr(self, name)!r} is out of range")
+        integer("epochs", self.epochs, 0)
+        integer("seed", self.seed, 0)
+        for name, least, most in (
+            ("weight_decay", 0, MOST),
+            ("alpha", 0, 1),
+            ("mixup", 0, MOST),
+        ):
+            number(name, getattr(self, name), least, most)
+        for name in ("learning_rate", "temperature"):
+            number(name, getattr(self, name), most=MOST, more_than=0)
+        number("momentum", self.momentum, more_than=0, less_than=1)
+        number("label_smoothing", self.label_smoothing, 0, less_than=1)
+        if self.clip is not None:
+            number("clip", self.clip, most=MOST, more_than=0)
+        if self.ema is not None:
+            number("ema", self.ema, 0, less_than=1)
+        choice("schedule", self.schedule, ("cosine", "one-cycle"))
+        choice("dtype", self.dtype, ("float32", "bfloat16"))
+        instance("channels_last", self.channels_last, bool, "True or False")
+        instance("teacher_precision", self.teacher_precision, Precision, "a Precision")
 
     def learning_rate_at(self, progress: float) -> float:
         """The learning rate when ``progress``, 0..1, of all steps are done."""

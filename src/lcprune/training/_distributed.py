@@ -22,8 +22,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from lcprune._factory import one_line
+from lcprune._checks import refused
 from lcprune._processes import ignore_hang_ups, packed, uninterrupted, without_main
+from lcprune._text import one_line, shown
 from lcprune.data import part_of
 from lcprune.errors import InputError, LcpruneError, RunError
 
@@ -38,6 +39,18 @@ SECONDS_TO_DIE = 2.0
 """How long after a rank fails another may be found to have died, which is the reason then."""
 
 
+def pair_of(batch: object) -> tuple[Tensor, Tensor]:
+    """The inputs and targets of a batch; ``InputError`` where it is something else."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        inputs, targets = batch
+        if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
+            if inputs.dim() and targets.dim() and len(inputs) == len(targets):
+                return inputs, targets
+            shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+            raise InputError(f"a batch of training data is {shapes}, expected N inputs, N targets")
+    raise refused("a batch of training data", batch, "(inputs, targets), two tensors")
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train together: ``rank`` of ``count``, on its ``device``."""
@@ -50,7 +63,8 @@ class Ranks:
         """This rank's part of each batch of a loader, and how many samples the whole has."""
         if self.count > 1:
             return loader.shard(self.rank, self.count)  # type: ignore[no-any-return]
-        return ((inputs, targets, len(targets)) for inputs, targets in loader)
+        pairs = map(pair_of, loader)
+        return ((inputs, targets, len(targets)) for inputs, targets in pairs)
 
     def whole(self, part: Tensor, size: int) -> Tensor:
         """The batch of ``size`` samples, (N, …), that ``part`` is this rank's part of."""
@@ -128,9 +142,22 @@ def run_ranks(work: Work[T], count: int, device: str, heard: Callable[[Any], Non
             process.join()
 
 
+def device_named(device: object) -> torch.device:
+    """A device of PyTorch's that is there; ``InputError`` where it is none."""
+    try:
+        found = torch.device(device)  # type: ignore[call-overload]
+        if found.type != "meta":
+            torch.empty(0, device=found)
+            return found  # type: ignore[no-any-return]
+        why = "it holds no numbers"
+    except Exception as error:  # of a kind that depends on what is missing
+        why = one_line(error)
+    raise InputError(f"device is {shown(device)}, expected one that is there such as cpu: {why}")
+
+
 def device_of(device: str, rank: int, count: int) -> torch.device:
     """Where a rank trains; ``InputError`` where there are not so many of the kind."""
-    kind = torch.device(device).type
+    kind = device_named(device).type
     if kind not in ("cpu", "cuda"):
         raise InputError(f"training in {count} processes: expected cpu or cuda, got {device}")
     if kind == "cuda" and torch.cuda.device_count() < count:

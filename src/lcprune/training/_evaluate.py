@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import instance, integer, refused, told_in_one_line
 from lcprune.data import Data, ImageSet, to_device
 from lcprune.errors import ModelError
 from lcprune.fitness import eval_mode
@@ -21,6 +22,12 @@ def evaluate_top1(
     there are ``evaluation_batch`` images in one. ``ModelError`` where the model doesn't yield one
     logit per class.
     """
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    instance("data", data, Data, "a Data")
+    if not hasattr(images, "batches"):
+        raise refused("images", images, "an ImageSet: Images or ImageFiles")
+    if batch is not None:
+        integer("batch", batch, 1)
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
 
@@ -49,10 +56,13 @@ def count_right(
     count = 0.0
     with eval_mode(model), torch.inference_mode():
         for inputs, targets, weight in batches:
-            logits = model(to_device(inputs, device))
+            with told_in_one_line("the model can't be run on a batch"):
+                logits = model(to_device(inputs, device))
             if classes is not None:
                 check_logits(logits, len(targets), classes)
-            right.append((logits.argmax(1) == to_device(targets, device)).sum())
+            # Where there are no numbers there is no answer, whatever index comes out.
+            answers = logits.argmax(1) == to_device(targets, device)
+            right.append((answers & logits.isfinite().all(1)).sum())
             weights.append(weight)
             count += weight * len(targets)
     # Read together: on a GPU each reading waits for all that was begun.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lcprune._checks import function, instance, integer, path
 from lcprune.errors import InputError
 from lcprune.fitness import seeded
 from lcprune.training._checkpoint import (
@@ -22,7 +24,7 @@ from lcprune.training._checkpoint import (
     save_checkpoint,
 )
 from lcprune.training._config import TrainingConfig
-from lcprune.training._distributed import Ranks, Tell, device_of, run_ranks
+from lcprune.training._distributed import Ranks, Tell, device_named, device_of, run_ranks
 from lcprune.training._evaluate import count_right
 from lcprune.training._hooks import DivergenceWatch, TrainingHook, WeightAverage
 from lcprune.training._loss import Mixup
@@ -31,6 +33,7 @@ from lcprune.training._step import (
     Batches,
     Losses,
     Step,
+    check_job,
     epoch_of,
     lay_out,
     length_of,
@@ -38,6 +41,8 @@ from lcprune.training._step import (
     seed_of,
     sgd,
 )
+
+_MOST_PROCESSES = 1024
 
 
 def finetune(
@@ -47,7 +52,7 @@ def finetune(
     *,
     teacher: nn.Module | None = None,
     config: TrainingConfig | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     hooks: Sequence[TrainingHook] = (),
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -76,13 +81,20 @@ def finetune(
     ``InputError`` where the training diverges (the checkpoint of the last good epoch stays) or
     there is nothing to train; ``RunError`` where the checkpoint is not one of this training.
     """
+    check_job(model, train_loader, val_loader, teacher, config, hooks)
+    instance("resume", resume, bool, "True or False")
+    integer("processes", processes, 1, _MOST_PROCESSES)
+    for name, callback in (("on_epoch", on_epoch), ("on_step", on_step)):
+        if callback is not None:
+            function(name, callback)
+    kind = device_named(device)
     job = _Job(
         model=model,
         train=train_loader,
         validation=val_loader,
         teacher=teacher,
         config=config or TrainingConfig(),
-        checkpoint=checkpoint,
+        checkpoint=None if checkpoint is None else path("checkpoint", checkpoint),
         resume=resume,
         hooks=tuple(hooks),
     )
@@ -93,9 +105,7 @@ def finetune(
             callback(report)
 
     if processes == 1:
-        return _fit(job, Ranks(device=torch.device(device)), tell)
-    if processes < 1:
-        raise InputError(f"training in {processes} processes, expected 1 or more")
+        return _fit(job, Ranks(device=kind), tell)
     device_of(device, 0, processes)
     for loader in (train_loader, val_loader):
         if loader is not None and not hasattr(loader, "shard"):

@@ -9,18 +9,19 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
+from lcprune._checks import integer, number
 from lcprune.errors import InputError
 from lcprune.fitness import seeded
-from lcprune.training._config import TrainingConfig
-from lcprune.training._distributed import Ranks
+from lcprune.training._config import MOST, TrainingConfig
+from lcprune.training._distributed import Ranks, device_named, pair_of
 from lcprune.training._hooks import FACTOR
 from lcprune.training._loss import Mixup
 from lcprune.training._step import (
     Batches,
     Step,
+    check_job,
     epoch_of,
     lay_out,
     on_device_of,
@@ -76,13 +77,17 @@ def find_learning_rate(
 
     ``InputError`` where the loss climbs from ``low`` on, or there is no batch.
     """
-    if not 0 < low < high < math.inf or steps < 2 * _REACH:
+    check_job(model, loader, teacher=teacher, config=config)
+    number("low", low, more_than=0)
+    number("high", high, most=MOST, more_than=0)
+    integer("steps", steps, 1)
+    if not low < high or steps < 2 * _REACH:
         raise InputError(
             f"range test: expected 0 < low < high and at least {2 * _REACH} steps, "
             f"got {low:g}, {high:g} and {steps}"
         )
     config = config or TrainingConfig()
-    ranks = Ranks(device=torch.device(device))
+    ranks = Ranks(device=device_named(device))
     copied = copy.deepcopy(model).to(ranks.device).train()
     lay_out(copied, config)
     rates: list[float] = []
@@ -126,7 +131,7 @@ def _endless(loader: Batches, config: TrainingConfig) -> Iterator[tuple[Tensor, 
     for epoch in itertools.count():
         mix = Mixup(config.mixup, config.seed, epoch)
         batch = None
-        for batch in epoch_of(loader, epoch):
+        for batch in map(pair_of, epoch_of(loader, epoch)):
             yield *batch, mix
         if batch is None:
             raise InputError("the training data hold no batch")

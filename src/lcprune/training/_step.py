@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import instance, is_iterable, refused, told_in_one_line
+from lcprune._text import shown
 from lcprune.data import part_of, to_device
-from lcprune.errors import InputError
+from lcprune.errors import InputError, ModelError
 from lcprune.training._config import TrainingConfig
 from lcprune.training._distributed import Ranks
 from lcprune.training._hooks import TrainingHook
@@ -22,6 +24,32 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 READ_EVERY = 16
 """Steps whose losses are read together where reading one would wait for a GPU or other ranks."""
+
+
+_HOOK = ("penalty", "after_step", "after_epoch")
+
+
+def check_job(
+    model: object,
+    loader: object,
+    validation: object = None,
+    teacher: object = None,
+    config: object = None,
+    hooks: object = (),
+) -> None:
+    """``InputError`` that says what was expected where an argument is of another kind."""
+    instance("model", model, nn.Module, "a torch.nn.Module")
+    if teacher is not None:
+        instance("teacher", teacher, nn.Module, "a torch.nn.Module")
+    if config is not None:
+        instance("config", config, TrainingConfig, "a TrainingConfig")
+    given = {"train_loader": loader} | ({} if validation is None else {"val_loader": validation})
+    for name, batches in given.items():
+        if not is_iterable(batches) or isinstance(batches, Tensor | nn.Module):
+            raise refused(name, batches, "batches of (inputs, targets)")
+    each = hooks if isinstance(hooks, Sequence) else [hooks]
+    if not all(hasattr(hook, part) for hook in each for part in _HOOK):
+        raise refused("hooks", hooks, "a list of TrainingHook")
 
 
 class Step:
@@ -62,21 +90,25 @@ class Step:
             group["lr"] = rate
         inputs, targets = to_device(inputs, ranks.device), to_device(targets, ranks.device)
         inputs, labels = self._mixed(inputs, targets, size, mix)
-        teacher_logits = None if self._teacher is None else self._teacher(inputs)
+        with told_in_one_line("the teacher can't be run on a batch of training inputs"):
+            teacher_logits = None if self._teacher is None else self._teacher(inputs)
         if config.channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         half = config.dtype == "bfloat16"
         with (
             torch.autocast(inputs.device.type, torch.bfloat16, enabled=half),
             ranks.norms(size),
+            told_in_one_line("the model can't be run on a batch of training inputs"),
         ):
             outputs: Tensor = self._parallel(inputs)
+        check_batch_logits(outputs, len(inputs))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        if math.isnan(self.blind_loss):
-            blind = training_loss(torch.zeros_like(outputs), labels, teacher_logits, config)
-            [mean] = ranks.sum(ranks.weight(size) * float(blind.detach()))  # waits for the GPU
-            self.blind_loss = max(mean, math.log(outputs.shape[1]))
-        loss = training_loss(outputs, labels, teacher_logits, config)
+        with told_in_one_line("the loss of outputs, targets and teacher can't be taken"):
+            if math.isnan(self.blind_loss):
+                blind = training_loss(torch.zeros_like(outputs), labels, teacher_logits, config)
+                [mean] = ranks.sum(ranks.weight(size) * float(blind.detach()))  # waits for the GPU
+                self.blind_loss = max(mean, math.log(outputs.shape[1]))
+            loss = training_loss(outputs, labels, teacher_logits, config)
         # Gradients are averaged over ranks as if their parts were of one size.
         scale = ranks.weight(size) * ranks.count
         whole = loss if scale == 1 else scale * loss
@@ -173,6 +205,16 @@ class Losses:
         self.latest = losses[-1]
         first, self._steps = self._steps, self._steps + len(losses)
         return list(enumerate(losses, first))
+
+
+def check_batch_logits(outputs: object, count: int) -> None:
+    """``ModelError`` unless these are logits (N, classes, …) that a loss can be taken of."""
+    if not isinstance(outputs, Tensor):
+        raise ModelError(f"expected logits (N, classes), got {shown(outputs)} of the model")
+    if outputs.dim() < 2 or len(outputs) != count or not outputs.is_floating_point():
+        raise ModelError(
+            f"expected logits ({count}, classes), got {outputs.dtype} {tuple(outputs.shape)}"
+        )
 
 
 def epoch_of(loader: Batches, epoch: int) -> Batches:

@@ -11,11 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import finite_or_inf, function, instance, integer, is_iterable, refused
 from lcprune.errors import DivergenceError, InputError
 from lcprune.ranking import Plan
 from lcprune.training._config import TrainingConfig
 from lcprune.training._loop import finetune
-from lcprune.training._step import Batches, epoch_of, on_device_of
+from lcprune.training._step import Batches, check_job, epoch_of, on_device_of
 
 
 def try_plans(
@@ -47,19 +48,26 @@ def try_plans(
         )
         plan = result.finalists[losses.index(min(losses))]
     """
-    if steps < 1:
-        raise InputError(f"plans tried for {steps} steps, expected 1 or more")
+    if not is_iterable(plans):
+        raise refused("plans", plans, "several Plan")
+    for name, needed in (("cut", cut), ("judge", judge)):
+        function(name, needed)
+    integer("steps", steps, 1)
+    if config is not None:
+        instance("config", config, TrainingConfig, "a TrainingConfig")
     first = _FirstBatches(loader, steps)
     config = replace(config or TrainingConfig(), epochs=1)
     losses = []
     for plan in plans:
+        instance("a plan", plan, Plan, "a Plan")
         small = copy.deepcopy(cut(plan))
+        check_job(small, loader, teacher=teacher, config=config)
         try:
             finetune(small, first, teacher=teacher, config=config, device=device)
-            loss = float(judge(small))
+            loss = finite_or_inf("judge", judge(small))
         except DivergenceError:  # a plan that can't be trained is not the best
             loss = math.inf
-        losses.append(loss if math.isfinite(loss) else math.inf)
+        losses.append(loss)
     return losses
 
 
