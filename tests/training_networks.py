@@ -167,6 +167,34 @@ class DistilsItself(nn.Module):
         return (out, F.mse_loss(a, b)) if self.training else out
 
 
+def contrast(a: Tensor, b: Tensor) -> Tensor:
+    a, b = (F.normalize(x.mean((2, 3)), dim=1) for x in (a, b))
+    return F.cross_entropy(a @ b.t() / 0.1, torch.arange(len(a)))
+
+
+LOSSES = {
+    "cosine": lambda a, b: F.cosine_similarity(a.flatten(1), b.flatten(1)),
+    "largest": lambda a, b: torch.stack([a, b]).amax(0).mean(),
+    "choice": lambda a, b: torch.where(torch.rand(len(a), 1, 1, 1) < 0.5, a, b).square().mean(),
+    "lerp": lambda a, b: torch.lerp(a, b, torch.rand(1).to(a)).square().mean((1, 2, 3)),
+    "contrast": contrast,
+}
+"""Ways in which two branches of a network meet in a loss."""
+
+
+class MeetsInLoss(DistilsItself):
+    """The same, where they meet in one of ``LOSSES``."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        a, b = self.a(x), self.b(x)
+        out = self.head(torch.cat([a, b], 1))
+        return {"out": out, "loss": LOSSES[self.how](a, b)} if self.training else out
+
+
 class SwapsInTraining(nn.Module):
     """The same, where training reads one branch with the other's weights."""
 

@@ -1,7 +1,17 @@
-"""``python -m lcprune``: the command line, and what a launcher of several processes starts."""
+"""The program: ``lcprune`` and ``python -m lcprune``."""
 
+import _signal  # type: ignore[import-not-found]  # `signal` itself imports more
 import sys
 
-from lcprune.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """The command line; before anything more is imported, Ctrl-C ends it without a word."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    from lcprune.cli import main as command_line
+
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -155,7 +155,7 @@ def test_a_failed_check_publishes_nothing_and_ends_in_1(
     def fails(*_: object) -> float:
         raise VerificationError("the slimmed model differs")
 
-    monkeypatch.setattr("lcprune.runs._prune.verify", fails)
+    monkeypatch.setattr("lcprune.runs._prune.difference", fails)
     out = tmp_path / "out"
     assert prune(out, trials=1) == 1
     assert capsys.readouterr().err == "error: the slimmed model differs\n"

@@ -1,6 +1,8 @@
 import pickle
 from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +155,32 @@ def test_of_several_bounds_one_that_is_met_already_is_named_with_its_unit() -> N
         Budget(macs=0.5, activations="256KiB").limits(before)
     with pytest.raises(BudgetError, match=r"below that$"):
         Budget(activations="256KiB").limits(before)
+
+
+HUGE = 10**5000
+WRONG: list[Any] = [
+    HUGE, -HUGE, 2**64, True, False, [], [0.5], {}, object(), b"50%", 1j, float("nan"),
+    float("inf"),
+    "1e999999999", "1e-999999999", "1e99999999999%", "0." + "1" * 100_000, "9" * 5000, "٥٠%", "½",
+    "", " ", "%", "50%%", "-50%", "+50%", "0x10", "1_000", "nan", "inf", "\x1b[2J", "50\n%\n5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize("name", ["macs", "weights"])
+def test_what_is_no_bound_is_one_line_at_once(name: str, value: Any) -> None:
+    with pytest.raises(BudgetError) as caught:
+        Budget(**{name: value})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("bounds", ["macs", [3], [None], [["macs=50%"]], [b"macs=50%"], ["=", ""]])
+def test_what_is_no_list_of_bounds_is_refused(bounds: Any) -> None:
+    with pytest.raises(BudgetError, match="expected"):
+        Budget.parse(bounds)
+
+
+def test_numbers_of_numpy_are_bounds() -> None:
+    assert Budget(macs=np.float32(0.5)).limits({"macs": 100}) == {"macs": 50}  # type: ignore[arg-type]
+    assert Budget(macs=np.int64(5)).limits({"macs": 100}) == {"macs": 5}  # type: ignore[arg-type]

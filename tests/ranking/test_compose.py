@@ -205,7 +205,19 @@ def test_plans_made_by_hand_compose_as_far_as_they_fit() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 0.5, {}, "plan", [Plan({})]])
 def test_what_is_no_plan_is_refused(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"first is a .*, expected a Plan"):
+    with pytest.raises(InputError, match=r"first is .*, expected a Plan"):
         compose(wrong, Plan({}))
-    with pytest.raises(InputError, match=r"second is a .*, expected a Plan"):
+    with pytest.raises(InputError, match=r"second is .*, expected a Plan"):
         compose(Plan({}), wrong)
+
+
+def test_the_example_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "iterative-pruning.md"
+    _, code, *_ = page.read_text(encoding="utf-8").split("```")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {}
+    exec(code.removeprefix("python"), space)
+    after = lp.CostModel(trace(space["small"], space["x"])).evaluate()["macs"]
+    assert after <= 0.4 * space["before"]

@@ -1,13 +1,17 @@
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from graphs import chain
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency, saliency
 from lcprune.errors import BudgetError, InputError
-from lcprune.ranking import Additive, PlanBuilder, Ranker, rank
+from lcprune.ranking import Additive, Plan, PlanBuilder, Ranker, rank
+from lcprune.tracing import trace
 
 MODEL, GRAPH = chain([8, 12, 6])
 SALIENCY = saliency(MODEL, GRAPH, "l2")
@@ -105,3 +109,43 @@ def test_every_family_keeps_a_multiple_or_all_of_its_groups(compensation: str) -
         assert ranker.plan(latent) == rank(
             GRAPH, SALIENCY, Budget(macs=0.6), latent, compensation=compensation, round_to=4
         )
+
+
+HUGE = 10**400
+WRONG: list[tuple[str, Any, str]] = [
+    *(("graph", value, "expected a ChannelGraph") for value in (None, 3, [], nn.ReLU(), Plan({}))),
+    *(("saliency", value, "expected a Saliency") for value in (None, 0.5, [1.0], np.ones(3))),
+    *(
+        ("budget", value, r"expected a Budget, such as Budget\(macs=0\.5\)")
+        for value in (0.5, None, "macs=50%", {"macs": 0.5}, Budget)
+    ),
+    *(
+        ("beta", value, "beta")
+        for value in ("x", [None], [[1], [1, 2]], [HUGE], {"a": 1}, object(), np.array(["a"]), 3)
+    ),
+    *(("compensation", value, "compensation") for value in (None, 3, ["additive"], "none!", "")),
+    *(
+        ("min_keep", value, "min_keep is")
+        for value in (None, "0.1", -0.1, 1, HUGE, float("nan"), float("inf"), True, [0.1], 1j)
+    ),
+    *(
+        ("round_to", value, "round_to is")
+        for value in (None, "8", 0, -1, 1.5, True, float("nan"), [8])
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG, ids=lambda value: repr(value)[:25])
+def test_arguments_of_a_wrong_kind_say_what_was_expected(
+    name: str, value: Any, message: str
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    graph = trace(model, torch.ones(1, 3, 4, 4))
+    given: dict[str, Any] = {
+        "graph": graph, "saliency": saliency(model, graph), "budget": Budget(macs=0.5)
+    }  # fmt: skip
+    rank(**given)
+    with pytest.raises(InputError, match=message) as caught:
+        rank(**given | {name: value})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300

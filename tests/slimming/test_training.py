@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao import quantization
 
 import training_networks as networks
 from lcprune.errors import VerificationError
 from lcprune.ranking import Plan
 from lcprune.slimming import difference, effect, repair, slim, verify
 from lcprune.tracing import Inputs, trace
-from oracle import randomise
+from oracle import plan_of, random_keep, randomise
 
 IMAGE = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 FIRST = (0, 2, 3, 5, 6)
@@ -88,14 +89,17 @@ def branches(a: tuple[int, ...], b: tuple[int, ...], model: nn.Module) -> Plan:
     return Plan(kept=kept | {("head.weight", 1): (*a, *(8 + i for i in b))})
 
 
-JOINED = [networks.MixedInTraining, networks.DistilsItself, networks.SwapsInTraining]
+JOINED = {
+    "sum": networks.MixedInTraining,
+    "distance": networks.DistilsItself,
+    "other weights": networks.SwapsInTraining,
+    **{how: lambda how=how: networks.MeetsInLoss(how) for how in networks.LOSSES},
+}
 
 
-@pytest.mark.parametrize("network", JOINED)
-def test_other_indices_equal_in_number_in_branches_that_training_joins_fail(
-    network: Callable[[], nn.Module],
-) -> None:
-    model = randomise(network(), 1)
+@pytest.mark.parametrize("how", JOINED)
+def test_other_indices_equal_in_number_in_branches_that_training_joins_fail(how: str) -> None:
+    model = randomise(JOINED[how](), 1)
     same, other = branches(FIRST, FIRST, model), branches(FIRST, (1, 2, 4, 5, 7), model)
     assert verify(model, slim(model, same), same, IMAGE) <= 1e-9
     small = slim(model, other)
@@ -104,9 +108,9 @@ def test_other_indices_equal_in_number_in_branches_that_training_joins_fail(
         verify(model, small, other, IMAGE)
 
 
-@pytest.mark.parametrize("network", JOINED)
-def test_other_numbers_fail_too(network: Callable[[], nn.Module]) -> None:
-    model = randomise(network(), 1)
+@pytest.mark.parametrize("how", JOINED)
+def test_other_numbers_fail_too(how: str) -> None:
+    model = randomise(JOINED[how](), 1)
     plan = branches(FIRST, FIRST[1:], model)
     with pytest.raises(VerificationError, match="in training mode"):
         verify(model, slim(model, plan), plan, IMAGE)
@@ -306,3 +310,31 @@ def test_gradients_are_those_of_the_masked_original(kind: str, training: bool) -
             if expected is not None and (name, dim) in plan.kept:
                 expected = expected.index_select(dim, torch.tensor(plan.kept[name, dim]))
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-7, atol=1e-9)
+
+
+class ObservesRanges(networks.Plain):
+    """Prepared for quantisation: an observer whose buffers take their size from what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        per_channel = quantization.MovingAveragePerChannelMinMaxObserver
+        self.fake = quantization.FakeQuantize(
+            observer=per_channel, quant_min=0, quant_max=255, ch_axis=1,
+            dtype=torch.quint8, qscheme=torch.per_channel_affine,
+        )  # fmt: skip
+
+    def between(self, x: Tensor) -> Tensor:
+        return self.fake(x)
+
+
+def test_what_runs_in_float32_only_in_training_is_compared_in_float32_there() -> None:
+    model = randomise(ObservesRanges(), 1)
+    graph = trace(model, IMAGE)
+    assert graph.training_checked
+    assert repair(model, graph, IMAGE) is graph
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    seen = difference(model, slim(model, plan), plan, IMAGE)
+    assert seen.training_checked
+    assert (seen.precision, seen.training_precision) == (torch.float64, torch.float32)
+    assert seen.evaluation <= 1e-9
+    assert seen.judged() <= 1e-4

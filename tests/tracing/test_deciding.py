@@ -87,3 +87,21 @@ def test_control_flow_by_the_state_of_the_model_needs_no_note() -> None:
 
     model = Limits(lambda x: True)
     assert not [note for note in trace(model, IMAGE).notes if "depends on data" in note]
+
+
+def test_control_flow_by_tensors_that_modules_hold_needs_no_note_and_keeps_nothing() -> None:
+    """As the strides of a detector's head, which are neither parameter nor buffer."""
+
+    class Held(Branches):
+        def __init__(self) -> None:
+            super().__init__(lambda x: True)
+            self.strides, self.more = torch.tensor([1.0, 2.0]), {"one": torch.ones(())}
+
+        def forward(self, x: Tensor) -> Tensor:
+            grown = self.more["one"].item() == 1 and bool(self.strides[1] > 1)
+            return super().forward(x) if grown else x
+
+    graph = trace(Held(), IMAGE)
+    assert not [note for note in graph.notes if "depends on data" in note]
+    assert {u.tensor for u in graph.untouched} == {"head.weight", "no.weight"}
+    assert {"stem.weight", "yes.weight"} <= {d.tensor for d in graph.dimensions}

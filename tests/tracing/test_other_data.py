@@ -282,6 +282,23 @@ def test_numbers_that_are_read_for_a_log_decide_nothing() -> None:
     runs(model, graph)
 
 
+def test_a_check_of_the_input_alone_keeps_nothing() -> None:
+    class Checks(Parts):
+        experts_used, gated = 1, False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.abs().max() > 3:
+                x = x / x.abs().max()
+            if not torch.isfinite(x).all():
+                raise ValueError("not finite")
+            return self.head(self.experts[0](self.stem(x)))
+
+    model = randomise(Checks(), 0)
+    graph = trace(model, IMAGES[2])
+    assert graph.prunable == 6 + 8 + 6 + 8
+    runs(model, graph)
+
+
 def test_a_skip_by_a_draw_costs_no_channels() -> None:
     class Skips(Parts):
         gated = False

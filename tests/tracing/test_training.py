@@ -393,3 +393,22 @@ def test_operators_that_only_training_has_are_not_called_uncounted() -> None:
     graph = trace(Sorts(), IMAGE)
     assert graph.prunable == 0
     assert graph.uncounted == ()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"]
+)
+def test_a_whole_detector_with_its_losses(name: str) -> None:
+    detection = pytest.importorskip("torchvision.models.detection")
+    model = getattr(detection, name)(weights=None, weights_backbone=None)
+    images = [torch.rand(3, 128, 128), torch.rand(3, 128, 128)]
+    boxes = torch.tensor([[10.0, 10.0, 60.0, 80.0], [20.0, 30.0, 90.0, 100.0]])
+    wanted = [{"boxes": boxes, "labels": torch.tensor([1, 2])} for _ in images]
+    graph = trace(model, (images[:1],), training_inputs=(images, wanted))
+    assert graph.training_checked
+    assert graph.prunable > 7000
+    small = slim(model, plan_of(graph, random_keep(graph, np.random.default_rng(0))))
+    losses = small.train()(images, wanted)
+    sum(losses.values()).backward()
+    assert len(small.eval()(images)) == 2

@@ -42,7 +42,7 @@ def leaving_at_once(*, program: bool) -> Iterator[None]:
     if (
         program
         and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        and signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler)
     ):
         signal.signal(signal.SIGINT, _leave)
     yield

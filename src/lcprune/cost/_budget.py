@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral, Real
 
+from lcprune._checks import LARGEST
 from lcprune._text import shortened, shown
 from lcprune.cost._resources import RESOURCES, resource_named
 from lcprune.errors import BudgetError
@@ -16,7 +18,8 @@ _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
 # An exact fraction of 1e999999999 would take all memory: numbers are as long as a float's are.
 _NUMBER = re.compile(
-    r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})"
+    r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})",
+    re.ASCII,
 )
 
 Bound = float | int | str
@@ -51,7 +54,9 @@ class Budget:
     def parse(bounds: Iterable[str]) -> Budget:
         """The budget that ``["macs=50%", "activations=256KiB"]`` asks for."""
         read: dict[str, str] = {}
-        for bound in bounds:
+        for bound in [bounds] if isinstance(bounds, str) else bounds:
+            if not isinstance(bound, str):
+                raise BudgetError(f"a bound is {shown(bound)}, expected text such as macs=50%")
             name, equals, value = (part.strip() for part in bound.partition("="))
             if not equals:
                 raise BudgetError(f"budget {bound!r}, expected NAME=BOUND such as macs=50%")
@@ -91,12 +96,13 @@ def _read(name: str, value: Bound) -> tuple[Fraction, bool]:
     units = _BYTES if in_bytes else _COUNTS
     absolute = "256KiB, 1.5MB, 4096B" if in_bytes else "60M, 1.2G, 300k"
     forms = f"a fraction of the original (0.5 or 50%) or an absolute number ({absolute})"
-    if isinstance(value, int) and value.bit_length() > 64:  # its text may be too long to make
-        raise BudgetError(f"budget {name} is {shown(value)}, expected {forms}")
-    asked = f"budget {name}={shortened(str(value), 80)}"
+    beyond = isinstance(value, Integral) and abs(value) > LARGEST
+    if beyond or not isinstance(value, str | Real) or isinstance(value, bool):
+        raise BudgetError(f"budget {name}={shown(value)}, expected {forms}")
+    asked = f"budget {name}={shortened(str(value), 60)}"
     # Through text, so that 0.29 is 29/100 and not the nearest binary fraction below it.
     match = _NUMBER.fullmatch(str(value).strip())
-    if match is None or isinstance(value, bool):
+    if match is None:
         raise BudgetError(f"{asked} can't be read, expected {forms}")
     number, unit = Fraction(match["number"]), match["unit"]
     if unit not in ("", "%") and unit not in units:

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from lcprune._checks import instance, refused
 from lcprune.cost._counts import CountMatrix, Sums
 from lcprune.cost._resources import (
     BoundCost,
@@ -37,6 +38,9 @@ class CostModel:
     def __init__(
         self, graph: ChannelGraph, resources: Sequence[str | Resource] = ("macs", "params")
     ) -> None:
+        instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
+        if isinstance(resources, str):
+            raise refused("resources", resources, "a tuple of names, such as ('macs', 'params')")
         self._graph = graph
         chosen = [resource_named(r) if isinstance(r, str) else r for r in resources]
         self.resources: tuple[str, ...] = tuple(resource.name for resource in chosen)
@@ -126,6 +130,8 @@ def _made(graph: ChannelGraph, resources: tuple[str, ...]) -> CostModel:
 
 def check_mask(keep: BoolArray, prunable: int) -> None:
     """Raise ``InputError`` unless ``keep`` is a bool array with an entry for each group."""
+    if not isinstance(keep, np.ndarray):
+        raise refused("the mask", keep, f"an array of bool ({prunable},): one per group")
     if keep.dtype != np.bool_ or keep.shape != (prunable,):
         raise InputError(
             f"mask of {keep.dtype} {keep.shape}, expected bool ({prunable},): one per group"

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lcprune.errors import InputError
+from lcprune._checks import refused
 from lcprune.graph import BoolArray, IntArray
 
 
@@ -68,7 +68,7 @@ class Blocks:
 
     def __init__(self, family_of: IntArray, families: int, min_keep: float, round_to: int) -> None:
         if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
-            raise InputError(f"round_to is {round_to!r}, expected an integer of 1 or more")
+            raise refused("round_to", round_to, "an integer of 1 or more")
         self._family_of = family_of
         self._sizes = np.bincount(family_of, minlength=families)
         # Any step above the largest family means that all families stay whole.

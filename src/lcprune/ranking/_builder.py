@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lcprune._checks import instance
 from lcprune.cost import CostModel, cost_of
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, IntArray, network_digest
@@ -21,6 +22,7 @@ class PlanBuilder:
     """
 
     def __init__(self, graph: ChannelGraph, cost: CostModel | None = None) -> None:
+        instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
         self._cost = cost or cost_of(graph)
         self._prunable = graph.prunable
         self._pinned = len(graph.pinned_reasons)

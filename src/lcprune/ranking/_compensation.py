@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy import stats
 
+from lcprune._checks import refused
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, FloatArray, IntArray
@@ -211,6 +212,8 @@ def choose_compensation(
     Raises ``InputError`` for an unknown name or scale.
     """
     if not isinstance(compensation, str):
+        if not all(hasattr(compensation, name) for name in ("name", "identity", "apply")):
+            raise refused("compensation", compensation, f"one of {', '.join(COMPENSATIONS)}")
         return compensation
     name, _, scale = compensation.partition(":")
     if name in _SCALABLE and (not scale or scale in SCALES):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
+from lcprune._checks import refused
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, staying
 from lcprune.ranking._blocks import Blocks, Queue
+
+REASONS = 3
+"""How many reasons a refusal names."""
 
 
 class Cut:
@@ -40,13 +45,15 @@ class Cut:
         min_keep: float = 0.1,
         round_to: int = 1,
     ) -> None:
-        if not 0 <= min_keep < 1:
-            raise InputError(f"min_keep is {min_keep}, expected a share of at least 0 and below 1")
+        known: object = min_keep
+        if not isinstance(known, Real) or isinstance(known, bool) or not 0 <= min_keep < 1:
+            raise refused("min_keep", min_keep, "a share of at least 0 and below 1")
         unknown = [name for name in limits if name not in cost.resources]
         if unknown or not limits:
             raise BudgetError(
                 f"bounds on {unknown or 'nothing'}, expected some of {', '.join(cost.resources)}"
             )
+        self._graph = graph
         self._cost = cost
         self._names = [family.name for family in graph.families]
         self._limits = dict(limits)
@@ -62,6 +69,8 @@ class Cut:
 
         Raises ``BudgetError`` with the least possible value where the floors forbid a bound.
         """
+        if not (isinstance(scores, np.ndarray) and scores.shape == (len(self._cost.signatures),)):
+            raise refused("scores", scores, f"an array of {len(self._cost.signatures)} numbers")
         if not np.isfinite(scores).all():
             raise InputError("scores that are not finite, expected a finite number per group")
         order = np.argsort(scores, kind="stable")
@@ -180,12 +189,35 @@ class Cut:
         nothing = np.zeros_like(self._cost.populations)
         rest = self._cost.of_counts(nothing)[self._rows].tolist()
         for (name, limit), alone in zip(self._limits.items(), rest, strict=True):
+            if not self._names:
+                return f"no channel can be pruned{self._reasons(name)}"
             if alone > limit:
-                stays = "what can't be pruned (inputs, outputs, pinned filters)"
+                stays = "what can't be pruned"
                 of = " of" if self._cost.units[name] == "B" else ""
-                return f"{stays} takes {self._amount(name, alone)}{of} {name} by itself"
+                amount = f"{self._amount(name, alone)}{of} {name}"
+                return f"{stays} takes {amount} by itself{self._reasons(name)}"
         rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
         return f"every family of channels keeps at least {self._min_keep:.0%}{rounded}"
+
+    def _reasons(self, name: str) -> str:
+        """The largest reasons for what stays, each with its share of a resource."""
+        stays = staying(self._graph)
+        if not stays:
+            return ""
+        if name in ("macs", "params"):
+            total = int(self._cost.evaluate()[name])
+            amounts = {one.reason: int(getattr(one, name)) for one in stays}
+            stays.sort(key=lambda one: -amounts[one.reason])
+            shares = [
+                f"{one.reason} ({100 * amounts[one.reason] / max(total, 1):.0f} % of the whole"
+                f" network's {name}: {one.layers})"
+                for one in stays[:REASONS]
+            ]
+        else:
+            shares = [
+                f"{one.reason} ({one.filters} filters: {one.layers})" for one in stays[:REASONS]
+            ]
+        return f": {'; '.join(shares)}" + ("; …" if len(stays) > REASONS else "")
 
     def _amount(self, name: str, value: int) -> str:
         return f"{value:,} B" if self._cost.units[name] == "B" else f"{value:,}"

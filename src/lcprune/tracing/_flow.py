@@ -15,15 +15,16 @@ from torch.utils._pytree import tree_leaves
 from lcprune.errors import ModelError
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._notes import Asked, Counted, Notes
+from lcprune.tracing._passes import Passes
 from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
 from lcprune.tracing._record import Record
 from lcprune.tracing._run import is_free
 from lcprune.tracing._running import Running
 from lcprune.tracing._sizes import Expression
-from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands
+from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands, state_of
 from lcprune.tracing._tree import named_tensors
 
-SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+SELF_SIZED = (nn.MultiheadAttention,)
 """Modules of PyTorch that check every size against attributes of theirs."""
 
 
@@ -73,10 +74,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     is multiplied by 0 at the input of every contraction, and statistics across channels are those
     of the kept ones; producers stay untouched.
 
-    ``decided`` are the modules whose control flow depends on data, ``drawn`` those where it depends
-    on a draw; ``differs`` is whether other data may take another way. What a module of ``held``
-    has in its hands stays, for the reason that stands there: its inputs and outputs, the results
-    of the operators that it runs itself, and the inputs and outputs of the modules that it calls.
+    ``decided`` are the modules whose control flow depends on what they compute (not on an input
+    alone, which is checked more often than not), ``drawn`` those where it depends on a draw;
+    ``differs`` is whether other data may take another way. What a module of ``held`` has in its
+    hands stays, for the reason that stands there: its inputs and outputs, the results of the
+    operators that it runs itself, and the inputs and outputs of the modules that it calls.
 
     In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
     choose from, and not the places in them.
@@ -99,10 +101,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.notes = Notes(self.labels, self.running)
         self.record = Record()
         self.mask = Mask()
-        self.data = DataWatch([*model.parameters(), *model.buffers()])
+        self.data = DataWatch(state_of(model))
         self.extremes = Extremes()
         self.read: set[int] = set()
-        self.pads: dict[str, tuple[Tensor, Tensor]] = {}
+        self.pads: dict[str, Tensor] = {}
+        self.passes = Passes()
         self.training = False
         self.differs = False
         self.decided: dict[str, None] = {}
@@ -196,6 +199,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _around(self, module: nn.Module, name: str, values: Any) -> None:
         """What is known of a module's inputs as it is entered, of its outputs as it is left."""
+        with self.aside():
+            self.passes.follow(module, name, values, self.planes)
         if isinstance(module, SELF_SIZED):
             reason = f"{name} compares sizes with numbers of its own"
             self._pin_all([values, list(module.parameters())], reason)
@@ -213,8 +218,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self.labels.pin(plane, reason)
 
     def decide(self) -> None:
-        """Note that the running module takes one of several ways, by data."""
-        self.notes.decision()
+        """Note that the running module takes one of several ways, by what it has computed."""
         self.differs = True
         self.decided[self.running.name] = None
 
@@ -275,12 +279,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.running.name in self.held:
             self._pin_all([*operands((out,))], self.held[self.running.name])
         source = self.data.follow(func, call.tensors(), out)
-        if source == "data":
-            if func.overloadpacket in BRANCHES and not self._reading:
+        if source in ("input", "computed"):
+            self.notes.decision()
+            self.differs |= not self._reading
+            if source == "computed" and func.overloadpacket in BRANCHES and not self._reading:
                 self.decide()
-            else:
-                self.notes.decision()
-                self.differs |= not self._reading
         elif source == "draw":
             self.drawn[self.running.name] = None
         return out

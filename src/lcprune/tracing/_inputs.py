@@ -41,10 +41,12 @@ class Inputs:
     def batch(self) -> int:
         """The number of samples: the leading size of the first tensor with most dimensions.
 
-        It is 0 where there is no tensor with dimensions.
+        It is 0 where there is no tensor with dimensions, and where a list of images is given.
         """
         largest = max(self.tensors(), key=lambda tensor: tensor.dim(), default=None)
-        return 0 if largest is None or not largest.dim() else largest.shape[0]
+        if largest is None or not largest.dim() or any(map(_is_listed, self.args)):
+            return 0
+        return largest.shape[0]
 
 
 ExampleInput = Tensor | Mapping[str, Any] | tuple[Any, ...] | list[Any] | Inputs
@@ -134,6 +136,13 @@ def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
     size = inputs.batch
     generator = torch.Generator().manual_seed(seed)
 
+    if any(map(_is_listed, inputs.args)):
+        args = [
+            [*arg, *(_noisy(x, generator) for x in arg)] if _is_listed(arg) else arg
+            for arg in inputs.args
+        ]
+        return Inputs(*args, **inputs.kwargs), inputs
+
     def repeated(x: Tensor) -> Tensor:
         if not x.dim() or x.shape[0] != size:
             return x
@@ -141,6 +150,15 @@ def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
 
     with torch.inference_mode(False), torch.no_grad():
         return inputs.mapped(repeated), inputs
+
+
+def _is_listed(argument: Any) -> bool:
+    """Whether an argument is a list of samples without a batch dimension, as detectors take it."""
+    return (
+        isinstance(argument, list)
+        and bool(argument)
+        and all(isinstance(x, Tensor) and 1 < x.dim() < 4 for x in argument)
+    )
 
 
 def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -35,33 +36,62 @@ LEAVES = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
 class DataWatch:
     """Tells values that depend on the model's input from those of its state and its code.
 
-    What is known to be constant are parameters, buffers, literals, and whatever is computed of
-    them alone; it is known by its storage, of which every result of an operation tells anew.
+    What is known to be constant are parameters, buffers, tensors that modules hold as ordinary
+    attributes, literals, and whatever is computed of them alone; it is known by its storage, of
+    which every result of an operation tells anew.
     """
 
     def __init__(self, state: Iterable[Tensor]) -> None:
-        self._constant = {storage_of(tensor) for tensor in state}
+        self._state = frozenset(storage_of(tensor) for tensor in state)
+        self._constant = set(self._state)
+        self._computed: set[int] = set()
         self._drawn: set[int] = set()
 
-    def follow(self, func: Any, tensors: list[Tensor], out: Any) -> Literal["", "data", "draw"]:
-        """Note what an operation makes of ``tensors``; what it decides by, if it does."""
+    def follow(
+        self, func: Any, tensors: list[Tensor], out: Any
+    ) -> Literal["", "input", "computed", "draw"]:
+        """Note what an operation makes of ``tensors``; what it decides by, if it does.
+
+        Data are either what the model was given, or what its parameters have computed of that.
+        """
         by_data = func.overloadpacket is not aten.lift_fresh and not all(
             self.is_constant(tensor) for tensor in tensors
         )
         by_draw = torch.Tag.nondeterministic_seeded in func.tags or (
             bool(self._drawn) and any(storage_of(tensor) in self._drawn for tensor in tensors)
         )
+        computed = by_data and any(self._is_computed(tensor) for tensor in tensors)
         for result in operands((out,)):
             storage = storage_of(result)
+            (self._computed.add if computed else self._computed.discard)(storage)
             (self._constant.discard if by_data else self._constant.add)(storage)
             (self._drawn.add if by_draw else self._drawn.discard)(storage)
+        if func.overloadpacket is aten._pack_padded_sequence:
+            # How many sequences there are at every step: loops over them decide nothing else.
+            self._constant.add(storage_of(out[1]))
         if func.overloadpacket not in DECIDES:
             return ""
-        return "data" if by_data else "draw" if by_draw else ""
+        if by_data:
+            return "computed" if computed else "input"
+        return "draw" if by_draw else ""
+
+    def _is_computed(self, tensor: Tensor) -> bool:
+        storage = storage_of(tensor)
+        return storage in self._state or storage in self._computed
+
+    def is_drawn(self, tensor: Tensor) -> bool:
+        """Whether the values of ``tensor`` are random."""
+        return storage_of(tensor) in self._drawn
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the values of ``tensor`` do not depend on the model's input."""
         return storage_of(tensor) in self._constant
+
+
+def state_of(model: nn.Module) -> list[Tensor]:
+    """All tensors that a model holds: parameters, buffers, and ordinary attributes of modules."""
+    leaves = (leaf for module in model.modules() for leaf in tree_leaves(vars(module)))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def operands(values: Iterable[Any]) -> Iterator[Tensor]:
