@@ -217,6 +217,8 @@ def test_inspect_lists_families_and_what_stays(capsys: pytest.CaptureFixture[str
     for entry in graph.untouched:
         assert entry.tensor in printed
         assert entry.reason in printed
+    lines = printed.splitlines()
+    assert all(line in lines for line in graph.summary().splitlines())
 
 
 def test_inspect_takes_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
