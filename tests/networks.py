@@ -57,10 +57,10 @@ class PlainPadResidual(nn.Module):
     def __init__(self, body: nn.Module, extra: int) -> None:
         super().__init__()
         self.body = body
-        self.extra = extra
+        self.padding = lambda: (0, 0, 0, 0, extra, extra)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + functional.pad(x, (0, 0, 0, 0, self.extra, self.extra))
+        return self.body(x) + functional.pad(x, self.padding())
 
 
 class Dense(nn.Module):

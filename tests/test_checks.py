@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,55 @@ def test_a_function_can_be_called() -> None:
     assert _checks.function("fitness", len) is len
     with pytest.raises(InputError, match=r"^fitness is 3, expected a function$"):
         _checks.function("fitness", 3)
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    share: float
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    parts: tuple[Part, ...]
+    by_name: Mapping[str, Part]
+    flag: bool
+    rest: Any = None
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    part = {"name": "a", "share": 1, "count": 3}
+    return {"parts": [part], "by_name": {"a": part}, "flag": True, **changes}
+
+
+def test_json_becomes_what_a_dataclass_says() -> None:
+    part = Part("a", 1.0, 3)
+    assert _checks.of_type("it", whole(rest=[1]), Whole) == Whole((part,), {"a": part}, True, [1])
+    assert _checks.of_type("it", whole(parts=[]), Whole).parts == ()
+    json_text = json.dumps(asdict(Whole((part,), {"a": part}, False)))
+    assert _checks.of_type("it", json.loads(json_text), Whole).parts == (part,)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (None, "it is None, expected an object"),
+        ([], "it is a list of 0, expected an object"),
+        ({}, "it.parts is missing"),
+        (whole(extra=1), "it.extra is unknown, expected parts, by_name, flag, rest"),
+        (whole(flag=1), "it.flag is 1, expected true or false"),
+        (whole(parts={}), "it.parts is a dict of 0, expected a list"),
+        (whole(parts=["x"]), "it.parts[0] is 'x', expected an object"),
+        (whole(parts=[{"name": 3, "share": 1}]), "it.parts[0].name is 3, expected text"),
+        (whole(parts=[{"name": "a", "share": math.nan}]), "it.parts[0].share is nan, expected"),
+        (whole(by_name=[]), "it.by_name is a list of 0, expected an object"),
+        (whole(by_name={"\x1b": {"name": "a", "share": "x"}}), r"it.by_name.\x1b.share is 'x'"),
+        (whole(by_name={"b": {"name": "a", "share": 0, "count": 2**63}}), "it.by_name.b.count is"),
+        (whole(by_name={"b": {"name": "a", "share": 10**400}}), "it.by_name.b.share is an int"),
+    ],
+)  # fmt: skip
+def test_json_of_another_shape_is_told(raw: Any, told: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        _checks.of_type("it", raw, Whole, BudgetError)
+    assert str(caught.value).startswith(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -122,19 +123,35 @@ def counted(model: nn.Module, example_input: ExampleInput) -> dict[str, int]:
     """PyTorch's own count: ``macs`` (half the FLOPs of its counter) and ``params``.
 
     A copy of the model runs, in eval mode. Attention runs as matrix products (fast path off,
-    ``math`` backend), since the counter does not know its fused forms.
+    ``math`` backend), and so do recurrent layers (MKL-DNN off), since the counter does not know
+    their fused forms. The formula of ``torchvision.ops.deform_conv2d``, which it has not, is
+    that of a convolution.
     """
     inputs = as_examples(example_input)[0]
     # Without gradients: the counter wants one of every view of what has any.
     copied = private_copy(model).eval().requires_grad_(False)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    fused = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+        counter = FlopCounterMode(display=False, custom_mapping=_further_formulas())
+        with sdpa_kernel(SDPBackend.MATH), counter as flops:
             forward(copied, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)
     return {
         "macs": flops.get_total_flops() // 2,
         "params": sum(parameter.numel() for parameter in model.parameters()),
     }
+
+
+def _further_formulas() -> dict[Any, Any]:
+    """What PyTorch's counter does not know: deformable convolutions, where there is torchvision."""
+    operator = getattr(torch.ops.torchvision, "deform_conv2d", None)
+    return {} if operator is None else {operator: _deformable_flops}
+
+
+def _deformable_flops(source: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return int(2 * prod(weight) * out_shape[0] * prod(out_shape[2:]))

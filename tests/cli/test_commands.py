@@ -155,7 +155,7 @@ def test_a_failed_check_publishes_nothing_and_ends_in_1(
     def fails(*_: object) -> float:
         raise VerificationError("the slimmed model differs")
 
-    monkeypatch.setattr("lcprune.runs._prune.verify", fails)
+    monkeypatch.setattr("lcprune.runs._prune.difference", fails)
     out = tmp_path / "out"
     assert prune(out, trials=1) == 1
     assert capsys.readouterr().err == "error: the slimmed model differs\n"
@@ -217,6 +217,8 @@ def test_inspect_lists_families_and_what_stays(capsys: pytest.CaptureFixture[str
     for entry in graph.untouched:
         assert entry.tensor in printed
         assert entry.reason in printed
+    lines = printed.splitlines()
+    assert all(line in lines for line in graph.summary().splitlines())
 
 
 def test_inspect_takes_a_shape(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -310,3 +311,23 @@ def test_what_is_printed_last_may_find_no_reader(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("lcprune.cli._commands.run", lambda *_: 0)
     assert main(["inspect", "digits_resnet"]) == 141
+
+
+def test_an_interrupt_that_something_swallows_ends_the_run_at_its_next_word() -> None:
+    """As an import or a callback of C code may."""
+    stop = Stop()
+    reporter = stop.reporter(Silent())
+    reporter.stage("begins")
+    with contextlib.suppress(KeyboardInterrupt):
+        stop.ask(INT, None)
+    with pytest.raises(Stopped):
+        reporter.stage("goes on")
+    with pytest.raises(Stopped), reporter.progress("training", 3) as advance:
+        advance(1, "")
+    assert stop.exit_code == 130
+
+
+def test_ctrl_c_does_not_wait_for_a_trial() -> None:
+    stop = Stop()
+    with stop.finishing_steps(), pytest.raises(Stopped):
+        stop.ask(INT, None)

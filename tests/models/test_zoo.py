@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -143,3 +145,56 @@ def test_missing_files_and_modules_are_refused(tmp_path: Path) -> None:
         build(f"{tmp_path}/none.py:net", classes=10, input_shape=SHAPE)
     with pytest.raises(ModelError, match="no_such_package"):
         build("no_such_package.sub:net", classes=10, input_shape=SHAPE)
+
+
+def backboned() -> list[str]:
+    """Networks of torchvision that have a backbone of their own weights."""
+    models = importlib.import_module("torchvision.models")
+    takes = {n: inspect.signature(models.get_model_builder(n)) for n in models.list_models()}
+    return [name for name, found in takes.items() if "weights_backbone" in found.parameters]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lraspp_mobilenet_v3_large",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        pytest.param(None, marks=pytest.mark.thorough),
+    ],
+)
+def test_nothing_is_downloaded_that_was_not_asked_for(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloaded(*_: object, **__: object) -> None:
+        raise AssertionError("something was downloaded")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", downloaded)
+    monkeypatch.setattr("torch.hub.download_url_to_file", downloaded)
+    names = backboned()
+    assert len(names) >= 18
+    for short in names if name is None else [name]:
+        build(f"torchvision/{short}", classes=5, input_shape=(3, 64, 64))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape"),
+    [
+        (None, 10, (3, 8, 8)),
+        ("cifar_resnet20", 0, (3, 8, 8)),
+        ("cifar_resnet20", "ten", (3, 8, 8)),
+        ("cifar_resnet20", 10**30, (3, 8, 8)),
+        ("cifar_resnet20", 10, (3, 8)),
+        ("cifar_resnet20", 10, (-3, 8, 8)),
+        ("cifar_resnet20", 10, 3),
+        ("torchvision/", 10, (3, 8, 8)),
+        ("torchvision/" + "x" * 5000, 10, (3, 8, 8)),
+        ("timm/hf-hub:who/what", 10, (3, 8, 8)),
+        ("", 10, (3, 8, 8)),
+    ],
+)
+def test_what_no_model_can_be_built_of(name: object, classes: object, shape: object) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(name, classes=classes, input_shape=shape)  # type: ignore[arg-type]
+    assert str(caught.value).isprintable()

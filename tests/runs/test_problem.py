@@ -13,7 +13,16 @@ from lcprune.artifact import load, read_plan
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
 from lcprune.models import state_sha256
-from lcprune.runs import GRAPH, Problem, PruneOptions, _problem, _prune, prune_job, read_summary
+from lcprune.runs import (
+    GRAPH,
+    Problem,
+    PruneOptions,
+    _problem,
+    _prune,
+    choose_device,
+    prune_job,
+    read_summary,
+)
 
 
 def test_what_is_computed_is_computed_once(
@@ -116,3 +125,13 @@ def test_the_graph_of_a_finished_run(finished: Path, options: dict[str, Any]) ->
     }
     keep = problem.saliency.values >= 0
     assert CostModel(problem.graph).evaluate(keep)["macs"] == raw["costs"]["macs"]["before"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hpu", "mps", "xpu", "meta", "vulkan", "privateuseone", "fpga", "cuda:99", "cuda:-1", "abacus",
+     "", "cpu:x", "\x1b[2J", "9" * 400],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(InputError, match="expected auto, cpu or cuda"):
+        choose_device(name)

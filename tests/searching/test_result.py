@@ -198,7 +198,7 @@ def test_there_are_fewer_where_there_are_no_more() -> None:
 
 
 def test_none_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="0 finalists, expected 1 or more"):
+    with pytest.raises(InputError, match="finalists is 0, expected an integer of at least 1"):
         run(finalists=0, journal=tmp_path / "search.sqlite")
     assert not list(tmp_path.iterdir())
 

@@ -405,7 +405,7 @@ CASES = (
          "a b", 4 + 5),
     Case("padded channels",
          lambda: Net(_padded_channels, stem=conv(3, 5), wide=conv(5, 8), head=conv(8, 2)),
-         "stem wide", 5, stay={"wide": "fixed size"}),
+         "stem wide", 5, stay={"wide": "lcprune.ChannelPad"}),
     Case("padded positions", lambda: Net(_padded_positions, **two()), "stem inner", 6 + 6),
     Case("places of tokens",
          lambda: Net(_places, stem=conv(3, 6), places=raw(1, 64, 6), mix=nn.Linear(6, 5),

@@ -187,7 +187,7 @@ class Logs(Parts):
 @torch.no_grad()
 def runs(model: nn.Module, graph: ChannelGraph) -> None:
     """Random plans leave networks that run on every image, in both modes."""
-    for seed in range(4):
+    for seed in range(3):
         plan = plan_of(graph, random_keep(graph, np.random.default_rng(seed)))
         small = slim(model, plan)
         for mode in (False, True):
@@ -224,7 +224,7 @@ def branching(kind: Callable[[], nn.Module]) -> nn.Module:
 @pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
 def test_a_network_that_branches_by_data_runs_on_any(kind: Callable[[], nn.Module]) -> None:
     model = branching(kind)
-    for image in IMAGES[:6:2]:
+    for image in (IMAGES[0], IMAGES[2], IMAGES[5]):
         graph = trace(model, image)
         assert graph.prunable >= 6
         runs(model, graph)

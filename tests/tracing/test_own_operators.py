@@ -79,7 +79,7 @@ def test_the_example_of_the_page_runs_and_says_what_the_page_says(
 def test_without_a_rule_what_touches_the_operator_stays_with_the_reason() -> None:
     graph = trace(randomise(Network(), 0), EXAMPLE)
     assert graph.prunable == 0
-    assert graph.uncounted == ("lcprune_tests.mix",)
+    assert graph.uncounted == ("lcprune_tests.mix in the model",)
     assert {u.reason for u in graph.untouched if u.tensor == "stem.weight"} == {
         "no rule for lcprune_tests.mix in the model"
     }

@@ -18,18 +18,31 @@ from lcprune.testing import counted
 from lcprune.tracing import trace
 from oracle import at_least_two, check, plan_of, random_keep, randomise
 from tracing import (
+    rules_attention,
     rules_convolution,
     rules_interface,
     rules_norm,
     rules_odd,
+    rules_positions,
     rules_product,
+    rules_recurrent,
     rules_shape,
 )
 from tracing.rule_case import Case, chain, conv, images
 
 SEEDS = range(3)
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-MODULES = (rules_convolution, rules_norm, rules_product, rules_shape, rules_interface, rules_odd)
+MODULES = (
+    rules_convolution,
+    rules_norm,
+    rules_product,
+    rules_shape,
+    rules_interface,
+    rules_odd,
+    rules_attention,
+    rules_recurrent,
+    rules_positions,
+)
 ALL: tuple[Case, ...] = tuple(case for module in MODULES for case in module.CASES)
 
 

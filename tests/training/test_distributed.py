@@ -343,7 +343,7 @@ def test_what_cannot_be_shared_is_refused() -> None:
     with pytest.raises(InputError, match=r"something that can be pickled: .*lock") as caught:
         finetune(network(), locked, config=CONFIG, processes=2)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="0 processes, expected 1 or more"):
+    with pytest.raises(InputError, match="processes is 0, expected an integer from 1"):
         finetune(network(), Loader(), config=CONFIG, processes=0)
     with pytest.raises(InputError, match="expected cpu or cuda, got mps"):
         finetune(network(), Loader(), config=CONFIG, processes=2, device="mps")

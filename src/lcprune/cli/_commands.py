@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.table import Table
-from rich.tree import Tree
 
 from lcprune.artifact import load
 from lcprune.cli._inspect import inspect_model
@@ -18,9 +17,10 @@ from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, latency_name, quantity, result_table, training_table
+from lcprune.cli._table import cost_name, latency_name, result_table, training_table
 from lcprune.cost import RESOURCES, CostModel
 from lcprune.data import first_pixels, load_data
+from lcprune.graph import quantity
 from lcprune.runs import (
     DemoOptions,
     DirectoryOptions,
@@ -82,7 +82,7 @@ def train(asked: Asked) -> int:
 def inspect(asked: Asked) -> int:
     console = Output()
     for part in inspect_model(InspectOptions.of(asked.values)):
-        console.print(part, soft_wrap=isinstance(part, Tree))
+        console.print(part, soft_wrap=True)
     return 0
 
 

@@ -5,19 +5,17 @@ What the filters of a module are coupled with is shown as a tree.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 from torch import nn
 
-from lcprune.cli._table import quantity
-from lcprune.cost import CostModel
-from lcprune.errors import InputError
-from lcprune.graph import ChannelGraph, Dimension
+from lcprune.errors import InputError, LcpruneWarning
+from lcprune.graph import ChannelGraph, Dimension, uncounted_sentence
 from lcprune.models import build
 from lcprune.runs import InspectOptions
 from lcprune.slimming import repair
@@ -43,7 +41,7 @@ def read_shape(text: str | None, model: str) -> tuple[int, int, int, int]:
     return (sizes[0] if len(sizes) == 4 else 1, channels, height, width)
 
 
-def inspect_model(options: InspectOptions) -> Iterator[Table | Tree | str]:
+def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
     """What to print about a model with random weights.
 
     With ``layer``, a glob over module names, that is a tree per module of what its filters are
@@ -64,50 +62,10 @@ def inspect_model(options: InspectOptions) -> Iterator[Table | Tree | str]:
     if layer is not None:
         yield from layer_trees(network, graph, layer)
         return
-    cost = CostModel(graph)
-    before = cost.evaluate()
-    yield (
-        f"{model} on {'x'.join(map(str, shape))}: {quantity(before['macs'])} MACs (multiply-adds "
-        f"of convolutions and matrix products, one sample), {quantity(before['params'])} parameters"
-    )
-    yield (
-        f"{graph.prunable} prunable channel groups in {len(graph.families)} families; "
-        "a family has one compensation"
-    )
-    yield _families(graph, cost, before)
-    if graph.untouched:
-        yield _untouched(graph)
-    yield from (f"not counted: {name}" for name in graph.uncounted)
-    yield from graph.notes
-
-
-def _families(graph: ChannelGraph, cost: CostModel, before: dict[str, int]) -> Table:
-    table = Table("family", title="Families", title_justify="left")
-    for heading in ("groups", "tensors", "MACs each", "params each"):
-        table.add_column(heading, justify="right")
-    for family in graph.families:
-        keep = np.ones(graph.prunable, dtype=np.bool_)
-        keep[family.groups[0]] = False
-        after = cost.evaluate(keep)
-        table.add_row(
-            family.name,
-            str(len(family.groups)),
-            str(len({tensor for tensor, _ in family.dimensions})),
-            quantity(before["macs"] - after["macs"]),
-            quantity(before["params"] - after["params"]),
-        )
-    return table
-
-
-def _untouched(graph: ChannelGraph) -> Table:
-    table = Table("tensor", title="Not prunable", title_justify="left")
-    table.add_column("dim", justify="right")
-    table.add_column("channels", justify="right")
-    table.add_column("reason")
-    for entry in graph.untouched:
-        count = f"{entry.count} of {entry.size}"
-        table.add_row(entry.tensor, str(entry.dim), count, entry.reason)
-    return table
+    yield f"{model} on {'x'.join(map(str, shape))}"
+    yield from graph.summary().split("\n")  # a line break within text is shown as an escape
+    if graph.uncounted:
+        warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
 
 
 def layer_trees(model: nn.Module, graph: ChannelGraph, pattern: str) -> Iterator[Tree]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from lcprune.graph import quantity
 from lcprune.runs import Summary, TrainSummary
 
 _NAMES = {
@@ -12,7 +13,6 @@ _NAMES = {
     "weights": "weights",
     "activations": "peak of activations, batch 1",
 }
-_BYTES = "B"
 
 
 def result_table(summary: Summary) -> Table:
@@ -56,19 +56,6 @@ def training_table(summary: TrainSummary) -> Table:
 def cost_name(resource: str) -> str:
     """A resource for people."""
     return _NAMES.get(resource, resource)
-
-
-def quantity(count: int, unit: str = "") -> str:
-    """A count for people: 125.75 M, or 1.50 MiB where the unit is bytes."""
-    if unit == _BYTES:
-        for name, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-            if count >= size:
-                return f"{count / size:.2f} {name}"
-        return f"{count} B"
-    for name, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.2f} {name}"
-    return str(count)
 
 
 def latency_name(batch: int, threads: int, engine: str = "pytorch") -> str:

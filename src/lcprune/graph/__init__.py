@@ -16,6 +16,7 @@ from lcprune.graph._graph import (
     Value,
 )
 from lcprune.graph._network import Shapes, network_digest, parameter_shapes
+from lcprune.graph._summary import Staying, quantity, staying, uncounted_sentence
 
 __all__ = [
     "FIXED",
@@ -29,10 +30,14 @@ __all__ = [
     "IntArray",
     "Op",
     "Shapes",
+    "Staying",
     "Untouched",
     "Value",
     "couple",
     "network_digest",
     "parameter_shapes",
     "pin",
+    "quantity",
+    "staying",
+    "uncounted_sentence",
 ]

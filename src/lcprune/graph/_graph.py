@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lcprune.graph._network import Shapes, network_digest
+from lcprune.graph._summary import summary
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -145,7 +146,7 @@ class Untouched:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChannelGraph:
     """A model's channels as data: groups, families, and cost formulas over them.
 
@@ -187,6 +188,16 @@ class ChannelGraph:
     def training_checked(self) -> bool:
         """Whether what the forward does in training mode was followed."""
         return not self.training_error
+
+    def summary(self) -> str:
+        """The table that ``lcprune inspect`` prints: families, costs, and what stays and why."""
+        return summary(self)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<ChannelGraph: {self.prunable} prunable groups in {len(self.families)} families>"
 
     def dimension(self, tensor: str, dim: int) -> Dimension:
         """The dimension ``dim`` of ``tensor``; ``KeyError`` where it holds no channels."""

@@ -10,8 +10,11 @@ import numpy as np
 from lcprune._checks import refused
 from lcprune.cost import CostModel
 from lcprune.errors import BudgetError, InputError
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, staying
 from lcprune.ranking._blocks import Blocks, Queue
+
+REASONS = 3
+"""How many reasons a refusal names."""
 
 
 class Cut:
@@ -50,6 +53,7 @@ class Cut:
             raise BudgetError(
                 f"bounds on {unknown or 'nothing'}, expected some of {', '.join(cost.resources)}"
             )
+        self._graph = graph
         self._cost = cost
         self._names = [family.name for family in graph.families]
         self._limits = dict(limits)
@@ -185,12 +189,35 @@ class Cut:
         nothing = np.zeros_like(self._cost.populations)
         rest = self._cost.of_counts(nothing)[self._rows].tolist()
         for (name, limit), alone in zip(self._limits.items(), rest, strict=True):
+            if not self._names:
+                return f"no channel can be pruned{self._reasons(name)}"
             if alone > limit:
-                stays = "what can't be pruned (inputs, outputs, pinned filters)"
+                stays = "what can't be pruned"
                 of = " of" if self._cost.units[name] == "B" else ""
-                return f"{stays} takes {self._amount(name, alone)}{of} {name} by itself"
+                amount = f"{self._amount(name, alone)}{of} {name}"
+                return f"{stays} takes {amount} by itself{self._reasons(name)}"
         rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
         return f"every family of channels keeps at least {self._min_keep:.0%}{rounded}"
+
+    def _reasons(self, name: str) -> str:
+        """The largest reasons for what stays, each with its share of a resource."""
+        stays = staying(self._graph)
+        if not stays:
+            return ""
+        if name in ("macs", "params"):
+            total = int(self._cost.evaluate()[name])
+            amounts = {one.reason: int(getattr(one, name)) for one in stays}
+            stays.sort(key=lambda one: -amounts[one.reason])
+            shares = [
+                f"{one.reason} ({100 * amounts[one.reason] / max(total, 1):.0f} % of the whole"
+                f" network's {name}: {one.layers})"
+                for one in stays[:REASONS]
+            ]
+        else:
+            shares = [
+                f"{one.reason} ({one.filters} filters: {one.layers})" for one in stays[:REASONS]
+            ]
+        return f": {'; '.join(shares)}" + ("; …" if len(stays) > REASONS else "")
 
     def _amount(self, name: str, value: int) -> str:
         return f"{value:,} B" if self._cost.units[name] == "B" else f"{value:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy.typing as npt
 from lcprune._checks import instance, refused
 from lcprune.cost import Budget, cost_of
 from lcprune.criteria import Saliency
-from lcprune.errors import InputError
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray
+from lcprune.errors import InputError, LcpruneWarning
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, uncounted_sentence
 from lcprune.ranking._builder import PlanBuilder
 from lcprune.ranking._compensation import Compensation, choose_compensation
 from lcprune.ranking._cut import Cut
@@ -136,7 +137,8 @@ def rank(
     a multiple of ``round_to`` groups or all of them (see ``Cut``).
 
     Raises ``BudgetError`` for a budget that is met already or that can't be met (with the
-    least possible value), ``InputError`` for saliencies or a ``beta`` that don't fit.
+    least possible value), ``InputError`` for saliencies or a ``beta`` that don't fit. What the
+    budget can't hold, since it is not counted (``ChannelGraph.uncounted``), is warned of.
 
     Source: Chin, Zhang, Marculescu, "Layer-compensated pruning for resource-constrained
     convolutional neural networks", 2018, arXiv 1810.00518.
@@ -144,4 +146,6 @@ def rank(
     ranker = Ranker(
         graph, saliency, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
     )
+    if graph.uncounted:
+        warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
     return ranker.plan(ranker.read_latent(beta))

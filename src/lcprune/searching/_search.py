@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -13,8 +14,8 @@ from torch import nn
 from lcprune._checks import choice, function, instance, integer, is_iterable, number, path, refused
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
-from lcprune.errors import InputError, RunError
-from lcprune.graph import ChannelGraph
+from lcprune.errors import InputError, LcpruneWarning, RunError
+from lcprune.graph import ChannelGraph, uncounted_sentence
 from lcprune.ranking import Compensation, Plan, Ranker
 from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
@@ -143,6 +144,8 @@ def search(
             graph, scores, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
         )
 
+    if graph.uncounted:
+        warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
     ranker = ranker_of(saliency)
     ranker.keep(ranker.compensation.identity())  # before a journal is written for nothing
     total = trials if ranker.compensation.parameters else 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,14 +14,20 @@ from torch.overrides import TorchFunctionMode
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._notes import Asked
 from lcprune.tracing._planes import along, varying
-from lcprune.tracing._sizes import Kept, SizedFloat, SizedInt, expression_of
+from lcprune.tracing._sizes import Kept, SizedFloat, SizedInt, expression_of, plain
 from lcprune.tracing._storages import LEAVES
+from lcprune.tracing.rules.recurrent import CELLS, LAYERS, keep_hidden
 
 CHUNKS = frozenset({"chunk", "tensor_split"})
 SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand_as", "zeros",
                    "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty",
                    "new_full"})  # fmt: skip
 """Calls whose integers are the shape of their result, in order."""
+
+LITERALS = frozenset({"tensor", "as_tensor", "asarray", "scalar_tensor", "new_tensor"})
+"""Calls that make a tensor of the numbers that they get."""
+
+FILLED = frozenset({"full", "new_full"})
 
 SPLITS = frozenset({"split", "split_with_sizes"})
 DROPOUTS = frozenset({"dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_dropout_",
@@ -106,9 +113,15 @@ class CallWatch(TorchFunctionMode):
         if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
             with self.flow.aside():
                 self._scaled_by_width(args[:2])
+        if name in ("numel", "nelement"):
+            with self.flow.aside():
+                return self._number(func(*args, **kwargs), args[0])
         if func is functional.normalize:
             with self:
                 return _normalized(*args, **kwargs)
+        if func is functional.pad and "circular" in (*args[2:3], kwargs.get("mode")):
+            with self:
+                return _wrapped(args[0], kwargs.get("pad", args[1] if len(args) > 1 else ()))
         if name in NORMALISED and len(args) > 1:
             with self.flow.aside():
                 self._normalised(args[0], args[1])
@@ -117,10 +130,18 @@ class CallWatch(TorchFunctionMode):
                 asked = _asked(name, tuple(self._sized(args[1].shape, args[1])), {})
         else:
             asked = _asked(name, args, kwargs)
+        recurrent = name in LAYERS or name in CELLS
+        if recurrent:
+            with self.flow.aside():
+                keep_hidden(self.flow, name, args)
         notes = self.flow.notes
+        if name != "__get__":
+            for number in asked.values:
+                notes.use(number)
         before, notes.asked = notes.asked, asked
         try:
-            return func(*args, **kwargs)
+            with _taken_apart() if recurrent else nullcontext():
+                return func(*args, **kwargs)
         finally:
             notes.asked = before
 
@@ -137,7 +158,7 @@ class CallWatch(TorchFunctionMode):
         for tensor in tensors:
             plane = along(self.flow.planes.of(tensor), tensor.dim() - 1)
             if plane is not None:
-                self.flow.notes.scaled_by_width.add(self.flow.running.name)
+                self.flow.notes.scaled.add(self.flow.running.name)
                 self.flow.labels.pin(
                     plane, f"the scale of attention follows them in {self.flow.running.title}"
                 )
@@ -159,11 +180,34 @@ class CallWatch(TorchFunctionMode):
             return self._one(value, planes, dim % tensor.dim())
         return torch.Size([self._one(size, planes, d) for d, size in enumerate(value)])
 
+    def _number(self, value: int, tensor: Tensor) -> int:
+        """How many elements a tensor has, as the product of its sizes."""
+        number = value
+        if self.flow.data.is_drawn(tensor):  # it makes up for what a draw has left out
+            return value
+        for size in self._sized(tensor.shape, tensor):
+            if isinstance(size, SizedInt):
+                number = number // int(size) * size
+        return number
+
     def _one(self, size: int, planes: tuple[Tensor, ...], dim: int) -> int:
         plane = along(planes, dim)
         if plane is None or varying(plane) != {dim}:
             return size
         return SizedInt(size, Kept(plane.reshape(-1)))
+
+
+@contextmanager
+def _taken_apart() -> Iterator[None]:
+    """A context in which recurrent layers run as the matrix products that they are made of."""
+    cpu, cuda = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(cpu)
+        torch._C._set_cudnn_enabled(cuda)
 
 
 def _normalized(
@@ -174,6 +218,22 @@ def _normalized(
     return torch.div(input, norm, out=out)
 
 
+def _wrapped(input: Tensor, pad: Sequence[int]) -> Tensor:
+    """What a circular ``functional.pad`` computes, without the empty tensor that it fills."""
+    for i in range(len(pad) // 2):
+        dim, (before, after) = input.dim() - 1 - i, (int(n) for n in pad[2 * i : 2 * i + 2])
+        size = input.shape[dim]
+        if min(before, after) < 0 or max(before, after) > size:
+            return functional.pad(input, pad[2 * i :], mode="circular")
+        parts = (
+            input.narrow(dim, size - before, before),
+            input,
+            input.narrow(dim, 0, after),
+        )
+        input = torch.cat([part for part in parts if part.shape[dim]], dim)
+    return input
+
+
 def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked:
     numbers = list(_numbers([*args, *kwargs.values()]))
     shape = None
@@ -181,12 +241,21 @@ def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked
         sizes = kwargs.get("size", kwargs.get("shape", args))
         shape = tuple(n for n in _numbers(sizes) if isinstance(n, int))
     sized: dict[float, SizedInt | SizedFloat] = {
-        float(n): n for n in reversed(numbers) if isinstance(n, SizedInt | SizedFloat)
+        plain(n): n for n in reversed(numbers) if isinstance(n, SizedInt | SizedFloat)
     }
     sections: tuple[int, ...] = ()
     if name in SPLITS and len(args) > 1 and isinstance(args[1], list | tuple):
         sections = tuple(args[1])
-    return Asked(shape=shape, sections=sections, sized=sized, chunk=name in CHUNKS)
+    given = _numbers(kwargs.get("pad", args[1:2])) if name == "pad" else ()
+    amounts = tuple(n for n in given if isinstance(n, int))
+    values = tuple(
+        n.expression
+        for n in numbers
+        if isinstance(n, SizedFloat) or (isinstance(n, SizedInt) and name in LITERALS)
+    )
+    if name in FILLED and isinstance(filled := kwargs.get("fill_value", args[-1]), SizedInt):
+        values += (filled.expression,)
+    return Asked(shape, sections, sized, name in CHUNKS, amounts, values)
 
 
 def _numbers(tree: Any) -> Iterator[int | float]:

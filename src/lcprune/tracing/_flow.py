@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from lcprune.errors import ModelError
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._notes import Asked, Counted, Notes
+from lcprune.tracing._passes import Passes
 from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
 from lcprune.tracing._record import Record
 from lcprune.tracing._run import is_free
@@ -23,7 +24,7 @@ from lcprune.tracing._sizes import Expression
 from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands, state_of
 from lcprune.tracing._tree import named_tensors
 
-SELF_SIZED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+SELF_SIZED = (nn.MultiheadAttention,)
 """Modules of PyTorch that check every size against attributes of theirs."""
 
 
@@ -103,7 +104,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.data = DataWatch(state_of(model))
         self.extremes = Extremes()
         self.read: set[int] = set()
-        self.pads: dict[str, tuple[Tensor, Tensor]] = {}
+        self.pads: dict[str, Tensor] = {}
+        self.passes = Passes()
         self.training = False
         self.differs = False
         self.decided: dict[str, None] = {}
@@ -197,6 +199,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _around(self, module: nn.Module, name: str, values: Any) -> None:
         """What is known of a module's inputs as it is entered, of its outputs as it is left."""
+        with self.aside():
+            self.passes.follow(module, name, values, self.planes)
         if isinstance(module, SELF_SIZED):
             reason = f"{name} compares sizes with numbers of its own"
             self._pin_all([values, list(module.parameters())], reason)

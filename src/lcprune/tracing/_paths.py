@@ -30,7 +30,8 @@ def run_labelled(
     """
     inputs = own(inputs)
     flow.begin(model, inputs.tensors())
-    with torch.no_grad(), flow.watching(model), sized_attributes(model), CallWatch(flow), flow:
+    sized = sized_attributes(model, flow.notes)
+    with torch.no_grad(), flow.watching(model), sized, CallWatch(flow), flow:
         found = named_tensors(forward_on(model, inputs))
     if not found:
         raise ModelError("the model returns no tensor; expected at least one as its output")

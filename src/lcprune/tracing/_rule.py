@@ -14,6 +14,9 @@ Rule = Callable[[Call], Any]
 RULES: dict[Any, Rule] = {}
 """The rule of every operator, by its packet of overloads."""
 
+LATER: dict[str, Rule] = {}
+"""The rules of operators that come with a library that is not imported yet, by full name."""
+
 Function = TypeVar("Function", bound=Rule)
 
 
@@ -22,9 +25,9 @@ def rule(*operators: Any, optional: Sequence[str] = ()) -> Callable[[Function], 
 
     An operator is a name (``"permute"`` for one of PyTorch's own, ``"mine::op"`` for another), or
     what ``torch.library.custom_op`` or ``torch.ops`` give. ``optional`` are names that not every
-    version of PyTorch has. The rule gets a ``Call`` and returns the operator's result. PyTorch
-    takes some of its own apart before any rule is asked (``linear``, ``einsum``): what they are
-    made of has the rules.
+    version of PyTorch has, or that a library brings which may not be imported. The rule gets a
+    ``Call`` and returns the operator's result. PyTorch takes some of its own apart before any rule
+    is asked (``linear``, ``einsum``): what they are made of has the rules.
 
     Raises ``InputError`` for an operator that there isn't.
 
@@ -37,12 +40,19 @@ def rule(*operators: Any, optional: Sequence[str] = ()) -> Callable[[Function], 
     """
     packets = [_packet(operator) for operator in operators]
     packets += [packet for name in optional if (packet := _named(name)) is not None]
+    later = [name for name in optional if "::" in name]
 
     def register(function: Function) -> Function:
         RULES.update(dict.fromkeys(packets, function))
+        LATER.update(dict.fromkeys(later, function))
         return function
 
     return register
+
+
+def rule_of(packet: Any) -> Rule | None:
+    """The rule of an operator, by its packet of overloads; none where it has none."""
+    return RULES.get(packet) or LATER.get(packet._qualified_op_name)
 
 
 def _packet(operator: Any) -> Any:

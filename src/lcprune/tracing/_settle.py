@@ -24,7 +24,7 @@ def settle(flow: LabelFlow) -> None:
     Where they differ, in this order: a module's attribute follows; the channels whose number the
     code reads and those that it is used for become the same; all that take part stay.
     """
-    open_ = list(flow.notes.required)
+    open_ = sorted(flow.notes.required, key=lambda required: required.compared)
     coupled: set[int] = set()
     while failing := _Sizes(flow).failing(open_):
         if sum(_let_attribute_follow(flow, required) for required in failing):
@@ -32,7 +32,7 @@ def settle(flow: LabelFlow) -> None:
         if sum(_couple(flow, required, coupled) for required in failing):
             continue
         for required in failing:
-            reason = f"a size that is fixed in code at {required.where}"
+            reason = required.reason
             for labels in (required.labels, *_counted(flow, required)):
                 flow.labels.pin(labels, reason)
         fixed = {id(required) for required in failing}
@@ -118,7 +118,7 @@ def _couple(flow: LabelFlow, required: Required, coupled: set[int]) -> bool:
     if len(counted) != 1:
         return False
     needed, read = required.labels, counted[0]
-    reason = f"a size that is fixed in code at {required.where}"
+    reason = required.reason
     if needed.numel() % read.numel() == 0:
         flow.labels.join(needed.reshape(-1, read.numel()), read.reshape(1, -1), reason)
     elif read.numel() % needed.numel() == 0:

@@ -66,6 +66,9 @@ class DataWatch:
             (self._computed.add if computed else self._computed.discard)(storage)
             (self._constant.discard if by_data else self._constant.add)(storage)
             (self._drawn.add if by_draw else self._drawn.discard)(storage)
+        if func.overloadpacket is aten._pack_padded_sequence:
+            # How many sequences there are at every step: loops over them decide nothing else.
+            self._constant.add(storage_of(out[1]))
         if func.overloadpacket not in DECIDES:
             return ""
         if by_data:
@@ -75,6 +78,10 @@ class DataWatch:
     def _is_computed(self, tensor: Tensor) -> bool:
         storage = storage_of(tensor)
         return storage in self._state or storage in self._computed
+
+    def is_drawn(self, tensor: Tensor) -> bool:
+        """Whether the values of ``tensor`` are random."""
+        return storage_of(tensor) in self._drawn
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the values of ``tensor`` do not depend on the model's input."""

@@ -24,6 +24,7 @@ from lcprune.graph import (
     Value,
     parameter_shapes,
 )
+from lcprune.tracing._attributes import follow_unread
 from lcprune.tracing._choice import leave_out
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._inputs import TAKES_LIST, ExampleInput, as_examples
@@ -99,6 +100,7 @@ def trace(
     missed = [f"{n} is not reached by the forward pass" for n in unreached(paths.flow, copied)]
     leave_out(paths.flow, copied, only=only, skip=skip, skip_types=skip_types)
     settle(paths.flow)
+    missed += follow_unread(paths.flow, copied)
     graph = _Assembly(copied, paths.flow).graph(tuple(missed))
     return replace(graph, training_error=paths.training_error, free_outputs=free)
 

@@ -9,13 +9,15 @@ from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_leaves
 
 from lcprune.tracing._flow import Call
-from lcprune.tracing._rule import RULES
+from lcprune.tracing._planes import varying
+from lcprune.tracing._rule import rule_of
 from lcprune.tracing.rules import (  # noqa: F401  (each registers its rules)
     contracting,
     joining,
     moving,
     normalising,
     picking,
+    recurrent,
     reducing,
     shaping,
 )
@@ -24,7 +26,7 @@ from lcprune.tracing.rules.pointwise import is_pointwise, pointwise
 
 def apply_rule(call: Call) -> Any:
     """Run an operator and move its labels; where no rule knows it, pin what touches it."""
-    rule = RULES.get(call.func.overloadpacket)
+    rule = rule_of(call.func.overloadpacket)
     if rule is not None:
         return rule(call)
     if is_pointwise(call.func):
@@ -44,7 +46,10 @@ def apply_rule(call: Call) -> Any:
     for tensor in labelled:
         for plane in call.planes(tensor):
             call.pin(plane, f"no rule for {call.where}")
-    call.flow.notes.uncounted[call.name] = None
+            # A weight that it reads has filters, which are among what stays.
+            if tensor.dim() > 1 and varying(plane) == {0} and call.is_constant(tensor):
+                call.produce(plane)
+    call.flow.notes.uncounted[call.where] = None
     mutated = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
     for tensor in mutated:
         if call.planes(tensor):

@@ -30,8 +30,11 @@ def convolution(call: Call) -> Any:
     transposed, groups = bool(call.args[6]), int(call.args[8])
     channel_dim = source.dim() - weight.dim() + 1
     plane = _single(call, call.planes(source), channel_dim)
+    images: Planes = ()
     for other in call.planes(source):
-        if along((other,), channel_dim) is None:
+        if channel_dim == 1 and varying(other) == {0}:
+            images = (other,)  # blocks of channels, as if they were images
+        elif along((other,), channel_dim) is None:
             call.pin(other, f"labels that are not channels at {call.where}")
     inputs = vector(plane, channel_dim, source.shape[channel_dim])
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
@@ -40,16 +43,8 @@ def convolution(call: Call) -> Any:
 
     out = call.run(call.masked(source, channel_dim), *call.args[1:])
 
-    call.produce(filters)
+    outputs, counts = _read(call, inputs, filters, reads, groups, transposed=transposed)
     reason = f"the channels of {call.where} have a fixed size"
-    if groups == 1:
-        call.join(inputs, reads, reason)
-        outputs = filters
-        counts = [filters, reads]
-    elif transposed:
-        outputs, counts = _grouped(call, inputs, filters, reads, groups, transposed=True)
-    else:
-        outputs, counts = _grouped(call, inputs, filters, reads, groups, transposed=False)
     planes = from_vector(outputs, channel_dim, out.dim())
     if bias is not None:
         planes = call.merge(
@@ -57,14 +52,27 @@ def convolution(call: Call) -> Any:
             tuple(out.shape),
             reason,
         )
-    call.set(out, planes)
+    call.set(out, (*planes, *images))
     positions = prod((source if transposed else out).shape[channel_dim + 1 :])
-    batch = prod(out.shape[:channel_dim])
     kernel = prod(weight.shape[2:])
-    call.count(batch * positions * kernel, *counts)
+    if images:
+        call.count(positions * kernel, images[0].reshape(-1), *counts)
+    else:
+        call.count(prod(out.shape[:channel_dim]) * positions * kernel, *counts)
     call.size_attribute("in_channels", inputs)
     call.size_attribute("out_channels", outputs)
     return out
+
+
+def _read(
+    call: Call, inputs: Tensor, filters: Tensor, reads: Tensor, groups: int, *, transposed: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Let filters read their inputs: the output channels, and the vectors that are counted."""
+    call.produce(filters)
+    if groups > 1:
+        return _grouped(call, inputs, filters, reads, groups, transposed=transposed)
+    call.join(inputs, reads, f"the channels of {call.where} have a fixed size")
+    return filters, [filters, reads]
 
 
 def _grouped(
@@ -111,10 +119,49 @@ def _open_groups(call: Call, groups: int) -> bool:
     """Whether the number of groups can follow: a convolution's own, a shape's, an attribute."""
     if isinstance(call.module, nn.modules.conv._ConvNd):
         return True
+    if call.name == DEFORMABLE:  # torchvision divides the channels by those that a filter reads
+        return True
     asked = call.asked.expression(groups)
     if isinstance(asked, AttributeValue):
         return asked.index is None  # strides and paddings are tuples
     return isinstance(asked, Kept)
+
+
+DEFORMABLE = "torchvision.deform_conv2d"
+
+
+@rule(optional=("torchvision::deform_conv2d",))
+def deformable_convolution(call: Call) -> Any:
+    """A convolution that reads each position at places of its own: offsets and masks stay.
+
+    Every group of offsets moves as many channels, so all groups lose the same places.
+    """
+    source, weight, offsets, mask, bias = call.args[:5]
+    groups, offset_groups = int(call.args[11]), int(call.args[12])
+    for moved in (*call.planes(offsets), *call.planes(mask)):
+        call.pin(moved, f"the offsets of {call.where}")
+    plane = _single(call, call.planes(source), 1)
+    for other in call.planes(source):
+        if along((other,), 1) is None:
+            call.pin(other, f"labels that are not channels at {call.where}")
+    inputs = vector(plane, 1, source.shape[1])
+    filters = vector(_single(call, call.planes(weight), 0), 0, weight.shape[0])
+    reads = vector(_single(call, call.planes(weight), 1), 1, weight.shape[1])
+    out = call.run(call.masked(source, 1), *call.args[1:])
+
+    outputs, counts = _read(call, inputs, filters, reads, groups, transposed=False)
+    if offset_groups > 1:
+        blocks = inputs.reshape(offset_groups, -1)
+        call.join(blocks, blocks[:1], f"the groups of offsets of {call.where}")
+    planes = call.merge(
+        [(tuple(out.shape), from_vector(outputs, 1, 4)), call.over_channels(bias, 1, 4)],
+        tuple(out.shape),
+    )
+    call.set(out, planes)
+    call.count(out.shape[0] * prod(out.shape[2:]) * prod(weight.shape[2:]), *counts)
+    call.size_attribute("in_channels", inputs)
+    call.size_attribute("out_channels", outputs)
+    return out
 
 
 @rule("mm", "addmm")
@@ -276,7 +323,7 @@ def trilinear(call: Call) -> Any:
     return out
 
 
-@rule("_cdist_forward")
+@rule("_cdist_forward", "_euclidean_dist")
 def distances(call: Call) -> Any:
     """Distances between the rows of two matrices: features that are 0 in both add nothing."""
     left, right = call.args[:2]

@@ -12,6 +12,7 @@ from lcprune.graph import FIXED
 from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, along, varying
 from lcprune.tracing._rule import rule
+from lcprune.tracing._sizes import AttributeValue, expression_of
 from lcprune.tracing.rules.shaping import apart
 
 aten = torch.ops.aten
@@ -94,11 +95,15 @@ class ChannelPad(nn.Module):
 
 @rule("constant_pad_nd")
 def pad(call: Call) -> Any:
-    """Constants around the values; around the channels only by a ``ChannelPad``."""
+    """Constants around the values; around channels they can go where code keeps their number.
+
+    That is an attribute (as of a ``ChannelPad``), or is computed of shapes; a literal can't follow.
+    """
     out = call.run()
-    source, amounts = call.args[0], call.args[1]
+    source, amounts = call.args[0], [int(n) for n in call.args[1]]
+    asked = call.asked.amounts
+    given = asked if [int(n) for n in asked] == amounts else tuple(amounts)
     planes = []
-    ends = _own_ends(call)
     for plane in call.planes(source):
         pieces = plane
         for i in range(len(amounts) // 2):
@@ -110,29 +115,46 @@ def pad(call: Call) -> Any:
                 call.pin(plane, f"cut by an amount fixed in code, {call.where}")
                 start, end = max(0, -before), pieces.shape[dim] - max(0, -after)
                 pieces = pieces.narrow(dim, start, end - start)
-            first, last = ends or (_constants(before), _constants(after))
+            first, last = (_added(call, given[2 * i + end]) for end in (0, 1))
             pieces = torch.cat([_end(first, plane, dim), pieces, _end(last, plane, dim)], dim)
         planes.append(pieces)
-    if ends is not None:
-        call.size_attribute("before", ends[0])
-        call.size_attribute("after", ends[1])
     call.set(out, call.compacted(planes))
     return out
 
 
-def _own_ends(call: Call) -> tuple[Tensor, Tensor] | None:
-    """The labels that a ``ChannelPad`` puts around the channels, the same whenever it runs."""
-    pad = call.module
-    if not isinstance(pad, ChannelPad):
-        return None
-    name, pads = call.flow.running.name, call.flow.pads
-    if name not in pads:
-        pads[name] = (call.fresh(int(pad.before)), call.fresh(int(pad.after)))
-    return pads[name]
+def _added(call: Call, amount: int) -> Tensor:
+    """The labels of as many constants as code asks for."""
+    count, pads = max(0, int(amount)), call.flow.pads
+    size = expression_of(amount)
+    if not count:
+        return torch.full((0,), FIXED, device="cpu")
+    if isinstance(size, AttributeValue):
+        # The same whenever it runs, and wherever the code reads this attribute.
+        key = f"{size.module}.{size.name}.{size.index}"
+        if key not in pads:
+            pads[key] = call.fresh(count)
+        if not (isinstance(call.module, ChannelPad) and call.size_attribute(size.name, pads[key])):
+            call.require(pads[key], size)
+        return pads[key]
+    labels = call.fresh(count)
+    if not isinstance(size, int):
+        call.require(labels, size)
+        return labels
+    pads[f"fixed {labels[0]}"] = labels
+    call.pin(
+        labels,
+        f"channels of constants whose number is fixed in code at {call.where}: "
+        "lcprune.ChannelPad has it as an attribute",
+    )
+    return labels
 
 
-def _constants(count: int) -> Tensor:
-    return torch.full((max(0, count),), FIXED, device="cpu")
+def fixed_pads(call: Call, plane: Tensor) -> Tensor:
+    """The plane with ``FIXED`` where code adds a fixed number of constants."""
+    for key, labels in call.flow.pads.items():
+        if key.startswith("fixed "):
+            plane = torch.where(torch.isin(plane, labels), FIXED, plane)
+    return plane
 
 
 def _end(labels: Tensor, plane: Tensor, dim: int) -> Tensor:

@@ -57,11 +57,24 @@ def batch_norm(call: Call) -> Any:
     call.set(out[0], planes)
     channels = along(planes, 1)
     if channels is not None and varying(channels) == {1}:
-        call.size_attribute("num_features", channels.reshape(-1))
+        call.size_attribute("num_features", _of_one_image(call, channels.reshape(-1)))
         for statistic in out[1:]:
             if statistic.numel() == shape[1]:
                 call.set(statistic, from_vector(channels.reshape(-1), 0, 1))
     return out
+
+
+def _of_one_image(call: Call, labels: Tensor) -> Tensor:
+    """The channels of a module, of which an instance norm has as many copies as there are images.
+
+    It is a batch norm of one image, whose channels are those of all images.
+    """
+    size = getattr(call.module, "num_features", None)
+    if not isinstance(size, int) or size < 1 or labels.numel() % size:
+        return labels
+    images = labels.reshape(-1, size)
+    call.join(images, images[:1], f"the images of {call.where}")
+    return images[0]
 
 
 def _measures(call: Call) -> bool:

@@ -16,6 +16,8 @@ aten = torch.ops.aten
 UNTAGGED = frozenset(
     {
         aten.hardswish,
+        aten.complex,
+        aten.polar,
         aten.prelu,
         aten._prelu_kernel,
         aten.dropout,

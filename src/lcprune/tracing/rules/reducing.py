@@ -12,10 +12,13 @@ from lcprune.graph import FIXED
 from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, drop_dims, varying
 from lcprune.tracing._rule import rule
+from lcprune.tracing.rules.joining import fixed_pads
 
 aten = torch.ops.aten
 
-CHOICES = frozenset({aten.argmax, aten.argmin})
+CHOICES = frozenset(
+    {aten.argmax, aten.argmin, aten.median, aten.nanmedian, aten.mode, aten.kthvalue}
+)
 """Reductions whose result names a channel instead of measuring all of them."""
 EXTREMES = frozenset({aten.max, aten.min, aten.amax, aten.amin, aten.logsumexp})
 """Reductions whose result is the value of one of the channels, or close to it."""
@@ -41,6 +44,10 @@ AVERAGES = frozenset({aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d})
     "argmax",
     "argmin",
     "logsumexp",
+    "median",
+    "nanmedian",
+    "mode",
+    "kthvalue",
 )
 def reduction(call: Call) -> Any:
     """Labels stay where the reduction does not run over them; a statistic is of the kept ones."""
@@ -117,7 +124,7 @@ def _dims(call: Call, source: Tensor) -> list[int]:
     return [d % source.dim() for d in dims]
 
 
-@rule("cumsum", "cumprod", "sort", "topk")
+@rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort", "topk")
 def over_one_dim(call: Call) -> Any:
     """An operation along one dimension, such as a softmax."""
     out = call.run()
@@ -148,6 +155,7 @@ WINDOWS = (
     *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
     "fractional_max_pool2d",
     "grid_sampler_2d",
+    "grid_sampler_3d",
 )
 """Pooling, resampling and padding with the values of neighbours."""
 
@@ -159,6 +167,8 @@ def windows(call: Call) -> Any:
     neighbours = _neighbours(call)
     if neighbours is not None:
         return _over_neighbours(call, *neighbours)
+    for plane in call.planes(call.args[1]) if "grid_sampler" in call.name else ():
+        call.pin(plane, f"the places that {call.where} reads")
     out = call.run()
     results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
     dims = results[0].dim()
@@ -171,6 +181,37 @@ def windows(call: Call) -> Any:
             planes += (plane,)
     for result in results:
         call.set(result, planes)
+    return out
+
+
+@rule(optional=("torchvision::roi_align", "torchvision::roi_pool"))
+def regions(call: Call) -> Any:
+    """Pooling within boxes: channels stay, images become boxes."""
+    source, boxes = call.args[:2]
+    for plane in call.planes(boxes):
+        call.pin(plane, f"the boxes of {call.where}")
+    out = call.run()
+    channels: Planes = ()
+    for plane in call.planes(source):
+        if varying(plane) == {1}:
+            channels += (plane,)
+        else:
+            call.pin(plane, f"channels among positions at {call.where}")
+    for result in tree_leaves(out):
+        call.set(result, channels)
+    return out
+
+
+CHOSEN = tuple(f"torchvision::{name}" for name in ("nms", "ps_roi_align", "ps_roi_pool"))
+
+
+@rule(optional=CHOSEN)
+def chosen(call: Call) -> Any:
+    """Boxes that are chosen by their scores, bins of channels for every position: all stay."""
+    out = call.run()
+    for tensor in call.tensors():
+        for plane in call.planes(tensor):
+            call.pin(plane, f"chosen by their places at {call.where}")
     return out
 
 
@@ -207,7 +248,7 @@ def _neighbours(call: Call) -> tuple[int, int] | None:
         [*call.argument(i, name, default)]
         for i, name, default in ((1, "kernel_size", ()), (2, "stride", ()), (3, "padding", (0,)))
     )
-    known = (planes[0].reshape(-1) != FIXED).nonzero().reshape(-1)
+    known = (fixed_pads(call, planes[0]).reshape(-1) != FIXED).nonzero().reshape(-1)
     before = int(known[0])
     if (
         axis < 0
@@ -226,7 +267,7 @@ def _over_neighbours(call: Call, dim: int, before: int) -> Any:
     (plane,) = call.planes(source)
     part, index = call.selected(source, plane, dim)
     out = call.run(part, *call.args[1:])
-    channels = plane.narrow(dim, before, int((plane != FIXED).sum()))
+    channels = plane.narrow(dim, before, int((fixed_pads(call, plane) != FIXED).sum()))
     if index is not None:
         size = [*out.shape]
         size[dim] = channels.shape[dim]

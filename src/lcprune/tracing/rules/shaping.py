@@ -52,7 +52,15 @@ def _tied(call: Call, plane: Tensor, new: Tensor, sizes: tuple[Expression, ...])
         return new
     open_ = [d for d in sorted(varying(new)) if not isinstance(sizes[d], int) or sizes[d] == -1]
     kept = _kept_dim(call, new, open_ or sorted(varying(new)))
+    if len(open_) > 1 and call.flow.recording:
+        call.flow.notes.choose(_first_row(new, kept), sizes[kept])
     return call.tie(new, kept, f"blocks at {call.where}")
+
+
+def _first_row(plane: Tensor, dim: int) -> Tensor:
+    for other in varying(plane) - {dim}:
+        plane = plane.narrow(other, 0, 1)
+    return plane.reshape(-1)
 
 
 def _kept_dim(call: Call, plane: Tensor, dims: list[int]) -> int:
@@ -67,7 +75,8 @@ def _kept_dim(call: Call, plane: Tensor, dims: list[int]) -> int:
                 return dim
     if call.flow.running.name in call.flow.whole_heads:
         return dims[0]
-    return max(dims, key=lambda d: (plane.shape[d], d))
+    # Not by the size: images that lie side by side hold the same channels.
+    return max(dims, key=lambda d: (len(set(_first_row(plane, d).tolist())), d))
 
 
 def asked_shape(call: Call, out: Tensor) -> tuple[Expression, ...]:
