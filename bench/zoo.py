@@ -152,7 +152,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    workers.main("zoo", __doc__, zoo_models.names(), examine, "wrong", limit=600, key={"modes": 2})
+    workers.main("zoo", __doc__, zoo_models.names(), examine, "wrong", limit=1800, key={"modes": 2})
 
 
 if __name__ == "__main__":
