@@ -142,12 +142,13 @@ def run_ranks(work: Work[T], count: int, device: str, heard: Callable[[Any], Non
             process.join()
 
 
-def device_named(device: object) -> torch.device:
-    """A device of PyTorch's that is there; ``InputError`` where it is none."""
+def device_named(device: object, *, there: bool = True) -> torch.device:
+    """A device of PyTorch's, one that is ``there``; ``InputError`` where it is none."""
     try:
         found = torch.device(device)  # type: ignore[call-overload]
         if found.type != "meta":
-            torch.empty(0, device=found)
+            if there:
+                torch.empty(0, device=found)
             return found  # type: ignore[no-any-return]
         why = "it holds no numbers"
     except Exception as error:  # of a kind that depends on what is missing
@@ -157,7 +158,7 @@ def device_named(device: object) -> torch.device:
 
 def device_of(device: str, rank: int, count: int) -> torch.device:
     """Where a rank trains; ``InputError`` where there are not so many of the kind."""
-    kind = device_named(device).type
+    kind = device_named(device, there=False).type
     if kind not in ("cpu", "cuda"):
         raise InputError(f"training in {count} processes: expected cpu or cuda, got {device}")
     if kind == "cuda" and torch.cuda.device_count() < count:

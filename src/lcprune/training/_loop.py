@@ -87,7 +87,6 @@ def finetune(
     for name, callback in (("on_epoch", on_epoch), ("on_step", on_step)):
         if callback is not None:
             function(name, callback)
-    kind = device_named(device)
     job = _Job(
         model=model,
         train=train_loader,
@@ -105,7 +104,7 @@ def finetune(
             callback(report)
 
     if processes == 1:
-        return _fit(job, Ranks(device=kind), tell)
+        return _fit(job, Ranks(device=device_named(device)), tell)
     device_of(device, 0, processes)
     for loader in (train_loader, val_loader):
         if loader is not None and not hasattr(loader, "shard"):

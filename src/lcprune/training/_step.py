@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Step:
             group["lr"] = rate
         inputs, targets = to_device(inputs, ranks.device), to_device(targets, ranks.device)
         inputs, labels = self._mixed(inputs, targets, size, mix)
-        with told_in_one_line("the teacher can't be run on a batch of training inputs"):
+        with self._told("the teacher can't be run on a batch of training inputs"):
             teacher_logits = None if self._teacher is None else self._teacher(inputs)
         if config.channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -98,12 +99,12 @@ class Step:
         with (
             torch.autocast(inputs.device.type, torch.bfloat16, enabled=half),
             ranks.norms(size),
-            told_in_one_line("the model can't be run on a batch of training inputs"),
+            self._told("the model can't be run on a batch of training inputs"),
         ):
             outputs: Tensor = self._parallel(inputs)
         check_batch_logits(outputs, len(inputs))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        with told_in_one_line("the loss of outputs, targets and teacher can't be taken"):
+        with self._told("the loss of outputs, targets and teacher can't be taken"):
             if math.isnan(self.blind_loss):
                 blind = training_loss(torch.zeros_like(outputs), labels, teacher_logits, config)
                 [mean] = ranks.sum(ranks.weight(size) * float(blind.detach()))  # waits for the GPU
@@ -123,6 +124,10 @@ class Step:
         for hook in self._hooks:
             hook.after_step(self._model, self._optimizer, step)
         return loss.detach()
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        """Of several ranks each raises what it met: that another one died is found out there."""
+        return told_in_one_line(what) if self._ranks.count == 1 else nullcontext()
 
     def _mixed(self, inputs: Tensor, targets: Tensor, size: int, mix: Mixup) -> tuple[Tensor, Any]:
         ranks, part = self._ranks, slice(None)
