@@ -39,8 +39,8 @@ class Saliency:
             values = np.asarray(self.values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # of arrays and tensors
             values = np.empty(())
-        if values.ndim != 1 or not np.isfinite(values).all():
-            raise refused("values", self.values, "a finite score for each group, float64 [groups]")
+        if values.ndim != 1:
+            raise refused("values", self.values, "a score for each group, float64 [groups]")
         object.__setattr__(self, "values", values)
         instance("criterion", self.criterion, str, "a name")
         instance("reduction", self.reduction, str, "a name")
