@@ -184,7 +184,10 @@ class CallWatch(TorchFunctionMode):
         """How many elements a tensor has, as the product of its sizes."""
         number = value
         if self.flow.data.is_drawn(tensor):  # it makes up for what a draw has left out
-            return value
+            for plane in self.flow.planes.of(tensor):
+                kept = self.flow.mask.kept(plane)
+                number = number if kept is None else number // kept.numel() * int(kept.sum())
+            return number
         for size in self._sized(tensor.shape, tensor):
             if isinstance(size, SizedInt):
                 number = number // int(size) * size
