@@ -181,14 +181,23 @@ class CallWatch(TorchFunctionMode):
         return torch.Size([self._one(size, planes, d) for d, size in enumerate(value)])
 
     def _number(self, value: int, tensor: Tensor) -> int:
-        """How many elements a tensor has, as the product of its sizes."""
+        """How many elements a tensor has, as the product of its sizes.
+
+        That of a draw makes up for what the draw has left out: a plain number, in a masked run of
+        the elements that are left, over which sums are taken there.
+        """
+        drawn = self.flow.data.is_drawn(tensor)
         number = value
-        if self.flow.data.is_drawn(tensor):  # it makes up for what a draw has left out
-            return value
         for size in self._sized(tensor.shape, tensor):
             if isinstance(size, SizedInt):
-                number = number // int(size) * size
+                number = number // int(size) * (self._left(size) if drawn else size)
         return number
+
+    def _left(self, size: SizedInt) -> int:
+        """How many of the channels that a size counts are kept."""
+        counted = size.expression
+        kept = self.flow.mask.kept(counted.labels) if isinstance(counted, Kept) else None
+        return int(size) if kept is None else int(kept.sum())
 
     def _one(self, size: int, planes: tuple[Tensor, ...], dim: int) -> int:
         plane = along(planes, dim)
