@@ -198,7 +198,7 @@ class InsideOfModules(Chain):
         return self.maybe(x)
 
 
-WAYS = {kind.__name__: kind for kind in (Nested, Both, ByRank, Skips, InsideOfModules)}
+WAYS = {kind.__name__: kind for kind in (Nested, Both, Skips, InsideOfModules)}
 
 
 def coupled(graph: ChannelGraph, *tensors: str) -> bool:
@@ -215,6 +215,13 @@ def test_whatever_the_other_ways_join_is_joined_and_nothing_else(kind: Callable[
              if p.dim() == 4 and not n.startswith(("a.", "b."))]  # fmt: skip
     assert graph.prunable == FREE
     assert coupled(graph, "a.weight", *inner)
+
+
+def test_modules_that_a_number_chooses_are_coupled_layer_by_layer() -> None:
+    graph = trace(randomise(ByRank(), 0), IMAGE)
+    assert graph.prunable == FREE + 2 * 6
+    for layer in range(2):
+        assert coupled(graph, *(f"layers.{layer}.{n}.weight" for n in range(3)))
 
 
 def test_what_another_way_returns_is_an_output() -> None:
