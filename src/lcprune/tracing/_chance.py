@@ -23,15 +23,21 @@ SHARES = ((0.0,), (LAST,), (0.0, LAST), (LAST, 0.0))
 FINER = tuple((share / 16,) for share in range(1, 16))
 """Draws that choose among many."""
 
-SEEDS = range(1, 9)
+SEEDS = 8
+"""How many seeds are tried where there are ``SHARES`` as well."""
 
 PATIENCE = 1000
 """How many numbers are given before they are random again: code may draw until one suits it."""
 
 
-def state(model: nn.Module) -> tuple[Any, ...]:
-    """The state of Python's and NumPy's global generators, and of those that modules hold."""
-    found: list[Any] = [random.getstate(), _of_numpy(np.random.get_state())]  # noqa: NPY002
+def state() -> tuple[Any, ...]:
+    """The state of Python's and NumPy's global generators."""
+    return random.getstate(), _of_numpy(np.random.get_state())  # noqa: NPY002
+
+
+def state_of(model: nn.Module) -> list[Any]:
+    """The state of the generators that modules hold."""
+    found: list[Any] = []
     for leaf in chain.from_iterable(tree_leaves(vars(module)) for module in model.modules()):
         if isinstance(leaf, random.Random):
             found.append(leaf.getstate())
@@ -39,7 +45,7 @@ def state(model: nn.Module) -> tuple[Any, ...]:
             found.append(_of_numpy(leaf.get_state()))
         elif isinstance(leaf, np.random.Generator):
             found.append(repr(leaf.bit_generator.state))
-    return tuple(found)
+    return found
 
 
 def _of_numpy(state: Any) -> tuple[Any, ...]:
@@ -71,7 +77,7 @@ def seed(number: int) -> None:
 def drawing(shares: Sequence[float]) -> Iterator[None]:
     """A context in which Python's and NumPy's global generators draw ``shares`` of 0 to 1, in turn.
 
-    Of n things they draw the one at that share. NumPy's do so for single numbers.
+    Of n things they draw the one at that share, NumPy's where they draw a single one.
     """
     then = random.Random(0)
     numbers = chain(
@@ -92,8 +98,16 @@ def drawing(shares: Sequence[float]) -> Iterator[None]:
     def among(things: Any, *_: Any, **__: Any) -> Any:
         return below(things) if isinstance(things, int) else things[below(len(things))]
 
+    def shaped(size: Any = None) -> Any:
+        return one() if size is None else np.reshape([one() for _ in range(np.prod(size))], size)
+
     arrays: dict[str, Callable[..., Any]]
-    arrays = {"rand": one, "random": one, "random_sample": one, "randint": between, "choice": among}
+    arrays = {"random": shaped, "random_sample": shaped}
+    arrays |= {"rand": lambda *size: shaped(size or None)}
+    arrays |= {
+        name: _single(function, getattr(np.random, name), positional)
+        for name, function, positional in (("randint", between, 2), ("choice", among, 1))
+    }
     with ExitStack() as changes:
         changes.enter_context(patch.object(random, "random", one))
         python = getattr(random, "_inst", None)
@@ -101,14 +115,14 @@ def drawing(shares: Sequence[float]) -> Iterator[None]:
             changes.enter_context(patch.object(python, "random", one))
             changes.enter_context(patch.object(python, "_randbelow", below))
         for name, function in arrays.items():
-            original = getattr(np.random, name)
-            changes.enter_context(patch.object(np.random, name, _single(function, original, name)))
+            changes.enter_context(patch.object(np.random, name, function))
         yield
 
 
-def _single(function: Callable[..., Any], original: Callable[..., Any], name: str) -> Any:
-    """``function`` where a single number is drawn, otherwise ``original``."""
-    positional = {"rand": 0, "random": 0, "random_sample": 0, "randint": 2, "choice": 1}[name]
+def _single(
+    function: Callable[..., Any], original: Callable[..., Any], positional: int
+) -> Callable[..., Any]:
+    """``function`` where a single thing is drawn, otherwise ``original``."""
 
     def draw(*args: Any, **kwargs: Any) -> Any:
         if len(args) > positional or kwargs.get("size") is not None or "dtype" in kwargs:

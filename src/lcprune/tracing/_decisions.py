@@ -7,14 +7,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from types import CodeType
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import nn
 
-Site = tuple[tuple[str, str, int], ...]
-"""A place in the code of the model: files, functions and instructions, up to the module's own."""
+Place = tuple[str, str, Any]
+Site = tuple[Place, ...]
+"""What in the code of the model decides: files, functions and positions, up to the module's own."""
 
 Outcome = bool | int | float
 Source = Literal["input", "computed", "draw"]
@@ -123,6 +127,13 @@ def _site() -> Site:
     found = []
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename != CALLS:
-        found.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lasti))
+        found.append(_place(frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return tuple(place for place in found if not place[0].startswith(BETWEEN)) or tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _place(code: CodeType, instruction: int) -> Place:
+    """A position in source: that of an instruction moves as Python specialises it."""
+    positions = next(islice(code.co_positions(), instruction // 2, None), None)
+    return code.co_filename, code.co_name, positions

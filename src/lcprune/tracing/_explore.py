@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -23,12 +25,17 @@ LONGEST = 10
 """How many times as many operators as the example a run may take."""
 
 INTEGERS = 16
-NUMBERS = (0.0, 1.0, -1e4, 1e4)
+NUMBERS = ((1.0, 0.0), (1e4, -1e4))
 """What is tried in place of an integer (from 0 on), and of another number."""
 
-JOINT = 6
+FEW, MANY = 8, 12
+"""How many combinations of outcomes are all run, and how many of more are."""
+
 BARREN = 2
-"""The most runs in which all decisions change; after how many that lead to nothing new it ends."""
+"""After how many runs that lead to nothing new no further ones are tried, at the least."""
+
+PATIENCE = 5000
+"""The same in operators: small networks are tried longer."""
 
 
 class Ended(Enum):
@@ -71,6 +78,22 @@ class Extent:
         return self._known != before
 
 
+def patience(operators: int) -> int:
+    """After how many runs that lead to nothing new a network of so many operators is left."""
+    return max(BARREN, min(INTEGERS, PATIENCE // max(1, operators)))
+
+
+def combinations(sites: Mapping[Site, Sequence[Outcome]]) -> Iterator[dict[Site, Forced]]:
+    """Outcomes at all sites: every combination of few, of more some by chance, in turn."""
+    if prod(map(len, sites.values())) <= FEW:
+        for outcomes in product(*sites.values()):
+            yield {s: Forced((outcome,)) for s, outcome in zip(sites, outcomes, strict=True)}
+        return
+    draws = random.Random(0)
+    for _ in range(MANY):
+        yield {s: Forced(tuple(draws.choices(known, k=61))) for s, known in sites.items()}
+
+
 class Explorer:
     """Runs a model again with other outcomes of its decisions, under one flow.
 
@@ -98,12 +121,14 @@ class Explorer:
         self._checks: dict[Site, Forced] = {}
         self._ending: dict[Site, bool] = {}
         self._left = MOST_RUNS
-        self._limit = 0
+        self._limit, self._patience = 0, BARREN
         self._is_new = False
 
     def follow(self, runs: Sequence[tuple[Inputs, Run[tuple[Mark, int]]]]) -> None:
         """Follow the other ways from ``runs``, which are those of the examples."""
-        self._limit = LONGEST * max((run.operators for _, run in runs), default=0) + 100
+        operators = max(run.operators for _, run in runs)
+        self._limit = LONGEST * operators + 100
+        self._patience = patience(operators)
         seen: dict[Site, set[Outcome]] = {}
         for _, run in runs:
             for site, outcomes in run.met.items():
@@ -133,19 +158,19 @@ class Explorer:
     def _change(self, meeting: Meeting) -> None:
         kind = type(meeting.outcomes[0])
         if kind is bool:
-            self._change_truth(meeting)
+            self._change_between(meeting, True, False)
         elif kind is int:
             self._change_integer(meeting)
         else:
-            for number in NUMBERS:
-                self._try(meeting, Forced((number,)))
             self._ending[meeting.site] = False
+            for high, low in NUMBERS:
+                self._change_between(meeting, high, low)
 
-    def _change_truth(self, meeting: Meeting) -> None:
+    def _change_between(self, meeting: Meeting, high: Outcome, low: Outcome) -> None:
         """Every time the same; then, where it is met several times, each time alone."""
         site, outcomes = meeting.site, set(meeting.outcomes)
-        times: dict[bool, int] = {}
-        for value in (True, False):
+        times: dict[Outcome, int] = {}
+        for value in (high, low):
             if outcomes == {value}:
                 times[value] = len(meeting.outcomes)
                 continue
@@ -161,40 +186,42 @@ class Explorer:
             if ended is Ended.TOO_LONG:
                 self._decisions.open.add(site)
                 return
-        longer = times[True] > times[False]
-        if times[True] == times[False] > 1:  # it leaves out, or puts in, what it stands before
-            self._try(meeting, Forced((True, False)))
-            self._try(meeting, Forced((False, True)))
+        if times[high] == times[low] > 1:  # it leaves out, or puts in, what it stands before
+            self._try(meeting, Forced((high, low)))
+            self._try(meeting, Forced((low, high)))
             return
+        ends, goes_on = (low, high) if times[high] > times[low] else (high, low)
         barren = 0
-        for count in range(1, max(times.values())):  # it ends what goes on otherwise
-            self._try(meeting, Forced((longer,) * count + (not longer,)))
+        for count in range(1, times[goes_on]):
+            self._try(meeting, Forced((goes_on,) * count + (ends,)))
             barren = 0 if self._is_new else barren + 1
             if barren == BARREN:
                 return
 
     def _change_integer(self, meeting: Meeting) -> None:
-        """From 0 on, as the position of a module, which may be another one the next time."""
+        """From 0 on, as the position of a module; where it is met several times, also by turns."""
+        site, last = meeting.site, max(meeting.outcomes)
+        ran: list[Outcome] = []
         barren = failed = 0
         for value in range(INTEGERS):
             if meeting.outcomes == (value,):
                 continue
             ended = self._try(meeting, Forced((value,)))
-            if ended is Ended.RAN and self._is_new and len(meeting.outcomes) > 1:
-                failed = barren = 0
-                self._try(meeting, Forced((value, value + 1)))
-                self._try(meeting, Forced((value + 1, value)))
-            elif ended is Ended.RAN:
+            if ended is Ended.RAN:
                 failed, barren = 0, 0 if self._is_new else barren + 1
+                if len(meeting.outcomes) > 1 and site in self._telling and ran:
+                    self._try(meeting, Forced((value, ran[-1])))
+                    self._try(meeting, Forced((ran[-1], value)))
+                ran.append(value)
             else:
                 failed += 1
-                self.sure &= ended is not Ended.FAILED or value > max(meeting.outcomes)
-                if failed > BARREN or value > max(meeting.outcomes):
-                    self._ending[meeting.site] = value > max(meeting.outcomes)
+                self.sure &= ended is not Ended.FAILED or value > last
+                if failed > BARREN or value > last:
+                    self._ending[site] = value > last
                     return
-            if barren >= BARREN and not self._unreached():
+            if barren >= self._patience and not self._unreached():
                 break
-        self._ending[meeting.site] = False
+        self._ending[site] = False
 
     def _change_all(self, inputs: Sequence[Inputs]) -> None:
         """Several decisions at a time, by chance: what two of them lead to together.
@@ -209,15 +236,11 @@ class Explorer:
         }
         if len(sites) < 2:
             return
-        draws, barren = random.Random(0), 0
-        for number in range(JOINT):
-            forced = {
-                site: Forced(tuple(draws.choice(outcomes) for _ in range(61)))
-                for site, outcomes in sites.items()
-            }
+        barren = 0
+        for number, forced in enumerate(combinations(sites)):
             ended = self._run_otherwise(inputs[number % len(inputs)], forced)
             barren = barren + 1 if ended is not Ended.RAN or not self._is_new else 0
-            if barren >= BARREN + 2 * self._unreached():
+            if barren >= BARREN and not self._unreached():
                 return
 
     def _try(self, meeting: Meeting, change: Forced) -> Ended:

@@ -47,6 +47,7 @@ class Mark:
     required: int
     entered: frozenset[str]
     read: frozenset[int]
+    differs: bool
 
 
 class Mask:
@@ -228,8 +229,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def mark(self) -> Mark:
         """How much has been noted, for ``reset``."""
         notes = self.notes
-        return Mark(self.labels.mark(), len(notes.sized), len(notes.required),
-                    frozenset(self.running.entered), frozenset(self.read))  # fmt: skip
+        entered, read = frozenset(self.running.entered), frozenset(self.read)
+        labels, sized, required = self.labels.mark(), len(notes.sized), len(notes.required)
+        return Mark(labels, sized, required, entered, read, self.differs)
 
     def reset(self, mark: Mark) -> None:
         """Forget what was noted after ``mark``."""
@@ -237,6 +239,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del self.notes.sized[mark.sized :], self.notes.required[mark.required :]
         self.running.entered.intersection_update(mark.entered)
         self.read.intersection_update(mark.read)
+        self.differs = mark.differs
 
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""

@@ -13,7 +13,7 @@ from lcprune.errors import ModelError
 from lcprune.tracing import _chance as chance
 from lcprune.tracing._call_watch import CallWatch
 from lcprune.tracing._decisions import Run
-from lcprune.tracing._explore import BARREN, Explorer, Extent
+from lcprune.tracing._explore import BARREN, Explorer, Extent, patience
 from lcprune.tracing._flow import LabelFlow, Mark, Returned
 from lcprune.tracing._inputs import Inputs, own, training_forms
 from lcprune.tracing._run import first_line, forward_on
@@ -58,11 +58,15 @@ class Paths:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run on inputs: what it decided, and whether it drew numbers outside of PyTorch."""
+    """A run on inputs: what it decided, and whether numbers were drawn outside of PyTorch.
+
+    ``drew`` is whether they were by global generators, ``loose`` by others, or left PyTorch.
+    """
 
     inputs: Inputs
     run: Run[tuple[Mark, int]]
     drew: bool
+    loose: bool
 
 
 class Follower:
@@ -76,11 +80,12 @@ class Follower:
 
     def run(self, inputs: Inputs) -> Ran:
         """Run on inputs; ``ModelError`` where the forward raises."""
-        before, self._flow.loose = chance.state(self._model), False
+        self._flow.loose = False
+        before, held = chance.state(), chance.state_of(self._model)
         returned = run_labelled(self._flow, self._model, inputs, self._free)
         self.paths.names |= dict.fromkeys(output.name for output in returned)
-        drew = self._flow.loose or before != chance.state(self._model)
-        return Ran(inputs, self._flow.decisions.run, drew)
+        loose = self._flow.loose or held != chance.state_of(self._model)
+        return Ran(inputs, self._flow.decisions.run, before != chance.state(), loose)
 
     def explore(self, runs: Sequence[Ran]) -> None:
         """Follow what other data, and other draws, may lead to."""
@@ -89,7 +94,9 @@ class Follower:
                 explorer = Explorer(self._flow, self._again, self._misses)
                 explorer.follow([(ran.inputs, ran.run) for ran in runs])
                 self.paths.sure &= explorer.sure
-            self._draw([ran.inputs for ran in runs if ran.drew])
+            for ran in runs:
+                if ran.drew or ran.loose:
+                    self._draw(ran)
 
     def _again(self, inputs: Inputs, seed: int = 0) -> None:
         chance.seed(seed)
@@ -99,24 +106,24 @@ class Follower:
     def _misses(self) -> bool:
         return bool(unreached(self._flow, self._model))
 
-    def _draw(self, drawn: Sequence[Inputs]) -> None:
-        """Run on with other draws, until two more lead to nothing new."""
+    def _draw(self, ran: Ran) -> None:
+        """Run on with other draws, until several more lead to nothing new."""
         extent = Extent(self._flow)
-        for inputs in drawn:
-            barren = 0
-            for shares in chance.SHARES:
+        for shares in chance.SHARES if ran.drew else ():
+            with chance.drawing(shares):
+                self._try(ran.inputs)
+        extent.grows()
+        most = patience(ran.run.operators) if ran.loose else BARREN
+        barren = 0
+        for seed in range(1, 1 + max(chance.SEEDS, 4 * most)):
+            self._try(ran.inputs, seed)
+            barren = 0 if extent.grows() else barren + 1
+            if barren == most and not self._misses():
+                break
+        for shares in chance.FINER if ran.drew else ():
+            if self._misses():
                 with chance.drawing(shares):
-                    self._try(inputs)
-                extent.grows()
-            for seed in chance.SEEDS:
-                self._try(inputs, seed)
-                barren = 0 if extent.grows() else barren + 1
-                if barren == BARREN and not self._misses():
-                    break
-            for shares in chance.FINER:
-                if self._misses():
-                    with chance.drawing(shares):
-                        self._try(inputs)
+                    self._try(ran.inputs)
 
     def _try(self, inputs: Inputs, seed: int = 0) -> None:
         try:
