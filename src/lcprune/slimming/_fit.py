@@ -118,5 +118,7 @@ def _is_setting(edit: AttributeEdit, module: nn.Module) -> bool:
         if kind.__module__.startswith("torch.")
         for name in vars(kind).get("__constants__", ())
     }
+    if isinstance(module, nn.modules.padding._ConstantPadNd):
+        constants.discard("padding")  # with three dimensions of an image it adds channels
     described = any(hasattr(vars(kind).get(edit.name), "__set__") for kind in type(module).__mro__)
     return described or edit.name in constants - _SIZES
