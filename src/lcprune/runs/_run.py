@@ -301,6 +301,7 @@ def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> 
     if resume and force:
         raise RunError("--resume goes on with a run and --force starts it again: choose one")
     check_unlocked(_lock_of(directory), str(directory))
+    check_unlocked(directory / f"{PARTIAL}{JOURNAL}{LOCK}", str(directory / JOURNAL))
     state = _replaceable(directory) if force else run_state(directory)
     if state is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
