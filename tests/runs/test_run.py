@@ -303,3 +303,16 @@ def test_what_a_killed_save_leaves_is_no_foreign_file(tmp_path: Path) -> None:
     out.mkdir()
     (out / f"{PARTIAL}artifact.lock").touch()
     assert run_state(out) is RunState.EMPTY
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, JOURNAL, WEIGHTS, f"{PARTIAL}1-run.json"])
+def test_a_directory_in_the_place_of_a_file_is_told_before_anything_is_removed(
+    tmp_path: Path, name: str
+) -> None:
+    out = make(tmp_path / "out", "finished")
+    (out / name).unlink(missing_ok=True)
+    (out / name).mkdir()
+    before = {p.name for p in out.iterdir()}
+    with pytest.raises(RunError, match=f"{name}: it is a directory"):
+        begin_run(out, RECORD)
+    assert {p.name for p in out.iterdir()} == before
