@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from lcprune._checks import refused
 from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.graph import (
     FIXED,
@@ -108,12 +109,12 @@ def trace(
 def _free_outputs(outputs: Mapping[int | str, str] | None) -> tuple[str, ...]:
     if outputs is None:
         return ()
-    expected = "expected a dictionary such as {1: 'free'} or {'state': 'free'}"
+    expected = "a dictionary such as {1: 'free'} or {'state': 'free'}"
     if not isinstance(outputs, Mapping):
-        raise InputError(f"outputs is {outputs!r}; {expected}")
+        raise refused("outputs", outputs, expected)
     for name, what in outputs.items():
         if isinstance(name, bool) or not isinstance(name, int | str) or what != "free":
-            raise InputError(f"outputs has {name!r}: {what!r}; {expected}")
+            raise InputError(f"outputs has {name!r}: {what!r}; expected {expected}")
     return tuple(str(name) for name in outputs)
 
 
