@@ -30,6 +30,7 @@ SAME = {
        for kind in ("normal", "uniform", "gumbel", "own generator")},
     "drop path": networks.DropsPaths,
     "stochastic depth": networks.SkipsBlocks,
+    "areas": networks.DropsAreas,
     "randomised slopes": networks.RandomSlopes,
     "mixup": networks.MixesUp,
     "auxiliary head": networks.AuxiliaryHead,

@@ -242,7 +242,7 @@ def test_inputs_of_other_kinds_are_refused_in_one_line(given: dict[str, Any], me
 
 @pytest.mark.parametrize("model", [None, 3, nn.Conv2d], ids=str)
 def test_what_is_no_model_is_refused_in_one_line(model: Any) -> None:
-    with pytest.raises(ModelError, match=r"expected an nn\.Module"):
+    with pytest.raises(ModelError, match=r"expected a torch\.nn\.Module"):
         trace(model, IMAGE)
 
 
