@@ -18,7 +18,7 @@ from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
 from lcprune.cli._table import cost_name, latency_name, result_table, training_table
-from lcprune.cost import RESOURCES, CostModel
+from lcprune.cost import RESOURCES, CostModel, read_energy
 from lcprune.data import first_pixels, load_data
 from lcprune.graph import quantity
 from lcprune.runs import (
@@ -106,11 +106,13 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
     can't be used or don't fit one another.
     """
     device = choose_device(options.device)
+    energy = () if options.energy is None else (read_energy(options.energy),)
     model = load(options.directory, trust_factory=options.trust_factory)
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    cost = CostModel(trace(model, example_input), tuple(RESOURCES)).evaluate()
+    resources = [*(name for name in RESOURCES if name != "energy"), *energy]
+    cost = CostModel(trace(model, example_input), resources).evaluate()
     (latency,) = measure_latencies([model], example_input)
     top1 = evaluate_top1(model.to(device), data.test, data)
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
