@@ -93,10 +93,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Budget": (lp.Budget, given(macs=0.5)),
     "ChannelPad": (lp.ChannelPad, given(before=1, after=1)),
     "CostModel": (lp.CostModel, given("graph")),
+    "Energy": (lp.Energy, given(mac=1.0, byte=2.0)),
     "Saliency": (lp.Saliency, given(values=np.ones(3), criterion="l2", reduction="sum")),
     "TrainingConfig": (lp.TrainingConfig, given(**{f: getattr(FAST, f) for f in vars(FAST)})),
     "bake": (lp.bake, given("model")),
     "finetune": (lp.finetune, given("model", train_loader=LOADER, config=FAST)),
+    "fit_energy": (
+        lp.fit_energy, given("graph", measurements=[({}, 1.0 + n) for n in range(4)])
+    ),
     "load": (lp.load, given(directory="no such folder")),
     "rank": (lp.rank, given("graph", "saliency", "budget")),
     "recalibrate": (lp.recalibrate, given("model", batches=[X])),
