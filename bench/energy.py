@@ -3,7 +3,8 @@
     python bench/energy.py --cifar DIR --weights FILE        # a ResNet-56
     python bench/energy.py table
 
-Each bound is searched by ``auto`` with its own seed's images; what is shown are the shares of MACs
+Each bound is searched by ``auto``; with ``--strategy evolution --trials 1`` it cuts the criterion's
+own ranking, which is the same for all, at another place. What is shown are the shares of MACs
 and energy that are left, and the mean share of the channels that the families of a stage keep.
 """
 
@@ -91,14 +92,15 @@ def stage(family: str) -> str:
 
 
 def table(_: argparse.Namespace) -> None:
-    rows = runner.rows("energy")
+    rows = list(runner.rows("energy"))
     stages = list(dict.fromkeys(name for row in rows for name in row["kept"]))
-    print("| network | bound | MACs | energy | " + " | ".join(stages) + " | loss |")
-    print("|---|---|" + "---|" * (len(stages) + 3))
+    print("| network | bound | trials | MACs | energy | " + " | ".join(stages) + " | loss |")
+    print("|---|---|---|" + "---|" * (len(stages) + 3))
     for row in rows:
         shares = [row["shares"][name] for name in ("macs", "energy")]
         cells = [f"{share:.1%}" for share in [*shares, *(row["kept"][s] for s in stages)]]
-        names = [row["network"], f"{row['bound']} ({row['energy']})"]
+        searched = f"{row['trials']}, {row['strategy']}" if row["trials"] > 1 else "the ranking"
+        names = [row["network"], f"{row['bound']} ({row['energy']})", searched]
         print("| " + " | ".join([*names, *cells, f"{row['loss']:.3f}"]) + " |")
 
 
