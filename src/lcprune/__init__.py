@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel, Energy, fit_energy
     from lcprune.criteria import Saliency, saliency
+    from lcprune.engines import export
     from lcprune.errors import (
         BudgetError,
         DataError,
@@ -66,6 +67,7 @@ __all__ = [
     "WeightsError",
     "bake",
     "compose",
+    "export",
     "finetune",
     "fit_energy",
     "load",
@@ -85,6 +87,7 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel Energy fit_energy",
     ".criteria": "Saliency saliency",
+    ".engines": "export",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",

@@ -153,7 +153,7 @@ def _mask(graph: ChannelGraph, measured: Any) -> BoolArray:
         try:
             channels = graph.dimension(tensor, dim).channels
             removed: IntArray = np.delete(channels, list(indices))
-        except (KeyError, IndexError):
+        except (InputError, IndexError):
             raise InputError(
                 f"a measured plan cuts dimension {dim} of {shown(tensor)}, expected one of a"
                 " plan of this graph"

@@ -11,7 +11,7 @@ import numpy as np
 from lcprune._checks import instance, is_iterable, refused
 from lcprune.cost._bound import BoundCost, LargestSum, Resource, renumbered
 from lcprune.cost._counts import CountMatrix, Sums
-from lcprune.cost._resources import resource_named
+from lcprune.cost._resources import RESOURCES, resource_named
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, IntArray
 
@@ -138,7 +138,7 @@ def _checked(resources: Iterable[str | Resource]) -> list[str | Resource]:
     found = list(resources)
     for one in found:
         if not isinstance(one, str) and (isinstance(one, type) or not isinstance(one, Resource)):
-            raise refused("a resource", one, "a name, or what has a name, a unit and bind")
+            raise refused("a resource", one, f"a Resource, or one of {', '.join(RESOURCES)}")
     return found
 
 
