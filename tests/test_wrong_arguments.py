@@ -106,9 +106,13 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "CostModel.evaluate": (
         lambda keep: lp.CostModel(parts()["graph"]).evaluate(keep), given(keep=None)
     ),
+    "Energy": (lp.Energy, given(mac=1.0, byte=2.0)),
     "Saliency": (lp.Saliency, given(values=np.ones(3), criterion="l2", reduction="sum")),
     "TrainingConfig": (lp.TrainingConfig, given(**{f: getattr(FAST, f) for f in vars(FAST)})),
     "bake": (lp.bake, given("model")),
+    "fit_energy": (
+        lp.fit_energy, given("graph", measurements=[({}, 1.0 + n) for n in range(4)])
+    ),
     "finetune": (
         lp.finetune, given("model", train_loader=LOADER, val_loader=LOADER, config=FAST)
     ),

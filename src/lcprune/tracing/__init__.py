@@ -18,6 +18,7 @@ from lcprune.tracing._trace import trace
 from lcprune.tracing._tree import named_tensors
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
+from lcprune.tracing.rules.pointwise import is_pointwise
 
 __all__ = [
     "Call",
@@ -35,6 +36,7 @@ __all__ = [
     "forward",
     "from_vector",
     "is_free",
+    "is_pointwise",
     "is_within",
     "named_tensors",
     "outermost_named",
