@@ -24,7 +24,7 @@ from lcprune.tracing import (
     as_examples,
     first_sample,
     forward,
-    is_free,
+    free_among,
     outputs,
     private_copy,
     run_labelled,
@@ -302,10 +302,9 @@ def masked_outputs(
     draws = draws or Draws()
     with same_generators(draws.seed), _keep_double(), draws:
         returned = run_labelled(flow, model, inputs, plan.free_outputs)
+        free = free_among([output.name for output in returned], plan.free_outputs)
         return [
-            flow.left(output.tensor)
-            if is_free(output.name, plan.free_outputs)
-            else output.tensor.clone()
+            flow.left(output.tensor) if output.name in free else output.tensor.clone()
             for output in returned
         ]
 
