@@ -203,7 +203,7 @@ def test_a_named_tuple_is_recorded_as_a_tuple() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        nested(40), nested(17), ["x" * 1001], [0] * 1001, [10**30], [object()], [b"x"], [{1, 2}],
+        nested(40), nested(17), ["x" * 1001], [0] * 1001, [10**30], [Ellipsis], [b"x"], [{1, 2}],
         [torch.float32], [1j], [print], {3.5: 1}, {None: 1}, {True: 1}, {(1, 2): 1}, [{"a": {1}}],
     ],
     ids=lambda value: repr(value)[:30],

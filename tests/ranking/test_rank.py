@@ -121,7 +121,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     *(
         ("beta", value, "beta")
-        for value in ("x", [None], [[1], [1, 2]], [HUGE], {"a": 1}, object(), np.array(["a"]), 3)
+        for value in ("x", [None], [[1], [1, 2]], [HUGE], {"a": 1}, Ellipsis, np.array(["a"]), 3)
     ),
     *(("compensation", value, "compensation") for value in (None, 3, ["additive"], "none!", "")),
     *(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lcprune._checks import choice, function, instance, integer, is_iterable, refused
+from lcprune._checks import choice, function, instance, integer, is_iterable, module, refused
 from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
 from lcprune.criteria._gradients import taylor
 from lcprune.criteria._weights import bn_scale, l1, l2, l2_squared, random
@@ -39,8 +39,8 @@ class Saliency:
             values = np.asarray(self.values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # of arrays and tensors
             values = np.empty(())
-        if values.ndim != 1 or not np.isfinite(values).all():
-            raise refused("values", self.values, "a finite score for each group, float64 [groups]")
+        if values.ndim != 1:
+            raise refused("values", self.values, "a score for each group, float64 [groups]")
         object.__setattr__(self, "values", values)
         instance("criterion", self.criterion, str, "a name")
         instance("reduction", self.reduction, str, "a name")
@@ -66,7 +66,7 @@ def saliency(
     Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
     family that the criterion can't score, and data that are missing.
     """
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
     choice("criterion", criterion, CRITERIA)
     choice("reduction", reduction, REDUCTIONS)

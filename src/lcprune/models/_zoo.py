@@ -42,15 +42,16 @@ def build(name: str, *, classes: int | None, input_shape: Shape, seed: int = 0) 
     ``name`` is one of lcprune's own (``model_names()``), ``torchvision/NAME``, ``timm/NAME``,
     ``path/to/file.py:factory`` or ``package.module:factory`` (the last colon splits; a factory
     gets ``classes`` or ``num_classes`` and ``input_shape`` where its signature names them).
-    ``classes`` none leaves the model's own number. ``input_shape`` is (C, H, W). GoogLeNet and
-    Inception come without auxiliary heads. ``ModelError`` where there is no such model or it
-    can't be built.
+    ``classes`` none leaves the model's own number. ``input_shape`` is (C, H, W); a factory's
+    may be any without the batch. GoogLeNet and Inception come without auxiliary heads.
+    ``ModelError`` where there is no such model or it can't be built.
     """
     instance("model", name, str, "the name of a model", ModelError)
     if classes is not None:
         integer("classes", classes, 1, MOST_CLASSES, ModelError)
     integer("seed", seed, 0, error=ModelError)
-    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+    listed = isinstance(input_shape, tuple | list)
+    if not listed or not (len(input_shape) == 3 or runs_code(name)):
         raise refused("input_shape", input_shape, "(C, H, W)", ModelError)
     for side in input_shape:
         integer("input_shape", side, 1, LARGEST_SIDE, ModelError)
