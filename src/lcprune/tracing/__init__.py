@@ -10,6 +10,7 @@ from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
     first_sample,
     forward,
+    free_among,
     is_free,
     outputs,
     private_copy,
@@ -34,6 +35,7 @@ __all__ = [
     "bake",
     "first_sample",
     "forward",
+    "free_among",
     "from_vector",
     "is_free",
     "is_pointwise",
