@@ -15,7 +15,13 @@ from lcprune.graph._graph import (
     Untouched,
     Value,
 )
-from lcprune.graph._network import Shapes, network_digest, parameter_shapes
+from lcprune.graph._network import (
+    Shapes,
+    digest_of,
+    network_digest,
+    parameter_shapes,
+    shape_entry,
+)
 from lcprune.graph._summary import Staying, quantity, staying, uncounted_sentence
 
 __all__ = [
@@ -34,10 +40,12 @@ __all__ = [
     "Untouched",
     "Value",
     "couple",
+    "digest_of",
     "network_digest",
     "parameter_shapes",
     "pin",
     "quantity",
+    "shape_entry",
     "staying",
     "uncounted_sentence",
 ]

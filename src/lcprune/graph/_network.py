@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,15 @@ def network_digest(network: nn.Module | Shapes) -> str:
     Equal for networks that have the same tensors, whatever their values, types and devices are.
     """
     shapes = network if isinstance(network, tuple) else parameter_shapes(network)
-    if not shapes:
-        return ""
-    text = json.dumps([[name, list(shape)] for name, shape in shapes])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest_of([shape_entry(name, shape) for name, shape in shapes])
+
+
+def shape_entry(name: str, shape: Sequence[int]) -> str:
+    """What of ``network_digest`` is hashed for a parameter."""
+    return f"[{json.dumps(name)}, [{', '.join(map(str, shape))}]]"
+
+
+def digest_of(entries: Sequence[str]) -> str:
+    """The hash of the entries of a network's parameters; empty where there is none."""
+    text = f"[{', '.join(entries)}]"
+    return hashlib.sha256(text.encode()).hexdigest() if entries else ""

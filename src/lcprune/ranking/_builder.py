@@ -9,7 +9,7 @@ import numpy as np
 from lcprune._checks import instance
 from lcprune.cost import CostModel, cost_of
 from lcprune.errors import InputError
-from lcprune.graph import BoolArray, ChannelGraph, IntArray, network_digest
+from lcprune.graph import BoolArray, ChannelGraph, IntArray, digest_of, shape_entry
 from lcprune.ranking._plan import AttributeEdit, Plan
 
 
@@ -37,7 +37,8 @@ class PlanBuilder:
         self._order = [dimension.key for dimension in graph.dimensions]
 
         self._network = graph.network
-        self._parameters = graph.parameters
+        self._shapes = {name: (i, shape) for i, (name, shape) in enumerate(graph.parameters)}
+        self._entries = [shape_entry(name, shape) for name, shape in graph.parameters]
         self._free_outputs = graph.free_outputs
         self._attributes = graph.attributes
         counted = [graph.vectors[attribute.vector] for attribute in graph.attributes]
@@ -83,13 +84,15 @@ class PlanBuilder:
 
     def _result(self, kept: Mapping[tuple[str, int], tuple[int, ...]]) -> str:
         """The digest of what is left of the network."""
-        sizes = {key: len(indices) for key, indices in kept.items()}
-        return network_digest(
-            tuple(
-                (name, tuple(sizes.get((name, dim), size) for dim, size in enumerate(shape)))
-                for name, shape in self._parameters
-            )
-        )
+        shapes: dict[str, list[int]] = {}
+        for (name, dim), indices in kept.items():
+            if name in self._shapes:
+                shape = shapes.setdefault(name, list(self._shapes[name][1]))
+                shape[dim] = len(indices)
+        entries = self._entries.copy()
+        for name, shape in shapes.items():
+            entries[self._shapes[name][0]] = shape_entry(name, shape)
+        return digest_of(entries)
 
     def _edits(self, stays: BoolArray) -> tuple[AttributeEdit, ...]:
         running = np.concatenate([[0], np.cumsum(stays[self._counted])])
