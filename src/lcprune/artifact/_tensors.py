@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lcprune._factory import one_line
+from lcprune._text import one_line
 from lcprune.errors import InputError, WeightsError
 
 
