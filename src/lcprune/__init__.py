@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel
     from lcprune.criteria import Saliency, saliency
+    from lcprune.engines import export
     from lcprune.errors import (
         BudgetError,
         DataError,
@@ -65,6 +66,7 @@ __all__ = [
     "WeightsError",
     "bake",
     "compose",
+    "export",
     "finetune",
     "load",
     "rank",
@@ -83,6 +85,7 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel",
     ".criteria": "Saliency saliency",
+    ".engines": "export",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate",

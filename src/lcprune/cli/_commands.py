@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from rich.table import Table
+from torch import Tensor, nn
 
-from lcprune.artifact import load
+from lcprune.artifact import load, read_example
 from lcprune.cli._inspect import inspect_model
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, latency_name, result_table, training_table
+from lcprune.cli._table import cost_name, latency_name, result_table, timing_rows, training_table
 from lcprune.cost import RESOURCES, CostModel
-from lcprune.data import first_pixels, load_data
+from lcprune.data import Data, first_pixels, load_data
+from lcprune.engines import (
+    FORMATS,
+    SUFFIXES,
+    Opened,
+    Timing,
+    engine_named,
+    export,
+    time_in_turns,
+    with_threads,
+)
+from lcprune.errors import InputError
 from lcprune.graph import quantity
 from lcprune.runs import (
+    AUTO,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
+    ExportOptions,
     InspectOptions,
     Options,
     PruneOptions,
@@ -87,40 +102,118 @@ def inspect(asked: Asked) -> int:
 
 
 def evaluate(asked: Asked) -> int:
+    return _printed(lambda: evaluate_saved(EvaluateOptions.of(asked.values)))
+
+
+def export_command(asked: Asked) -> int:
+    return _printed(lambda: export_saved(ExportOptions.of(asked.values)))
+
+
+def _printed(work: Callable[[], Table | str]) -> int:
+    """Print what comes out, unless a signal ends it."""
     with ending_on_signals() as stop:
         try:
-            table = evaluate_saved(EvaluateOptions.of(asked.values))
+            result = work()
         except (Exception, KeyboardInterrupt):
             if stop.number is None:
                 raise
         if stop.number is None:
-            Output().print(table)
+            Output().print(result, soft_wrap=True)
             return 0
     return stop.exit_code
+
+
+def export_saved(options: ExportOptions) -> str:
+    """Write the file, and give the line that says so."""
+    path = options.out or options.directory / f"model{SUFFIXES[options.format]}"
+    engine_named(FORMATS[options.format])  # before a network is built
+    written = export(
+        load(options.directory, trust_factory=options.trust_factory),
+        path,
+        format=options.format,
+        example_input=read_example(options.directory),
+        dynamic_batch=options.dynamic_batch,
+    )
+    files = " and ".join(map(str, written.files))
+    size = quantity(written.bytes, "B")
+    return (
+        f"wrote {files} ({size}): {written.engine} differs from PyTorch by at most "
+        f"{written.error:.1g}"
+    )
 
 
 def evaluate_saved(options: EvaluateOptions) -> Table:
     """What to print about a saved model: top-1 on the test split, costs, latency.
 
-    Everything is measured on the loaded model. ``InputError`` where the directory or the data
-    can't be used or don't fit one another.
+    Everything is measured on the loaded model, accuracy and latency on the engine where one is
+    named. ``InputError`` where the directory, the data or the engine can't be used or don't fit
+    one another, ``VerificationError`` where the engine computes something else.
     """
-    device = choose_device(options.device)
+    if options.engine:
+        engine_named(options.engine)
+        if options.device not in (AUTO, "cpu"):
+            raise InputError(f"engines run on the CPU, expected no --device {options.device}")
+    device = choose_device("cpu" if options.engine else options.device)
     model = load(options.directory, trust_factory=options.trust_factory)
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
     cost = CostModel(trace(model, example_input), tuple(RESOURCES)).evaluate()
-    (latency,) = measure_latencies([model], example_input)
-    top1 = evaluate_top1(model.to(device), data.test, data)
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
-    table.add_row(f"top-1 of {len(data.test)} test images, %", f"{top1:.2f}")
-    for name, value in cost.items():
-        table.add_row(cost_name(name), quantity(value, RESOURCES[name].unit))
-    threads = torch.get_num_threads()
-    table.add_row(latency_name(len(example_input), threads), f"{latency:.2f}")
+    heading = f"top-1 of {len(data.test)} test images, %"
+    rows = {cost_name(name): quantity(n, RESOURCES[name].unit) for name, n in cost.items()}
+    with with_threads(options.threads or (1 if options.engine else torch.get_num_threads())):
+        if options.engine:
+            top1, timings = _on_engine(options.engine, model, data, example_input)
+            heading += f" ({options.engine})"
+            for name, timing in timings.items():
+                rows |= timing_rows(name, timing)
+        else:
+            (latency,) = measure_latencies([model], example_input)
+            top1 = evaluate_top1(model.to(device), data.test, data)
+            rows[latency_name(len(example_input), torch.get_num_threads())] = f"{latency:.2f}"
+    table.add_row(heading, f"{top1:.2f}")
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
+
+
+def _on_engine(
+    name: str, model: nn.Module, data: Data, example_input: Tensor
+) -> tuple[float, dict[str, Timing]]:
+    """Top-1 on an engine, and its time for an image in turns with PyTorch's.
+
+    It runs what ``export`` would write, and nothing that is in the directory.
+    """
+    engine, threads = engine_named(name), torch.get_num_threads()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{engine.suffix}"
+        export(model, path, format=engine.format, example_input=example_input)
+        opened = engine.open(path, threads)
+
+        def plain() -> None:
+            with torch.inference_mode():
+                model(example_input)
+
+        file = f"{name}, {engine.format}" if name == "pytorch" else name
+        timings = time_in_turns(
+            {"pytorch": plain, file: lambda: opened(example_input)},
+            batch=len(example_input),
+            threads=threads,
+        )
+        return evaluate_top1(OnEngine(opened), data.test, data, batch=1), timings
+
+
+class OnEngine(nn.Module):
+    """A network on an engine as a module; its first output is what counts."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._opened(x)[0]
 
 
 def _run(
@@ -185,7 +278,14 @@ def _interrupted(out: Path, code: int) -> int:
     return code
 
 
-_COMMANDS = {"demo": demo, "prune": prune, "train": train, "inspect": inspect, "evaluate": evaluate}
+_COMMANDS = {
+    "demo": demo,
+    "prune": prune,
+    "train": train,
+    "inspect": inspect,
+    "evaluate": evaluate,
+    "export": export_command,
+}
 
 
 def run(asked: Asked) -> int:

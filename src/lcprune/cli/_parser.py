@@ -19,6 +19,7 @@ from lcprune.runs import (
     Concern,
     DemoOptions,
     EvaluateOptions,
+    ExportOptions,
     GlobalOptions,
     InspectOptions,
     Option,
@@ -76,6 +77,11 @@ COMMANDS = {
             "evaluate",
             "Accuracy on the test split and cost of a saved result.",
             (EvaluateOptions,),
+        ),
+        Command(
+            "export",
+            "Write a saved result as a file for an inference engine, checked against PyTorch.",
+            (ExportOptions,),
         ),
     )
 }

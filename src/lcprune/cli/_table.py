@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from lcprune.engines import Timing
 from lcprune.graph import quantity
 from lcprune.runs import Summary, TrainSummary
 
@@ -62,6 +63,15 @@ def latency_name(batch: int, threads: int, engine: str = "pytorch") -> str:
     """What a latency is of."""
     where = "" if engine == "pytorch" else f"{engine}, "
     return f"latency, ms ({where}batch {batch}, {threads} thread{'s' if threads != 1 else ''})"
+
+
+def timing_rows(engine: str, timing: Timing) -> dict[str, str]:
+    """A time on an engine, in two rows."""
+    name = latency_name(timing.batch, timing.threads, engine)
+    return {
+        f"least {name}": f"{timing.least_ms:.3g}",
+        f"  tenth percentile of {timing.runs} runs on {engine}": f"{timing.tenth_ms:.3g}",
+    }
 
 
 def _percent(value: float | None) -> str:

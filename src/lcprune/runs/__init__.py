@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from lcprune._lazy import lazily
 from lcprune.runs._options import (
+    AUTO,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
+    ExportOptions,
     GlobalOptions,
     InspectOptions,
     Options,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from lcprune.runs._train import train_job
 
 __all__ = [
+    "AUTO",
     "BASE",
     "BASE_CHECKPOINT",
     "CHECKPOINT",
@@ -69,6 +72,7 @@ __all__ = [
     "DemoOptions",
     "DirectoryOptions",
     "EvaluateOptions",
+    "ExportOptions",
     "FinalistOutcome",
     "GlobalOptions",
     "InspectOptions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcprune.engines import ENGINES, FORMATS
 from lcprune.runs._resolve import Concern, option, redefault, required
 
 AUTO = "auto"
@@ -321,16 +322,55 @@ class InspectOptions(ChoiceOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Concern):
-    """What ``evaluate`` measures."""
+class ResultOptions(Concern):
+    """A saved network."""
 
-    title = "Result and data"
+    title = "Result"
 
     directory: Path = required(
         "What prune or train wrote.", missing="runs/demo", positional=True, metavar="DIR"
     )
-    data: str = redefault(DataOptions, "data")
-    device: str = redefault(MachineOptions, "device", AUTO)
     trust_factory: bool = option(
         False, "Allow a saved model to run its own Python code.", flag=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ResultOptions):
+    """What ``evaluate`` measures; with ``engine`` on that, on the CPU, beside PyTorch."""
+
+    title = "Measurement"
+
+    data: str = redefault(DataOptions, "data")
+    device: str = redefault(MachineOptions, "device", AUTO)
+    engine: str | None = option(
+        None,
+        "Measure accuracy and latency on that inference engine, on the CPU.",
+        choices=ENGINES,
+        unset="PyTorch as it is",
+    )
+    threads: int | None = option(
+        None,
+        "Threads of the engine, or of PyTorch.",
+        at_least=1,
+        at_most=_PROCESSES,
+        unset="1 of an engine",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(ResultOptions):
+    """What ``export`` writes; without ``out`` a file in the directory: model.onnx and the like."""
+
+    title = "File"
+
+    format: str = option("onnx", "What the file is.", choices=tuple(FORMATS))
+    out: Path | None = option(
+        None,
+        "Where it goes; ends with .pt2, .onnx, .xml or .pte.",
+        metavar="FILE",
+        unset="model.… in DIR",
+    )
+    dynamic_batch: bool = option(
+        False, "Take any number of images at once, not only one.", flag=True
     )

@@ -1,0 +1,51 @@
+"""Inference engines: the files that they run, what they compute, and how long they take.
+
+An engine is a value with the face of ``Engine``, one a file. Its package is imported when it is
+used, and a missing one is told in a line.
+"""
+
+from __future__ import annotations
+
+from lcprune._lazy import lazily
+
+TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
+if TYPE_CHECKING:
+    from lcprune.engines._engine import Engine, Opened, engine_named
+    from lcprune.engines._export import Exported, export
+    from lcprune.engines._timing import Timing, time_in_turns, with_threads
+
+ENGINES = ("pytorch", "onnxruntime", "openvino", "executorch")
+"""The engines that there are, by name."""
+
+FORMATS = {
+    "pt2": "pytorch",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "executorch": "executorch",
+}
+"""The formats that there are, and the engine that runs each."""
+
+SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
+"""How the names of files end, by format."""
+
+__all__ = [
+    "ENGINES",
+    "FORMATS",
+    "SUFFIXES",
+    "Engine",
+    "Exported",
+    "Opened",
+    "Timing",
+    "engine_named",
+    "export",
+    "time_in_turns",
+    "with_threads",
+]
+
+# What needs PyTorch is imported when it is asked for: the options of the command line are not it.
+_HOMES = {
+    "._engine": "Engine Opened engine_named",
+    "._export": "Exported export",
+    "._timing": "Timing time_in_turns with_threads",
+}
+__getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

@@ -1,0 +1,75 @@
+"""What an inference engine is to all others, and where it comes from."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from lcprune._checks import choice
+from lcprune.engines import ENGINES
+from lcprune.errors import InputError
+from lcprune.tracing import Inputs
+
+Opened = Callable[..., list[Tensor]]
+"""A network on an engine: all tensors of its inputs, in their order, to all of its outputs."""
+
+
+class Engine(Protocol):
+    """A program that runs networks on the CPU, and the files that it runs.
+
+    ``write`` saves a network in eval mode, and says in one line (``ModelError``) what it can't
+    take; with ``dynamic_batch`` the file takes any number of samples. ``open`` reads such a file;
+    what it gives is called with the tensors of the inputs and runs on so many ``threads``. A file
+    is parsed by the engine's own parser: open none of a stranger.
+    """
+
+    name: str
+    format: str
+    suffix: str
+    packages: tuple[str, ...]
+
+    def write(
+        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+    ) -> None: ...
+
+    def open(self, path: Path, threads: int = 1) -> Opened: ...
+
+
+def engine_named(name: str) -> Engine:
+    """The engine of that name; ``InputError`` where there is none, or its packages are missing."""
+    module = importlib.import_module(f"lcprune.engines._{choice('engine', name, ENGINES)}")
+    engine: Engine = module.ENGINE
+    missing = [package for package in engine.packages if not _is_there(package)]
+    if missing:
+        raise InputError(
+            f"the engine {name} needs {' and '.join(missing)}, expected after: "
+            f"pip install 'lcprune[{name}]'"
+        )
+    return engine
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def input_tensors(inputs: Inputs) -> list[Tensor]:
+    """All tensors of the inputs, in the order in which an opened network takes them."""
+    return _tensors((inputs.args, dict(inputs.kwargs)))
+
+
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """All tensors of what a model returns, in the order in which an engine gives them."""
+    return _tensors(outputs)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    from torch.utils._pytree import tree_leaves  # the order of torch.export, whose it is
+
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -1,0 +1,96 @@
+"""ONNX Runtime: ONNX, one file where the network is of an ordinary size."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.engines._capture import captured, quiet, taken_by
+from lcprune.engines._engine import Engine, Opened
+from lcprune.engines._parity import with_folded_norms
+from lcprune.tracing import Inputs
+
+LARGEST = 2**31 - 2**26
+"""Bytes of weights in one file: protobuf ends at 2 GiB; above they go to a second one beside it."""
+
+
+class OnnxRuntime:
+    """Microsoft's engine; it rewrites convolutions to blocks of channels where these fit."""
+
+    name = "onnxruntime"
+    format = "onnx"
+    suffix = ".onnx"
+    packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
+
+    def write(
+        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+    ) -> None:
+        program = captured(with_folded_norms(model, example), example, dynamic_batch=dynamic_batch)
+        state = program.state_dict.values()
+        large = sum(x.numel() * x.element_size() for x in state) > LARGEST
+        with taken_by(self.format):
+            # From a program that is followed already PyTorch takes no example.
+            converted: Any = torch.onnx.export(
+                program, (), dynamo=True, verbose=False, external_data=large
+            )
+            if large:
+                converted.save(path, external_data=True)
+                return
+            proto = converted.model_proto
+            _plain(proto)
+            content = proto.SerializeToString()
+        path.write_bytes(content)
+
+    def open(self, path: Path, threads: int = 1) -> Opened:
+        onnxruntime = _imported()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        with quiet():
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        names = [given.name for given in session.get_inputs()]
+
+        def run(*tensors: Tensor) -> list[Tensor]:
+            arrays = {name: x.numpy() for name, x in zip(names, tensors, strict=True)}
+            return [torch.from_numpy(found) for found in session.run(None, arrays)]
+
+        return run
+
+
+def _imported() -> Any:
+    """The package, which from 1.29 on reports its use to Microsoft unless told not to."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    with quiet():
+        getattr(onnxruntime, "disable_telemetry_events", lambda: None)()
+    return onnxruntime
+
+
+def _plain(proto: Any) -> None:
+    """Take out what the exporter notes of the source, and call the batch so."""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    for value in values:
+        del value.metadata_props[:]
+    first = [value.type.tensor_type.shape.dim[:1] for value in proto.graph.input]
+    symbols = {dim.dim_param for dims in first for dim in dims if dim.dim_param}
+    if len(symbols) != 1:
+        return
+    symbol = re.compile(rf"\b{re.escape(symbols.pop())}\b")
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = symbol.sub("batch", dim.dim_param)
+
+
+ENGINE: Engine = OnnxRuntime()

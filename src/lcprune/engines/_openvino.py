@@ -1,0 +1,93 @@
+"""OpenVINO: its own XML, with the weights in a second file beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprune.engines._capture import captured, quiet, taken_by
+from lcprune.engines._engine import Engine, Opened, input_tensors
+from lcprune.tracing import Inputs
+
+
+class OpenVino:
+    """Intel's engine; it folds batch norms itself."""
+
+    name = "openvino"
+    format = "openvino"
+    suffix = ".xml"
+    packages: tuple[str, ...] = ("openvino",)
+
+    def write(
+        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+    ) -> None:
+        program = captured(model, example, dynamic_batch=dynamic_batch)
+        with taken_by(self.format):
+            openvino = _imported()
+            converted = openvino.convert_model(program)
+            converted.reshape(
+                {
+                    number: [
+                        -1 if dynamic_batch and not dim and size == example.batch else size
+                        for dim, size in enumerate(tensor.shape)
+                    ]
+                    for number, tensor in enumerate(input_tensors(example))
+                }
+            )
+            openvino.save_model(converted, path, compress_to_fp16=False)
+
+    def open(self, path: Path, threads: int = 1) -> Opened:
+        openvino = _imported()
+        with quiet():
+            core = openvino.Core()
+            compiled = core.compile_model(
+                core.read_model(path),
+                "CPU",
+                {
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": 1,
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_PRECISION_HINT": "f32",  # where there are bfloat16 units too
+                },
+            )
+        request = compiled.create_infer_request()
+
+        def run(*tensors: Tensor) -> list[Tensor]:
+            found = request.infer([x.numpy() for x in tensors], share_inputs=True)
+            # The request writes over its outputs when it runs again.
+            return [torch.from_numpy(found[output].copy()) for output in compiled.outputs]
+
+        return run
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Within, ``openvino`` is imported without the package that reports its use to Intel.
+
+    It does so on import, and only a file in the user's home would stop it.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _imported() -> Any:
+    with _without_telemetry(), quiet():
+        import openvino
+        import openvino.tools.ovc.convert_impl  # the conversion's own look at that package
+    return openvino
+
+
+ENGINE: Engine = OpenVino()

@@ -1,0 +1,61 @@
+"""PyTorch itself: a pt2 archive of torch.export, without pickle."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import ConstantArgument, InputKind
+
+from lcprune.engines._capture import captured, quiet, taken_by
+from lcprune.engines._engine import Engine, Opened, output_tensors
+from lcprune.engines._parity import with_folded_norms
+from lcprune.engines._timing import with_threads
+from lcprune.tracing import Inputs
+
+
+class PyTorch:
+    """PyTorch's own operators, one after the other; batch norms are folded."""
+
+    name = "pytorch"
+    format = "pt2"
+    suffix = ".pt2"
+    packages: tuple[str, ...] = ()
+
+    def write(
+        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+    ) -> None:
+        program = captured(with_folded_norms(model, example), example, dynamic_batch=dynamic_batch)
+        content = BytesIO()
+        with taken_by(self.format):
+            torch.export.save(program, content)
+        path.write_bytes(content.getbuffer())
+
+    def open(self, path: Path, threads: int = 1) -> Opened:
+        with quiet():
+            program = torch.export.load(path)
+            module: Any = program.module()
+        given = [
+            spec.arg.value if isinstance(spec.arg, ConstantArgument) else _TENSOR
+            for spec in program.graph_signature.input_specs
+            if spec.kind == InputKind.USER_INPUT
+        ]
+        structure = program.call_spec.in_spec
+
+        def run(*tensors: Tensor) -> list[Tensor]:
+            left = iter(tensors)
+            leaves = [next(left) if value is _TENSOR else value for value in given]
+            args, kwargs = torch.utils._pytree.tree_unflatten(leaves, structure)
+            with with_threads(threads), torch.no_grad():
+                return output_tensors(module(*args, **kwargs))
+
+        return run
+
+
+_TENSOR = object()
+
+
+ENGINE: Engine = PyTorch()
