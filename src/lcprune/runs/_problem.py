@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune._factory import one_line
+from lcprune._text import one_line
 from lcprune.cost import Budget, Energy, read_energy
 from lcprune.criteria import Saliency, saliency
 from lcprune.data import (
