@@ -80,6 +80,14 @@ class AddsNoise(Plain):
         return x + torch.randn_like(x)
 
 
+class DropsAreas(Plain):
+    """Areas are dropped, and what is left is scaled by their share (DropBlock)."""
+
+    def between(self, x: Tensor) -> Tensor:
+        kept = 1 - torch.empty_like(x).bernoulli_(0.3)
+        return x * kept * (kept.numel() / kept.sum())
+
+
 class RandomSlopes(Plain):
     """A randomised leaky rectifier."""
 

@@ -25,6 +25,10 @@ ENDLESS = {"trials", "epochs", "plans", "finalists", "before", "after"}
 """Parameters of which a large number is right, and takes for ever, or all memory."""
 
 
+FUNCTIONS = {"fitness", "prepare", "recalibrate", "on_epoch", "on_step", "on_trial", "strategy"}
+"""Parameters that take a function of the user's: what it raises is the user's to see."""
+
+
 class Calls:
     """The surface."""
 
@@ -62,6 +66,8 @@ class Calls:
             arguments = {key: maker() for key, maker in given.items()}
             # What has no name is the positional arguments.
             arguments[parameter] = make() if parameter else (make(),)
+            if parameter in FUNCTIONS and callable(arguments[parameter]):
+                arguments[parameter] = of_the_user(arguments[parameter])
             return called(function, arguments)
 
         return Try(f"{name}, {parameter} is {label}", call=call)
@@ -410,6 +416,11 @@ def values(world: World, ground: Ground) -> dict[str, Maker]:
         "a pipe": lambda: fifo(), "a folder": lambda: Path(), "a path of NUL": lambda: Path("a\0b"), "the canary": lambda: str(ground.precious), "the saved network": lambda: world.saved,
     }  # fmt: skip
     return {**{label: (lambda v=v: v) for label, v in plain.items()}, **made}
+
+
+def of_the_user(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that can be called, as one that a user wrote here."""
+    return lambda *args, **kwargs: function(*args, **kwargs)
 
 
 def fifo() -> Path:

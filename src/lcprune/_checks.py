@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lcprune._text import one_line, shown
 from lcprune.errors import InputError, LcpruneError, ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -47,6 +50,25 @@ def instance(
         words = expected or " or ".join(known.__name__ for known in kinds)
         raise refused(name, value, words, error)
     return value
+
+
+def module(name: str, value: object, error: type[InputError] = InputError) -> nn.Module:
+    """A ``torch.nn.Module``, of which no module is a part of itself."""
+    from torch import nn  # here, since whoever only checks a number needs none of it
+
+    model = instance(name, value, nn.Module, "a torch.nn.Module", error)
+    whole: set[nn.Module] = set()
+
+    def visit(part: nn.Module, around: tuple[nn.Module, ...]) -> None:
+        if part in around:
+            raise error(f"{name} has a module that is a part of itself, expected a tree of them")
+        if part not in whole:
+            for child in part.children():
+                visit(child, (*around, part))
+            whole.add(part)
+
+    visit(model, ())
+    return model
 
 
 def integer(
@@ -99,17 +121,25 @@ def choice(
     return value
 
 
-def path(name: str, value: object, error: type[InputError] = InputError) -> Path:
-    """A ``str`` or ``os.PathLike`` of text as a ``Path``; ``~`` stands for a home that there is."""
+def path(
+    name: str, value: object, error: type[InputError] = InputError, *, of_file: bool = False
+) -> Path:
+    """A ``str`` or ``os.PathLike`` of text as a ``Path``; ``~`` stands for a home that there is.
+
+    That ``of_file`` has a last part that can be a file's name, which ``/`` and ``..`` have not.
+    """
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
         raise refused(name, value, "a path (str or os.PathLike[str])", error)
     if not text or "\0" in text:
         raise refused(name, text, "a path", error)
     try:
-        return Path(text).expanduser()
+        found = Path(text).expanduser()
     except (RuntimeError, KeyError):  # no such user, or a user without a home
         raise refused(name, text, "a path in a home that there is", error) from None
+    if of_file and found.name in ("", ".."):
+        raise refused(name, text, "the path of a file", error)
+    return found
 
 
 def function(name: str, value: T, error: type[InputError] = InputError) -> T:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcprune._checks import instance, integer
+from lcprune._checks import instance, integer, module
 from lcprune.errors import VerificationError
 from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.ranking import PlanBuilder
@@ -44,7 +44,7 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     and weights have the size that keeps activations near 1. The model itself is changed, put into
     eval mode, and returned.
     """
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     generator = torch.Generator().manual_seed(integer("seed", seed))
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:

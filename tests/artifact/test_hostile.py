@@ -191,7 +191,7 @@ def test_two_processes_do_not_save_to_one_directory_at_once(tmp_path: Path) -> N
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
-        with locked(out / "artifact.lock", str(out)):
+        with locked(out / ".partial-artifact.lock", str(out)):
             os.write(ready[1], b"x")
             os.read(done[0], 1)
         os._exit(0)
@@ -238,3 +238,69 @@ def test_a_path_may_be_a_text_or_anything_of_a_path(tmp_path: Path) -> None:
     save(small, str(tmp_path / "out"), plan=plan, example_input=torch.ones(1, 3))
     for directory in (str(tmp_path / "out"), tmp_path / "out"):
         assert torch.equal(load(directory, Net(1)).weight, small.weight)
+
+
+class Normed(nn.Module):
+    """As trained: its norm has statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x))
+        return out.mean((2, 3))
+
+
+def normed(out: Path) -> dict[str, Tensor]:
+    save(Normed(), out, plan=Plan({}), example_input=torch.ones(1, 1, 4, 4))
+    return {name: value.clone() for name, value in Normed().state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_statistics_that_are_no_numbers_are_neither_saved_nor_loaded(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    state = normed(tmp_path / "out")
+    state[f"norm.{name}"][1] = value
+    replaced(tmp_path / "out", WEIGHTS, serialised(state))
+    with pytest.raises(WeightsError, match=f"norm.{name} in .* not finite"):
+        load(tmp_path / "out", Normed())
+    model = Normed()
+    model.load_state_dict(state)
+    with pytest.raises(InputError, match=f"norm.{name} of the model .* not finite"):
+        save(model, tmp_path / "x", plan=Plan({}), example_input=torch.ones(1, 1, 4, 4))
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["conv.bias", "conv.weight", "norm.running_mean", "norm.weight"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.float8_e4m3fn])
+def test_types_that_do_not_go_together_are_refused(
+    tmp_path: Path, name: str, dtype: torch.dtype
+) -> None:
+    state = normed(tmp_path / "out")
+    replaced(tmp_path / "out", WEIGHTS, serialised({**state, name: state[name].to(dtype)}))
+    with pytest.raises(WeightsError, match="expected one type"):
+        load(tmp_path / "out", Normed())
+
+
+def test_a_norm_may_keep_its_precision_among_halves(tmp_path: Path) -> None:
+    model = Normed()
+    model.conv.half()
+    save(
+        model,
+        tmp_path / "out",
+        plan=Plan({}),
+        example_input=torch.ones(1, 1, 4, 4).half(),
+        classes=4,
+    )
+    small = load(tmp_path / "out", Normed())
+    assert (small.conv.weight.dtype, small.norm.weight.dtype) == (torch.float16, torch.float32)
+
+
+def test_a_network_that_has_no_shape_yet_is_not_saved(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.LazyConv2d(2, 3))
+    with pytest.raises(InputError, match="not initialised yet"):
+        save(model, tmp_path / "x", plan=Plan({}), example_input=torch.ones(1, 1, 4, 4))

@@ -54,6 +54,16 @@ def test_only_the_count_of_batches_may_be_missing(tmp_path: Path) -> None:
     assert all(torch.equal(target.state_dict()[key], value) for key, value in short.items())
 
 
+def test_the_count_of_batches_may_be_a_float_and_nothing_odder(tmp_path: Path) -> None:
+    state, key = network(1).state_dict(), "bn1.num_batches_tracked"
+    target = network(2)
+    load_weights(target, write({**state, key: torch.tensor(3.0)}, tmp_path / "w.pt"), "x")
+    assert target.state_dict()[key] == 3
+    for odd in (torch.tensor(1 + 2j), torch.tensor(float("nan")), torch.tensor(float("inf"))):
+        with pytest.raises(WeightsError, match=key):
+            load_weights(target, write({**state, key: odd}, tmp_path / "w.pt"), "x")
+
+
 def test_random_leaves_the_model_alone() -> None:
     model = network()
     before = state_sha256(model)

@@ -282,3 +282,37 @@ def test_what_killed_processes_had_begun_to_write_is_removed_from_a_run_alone(
     with pytest.raises(RunError, match="no run of lcprune"):
         opened(tmp_path / "theirs")
     assert len(contents(tmp_path / "theirs")) == 2
+
+
+@pytest.mark.parametrize("name", [f"{PARTIAL}run.lock", f"{PARTIAL}{JOURNAL}.lock"])
+def test_a_lock_that_cannot_be_taken_is_told_before_anything_is_removed(
+    tmp_path: Path, name: str
+) -> None:
+    out = make(tmp_path / "out", "finished")
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    (out / name).symlink_to(theirs)
+    before = contents(out)
+    with pytest.raises(RunError, match="a link or no ordinary file"):
+        check_run(out, force=True)
+    assert contents(out) == before
+
+
+def test_what_a_killed_save_leaves_is_no_foreign_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f"{PARTIAL}artifact.lock").touch()
+    assert run_state(out) is RunState.EMPTY
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, JOURNAL, WEIGHTS, f"{PARTIAL}1-run.json"])
+def test_a_directory_in_the_place_of_a_file_is_told_before_anything_is_removed(
+    tmp_path: Path, name: str
+) -> None:
+    out = make(tmp_path / "out", "finished")
+    (out / name).unlink(missing_ok=True)
+    (out / name).mkdir()
+    before = {p.name for p in out.iterdir()}
+    with pytest.raises(RunError, match=f"{name}: it is a directory"):
+        begin_run(out, RECORD)
+    assert {p.name for p in out.iterdir()} == before

@@ -78,11 +78,11 @@ def _by_einsum(net: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bhnm,bhmd->bhnd", scores.softmax(-1), v)
 
 
-def _by_batches(net: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _by_batches(net: Any, q: Tensor, k: Tensor, v: Tensor, by: float = 0.0) -> Tensor:
     n, _, count, _ = q.shape
     a, b, c = (t.reshape(n * net.heads, count, net.head_dim) for t in (q, k, v))
     scores = torch.baddbmm(
-        a.new_zeros(1), a, b.transpose(1, 2), beta=0, alpha=1 / net.head_dim**0.5
+        a.new_zeros(1), a, b.transpose(1, 2), beta=0, alpha=by or 1 / net.head_dim**0.5
     )
     return torch.bmm(scores.softmax(-1), c).view(n, net.heads, count, net.head_dim)
 
@@ -104,6 +104,12 @@ def _rotated(net: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (turned(q) @ turned(k).transpose(-2, -1) * net.head_dim**-0.5).softmax(-1) @ v
 
 
+def _with_share() -> nn.Module:
+    model = Attention(_scaled(lambda net, q: net.share))
+    model.share = 1.0 / HEAD  # type: ignore[assignment]
+    return model
+
+
 HEADS_GO: dict[str, Callable[..., Tensor]] = {
     "an attribute": _scaled(lambda net, q: net.head_dim**-0.5),
     "a shape": _scaled(lambda net, q: q.shape[-1] ** -0.5),
@@ -116,6 +122,12 @@ HEADS_GO: dict[str, Callable[..., Tensor]] = {
     "a tensor": _scaled(lambda net, q: 1 / torch.sqrt(torch.tensor(q.shape[-1]).to(q))),
     "a tensor of an attribute": _scaled(lambda net, q: q.new_tensor(net.head_dim).rsqrt()),
     "a filled tensor": _scaled(lambda net, q: q.new_full((1,), q.shape[-1]).rsqrt()),
+    "a share of a float": _scaled(lambda net, q: 1.0 / net.head_dim),
+    "a share of a float by a shape": _scaled(lambda net, q: 1.0 / q.shape[-1]),
+    "a share of queries": lambda net, q, k, v: (
+        ((q * (1.0 / net.head_dim)) @ k.transpose(-2, -1)).softmax(-1) @ v
+    ),
+    "a share in batches": lambda net, q, k, v: _by_batches(net, q, k, v, 1.0 / net.head_dim),
     "roots on both sides": _by_both,
     "einsum": _by_einsum,
     "batches of heads": _by_batches,
@@ -143,6 +155,8 @@ CASES = (
              "stem q k v out", WIDTH + HEAD, example=SMALL)
         for name, weigh in PLACES_GO.items()
     ),
+    Case("attention scaled by a share made before", _with_share, "stem q k v out", WIDTH + HEAD,
+         example=SMALL),
     Case("attention by the width of the tokens", lambda: FromTheWidth(True), "stem qkv", HEADS,
          example=SMALL),
     Case("attention by an attribute of the width", lambda: FromTheWidth(False), "stem qkv",

@@ -72,6 +72,33 @@ def _blur(net: Any, x: Tensor) -> Tensor:
     return net.head(F.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1]))
 
 
+def _blur_of_each_image(net: Any, x: Tensor) -> Tensor:
+    """The same with the channels of all images side by side."""
+    x = net.stem(x)
+    n, c, h, w = x.shape
+    kernel = net.kernel.expand(n * c, 1, 3, 3)
+    x = F.conv2d(x.reshape(1, n * c, h, w), kernel, padding=1, groups=n * c)
+    return net.head(x.view(n, c, h, w))
+
+
+def _kernels_of_each_image(net: Any, x: Tensor) -> Tensor:
+    """Every channel of every image with a kernel that is computed of the image."""
+    x = net.stem(x)
+    n, c, h, w = x.shape
+    kernel = net.kernel(x.mean((2, 3))).view(n * c, 1, 3, 3)
+    x = F.conv2d(x.reshape(1, n * c, h, w), kernel, padding=1, groups=n * c)
+    return net.head(x.view(n, c, h, w))
+
+
+def _correlated(net: Any, x: Tensor) -> Tensor:
+    """A part of the image, channel by channel, as the kernel that looks for it."""
+    part, x = net.stem(x[..., :3, :3]), net.stem(x)
+    n, c, h, w = x.shape
+    kernel = part.reshape(n * c, 1, 3, 3)
+    x = F.conv2d(x.reshape(1, n * c, h, w), kernel, padding=1, groups=n * c)
+    return net.head(x.view(n, c, h, w))
+
+
 def _raw(net: Any, x: Tensor) -> Tensor:
     x = torch.relu(F.conv2d(x, net.first, net.shift, padding=1))
     return F.linear(F.conv2d(x, net.second).mean((2, 3)), net.head)
@@ -193,6 +220,12 @@ CASES = (
         "stem wide",
         5 + 6,
     ),
+    Case("a fixed blur of each image", lambda: Net(_blur_of_each_image, stem=conv(3, 6),
+         kernel=raw(1, 1, 3, 3), head=conv(6, 2)), "stem", 6),
+    Case("kernels of each image", lambda: Net(_kernels_of_each_image, stem=conv(3, 6),
+         kernel=nn.Linear(6, 54), head=conv(6, 2)), "stem kernel", 6),
+    Case("correlation by channel", lambda: Net(_correlated, stem=conv(3, 6), head=conv(6, 2)),
+         "stem", 6),
     Case("unfold and fold", lambda: Net(_folded, stem=conv(3, 5), head=conv(5, 2)), "stem", 5),
     Case(
         "concatenated weights",

@@ -26,6 +26,46 @@ def _best_tokens_of_literal_width(net: Any, x: Tensor) -> Tensor:
     return net.head(torch.tanh(net.mix(x)).mean(1))
 
 
+def _pillars(net: Any, x: Tensor) -> Tensor:
+    """Features of points, put where the points lie on a map."""
+    features = net.stem(x).flatten(2)[0, :, :16]
+    places = (torch.arange(16) * 3)[None].expand_as(features)
+    seen = features.new_zeros(features.shape[0], 64).scatter(1, places, features)
+    seen.scatter_add_(1, places + 1, features)
+    return net.head(net.inner(seen.view(1, -1, 8, 8)))
+
+
+def _messages(net: Any, x: Tensor) -> Tensor:
+    """Features of nodes, summed and the largest taken along the edges of a graph."""
+    nodes = net.stem(x).flatten(2)[0].t()
+    edges = torch.arange(40) * 7 % 64
+    sent, to = nodes[edges], (edges * 3 % 64)[:, None].expand(-1, nodes.shape[1])
+    most = torch.zeros_like(nodes).scatter_reduce(0, to, sent, "amax")
+    total = torch.zeros_like(nodes).scatter_add(0, to, sent)
+    return net.head((most + total).t().reshape(1, -1, 8, 8))
+
+
+def _one_of_the_channels(net: Any, x: Tensor) -> Tensor:
+    x = net.stem(x)
+    best = net.score(x.mean((2, 3))).argmax(1, keepdim=True)
+    chosen = x.new_zeros(x.shape[:2]).scatter_(1, best, 1.0)
+    return net.head(x * chosen[..., None, None])
+
+
+def _one_hot(net: Any, x: Tensor) -> Tensor:
+    scores = net.head(net.stem(x)).mean((2, 3))
+    return scores * torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
+
+
+def _products_of_channels(net: Any, x: Tensor) -> Any:
+    """What becomes of the matrix of all products: its trace, its diagonal, how far it is from 1."""
+    x = net.stem(x)
+    features = x.flatten(2)
+    matrix = (features @ features.transpose(1, 2))[0] / 64
+    off = matrix - torch.eye(matrix.shape[0], dtype=x.dtype)
+    return net.head(x), torch.trace(matrix), matrix.diagonal().square().sum(), off.square().sum()
+
+
 def _maxout(net: Any, x: Tensor) -> Tensor:
     x = net.wide(net.stem(x))
     b, c, h, w = x.shape
@@ -259,6 +299,17 @@ def scored() -> dict[str, Any]:
 
 
 CASES = (
+    Case("points on a map", lambda: Net(_pillars, stem=conv(3, 6), inner=conv(6, 5),
+         head=conv(5, 2)), "stem inner", 6 + 5),
+    Case("messages along edges", lambda: Net(_messages, stem=conv(3, 6), head=conv(6, 2)),
+         "stem", 6),
+    Case("a channel that is named", lambda: Net(_one_of_the_channels, stem=conv(3, 6),
+         score=nn.Linear(6, 6), head=conv(6, 2)), "", 0,
+         stay={"stem": "picked by an index", "score": "an operation across channels"}),
+    Case("the best output alone", lambda: Net(_one_hot, stem=conv(3, 6), head=conv(6, 2)),
+         "stem", 6, stay={"head": "an operation across channels"}),
+    Case("products of channels", lambda: Net(_products_of_channels, stem=conv(3, 6),
+         head=conv(6, 2)), "stem", 6),
     Case("picked tokens", lambda: Net(_best_tokens, **scored()), "stem mix", 6 + 5),
     Case("picked tokens of literal width",
          lambda: Net(_best_tokens_of_literal_width, **scored()), "mix", 5,

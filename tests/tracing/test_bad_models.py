@@ -87,7 +87,7 @@ def test_a_model_without_a_tensor_among_its_outputs_is_refused(
 
 @pytest.mark.parametrize("model", [None, nn.Conv2d, torch.relu, {"a": 1}, "resnet50"])
 def test_what_is_no_module_is_refused(model: object) -> None:
-    refused(model, match="expected an nn.Module")
+    refused(model, match="expected a torch.nn.Module")
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,9 @@ def test_a_choice_that_leaves_all_is_the_plain_graph() -> None:
         ({"skip_types": ["torch.nn.modules.conv.Conv3d"]}, r"torch\.nn\.modules\.conv\.Conv2d"),
         ({"skip_types": ["Module"]}, r"skip_types 'Module' matches no module"),
         ({"skip_types": ["ReLU"]}, r"skip_types 'ReLU' matches only modules without channels"),
-        ({"skip": "layer1"}, r"skip = 'layer1': expected a sequence"),
-        ({"only": [1]}, r"only = \[1\]: expected a sequence"),
-        ({"skip_types": 3}, r"skip_types = 3: expected a sequence"),
+        ({"skip": "layer1"}, r"skip is 'layer1', expected a sequence"),
+        ({"only": [1]}, r"only is a list of 1, expected a sequence"),
+        ({"skip_types": 3}, r"skip_types is 3, expected a sequence"),
     ],
 )
 def test_a_choice_that_means_nothing_is_refused(choice: dict[str, object], message: str) -> None:

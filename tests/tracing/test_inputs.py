@@ -127,7 +127,7 @@ def test_a_batch_in_any_container_is_cut_and_doubled(
     make: Callable[[], Any], read: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> None:
     (inputs,) = as_examples(make())
-    first, as_it_is = training_forms(inputs)
+    first, *_, as_it_is = training_forms(inputs)
     image, mask = read(first.args[0])
     assert (image.shape, mask.shape) == ((2, 3, 8, 8), (2, 1, 8, 8))
     assert torch.equal(image[:1], IMAGE)
@@ -177,7 +177,7 @@ def test_costs_are_of_one_sample_where_other_inputs_have_other_sizes() -> None:
 
 def test_noise_never_makes_the_same_values_twice_and_leaves_integers_alone() -> None:
     flat = Inputs(torch.zeros(1, 2), torch.arange(3)[None], torch.full((1, 2), float("inf")))
-    (zeros, integers, _), _ = (form.args for form in training_forms(flat))
+    (zeros, integers, _), *_ = (form.args for form in training_forms(flat))
     assert len(set(zeros.flatten().tolist())) == 3
     assert integers.tolist() == [[0, 1, 2]] * 2
     again = training_forms(flat)[0].args[0]
@@ -242,7 +242,7 @@ def test_inputs_of_other_kinds_are_refused_in_one_line(given: dict[str, Any], me
 
 @pytest.mark.parametrize("model", [None, 3, nn.Conv2d], ids=str)
 def test_what_is_no_model_is_refused_in_one_line(model: Any) -> None:
-    with pytest.raises(ModelError, match=r"expected an nn\.Module"):
+    with pytest.raises(ModelError, match=r"expected a torch\.nn\.Module"):
         trace(model, IMAGE)
 
 

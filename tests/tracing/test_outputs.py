@@ -212,7 +212,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "only": ({"": "free"}, "names ''"),
     "part of a name": ({"1.x": "free"}, "names '1.x'"),
     "word": ({1: "fixed"}, r"outputs has 1: 'fixed'; expected a dictionary such as \{1: 'free'\}"),
-    "type": ([1], r"outputs is \[1\]; expected a dictionary"),
+    "type": ([1], r"outputs is a list of 1, expected a dictionary"),
     "key": ({True: "free"}, "outputs has True: 'free'"),
 }
 

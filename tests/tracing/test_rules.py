@@ -25,6 +25,7 @@ from tracing import (
     rules_odd,
     rules_positions,
     rules_product,
+    rules_quantising,
     rules_recurrent,
     rules_shape,
 )
@@ -42,6 +43,7 @@ MODULES = (
     rules_attention,
     rules_recurrent,
     rules_positions,
+    rules_quantising,
 )
 ALL: tuple[Case, ...] = tuple(case for module in MODULES for case in module.CASES)
 

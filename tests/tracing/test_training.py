@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lcprune.graph import ChannelGraph
-from lcprune.slimming import slim
+from lcprune.slimming import difference, slim
 from lcprune.testing import random_keep
 from lcprune.tracing import Inputs, trace
 from oracle import plan_of, randomise
@@ -174,7 +174,16 @@ def module(make: Callable[[], nn.Module]) -> Callable[[Tensor, bool], Tensor]:
     return lambda x, training: make().train(training)(x)
 
 
-DROPS = {f.__name__: f for f in (drop_path, drop_block, mixup, cutmix, gumbel, noise)} | {
+def drop_block_to_scale(x: Tensor, training: bool) -> Tensor:
+    noise = (torch.rand(x.shape, device=x.device) < 0.1).to(x)
+    kept = 1 - functional.max_pool2d(noise, 3, 1, 1)
+    return x * kept * kept.numel() / (kept.sum() + 1e-7) if training else x
+
+
+DROPS = {
+    f.__name__: f
+    for f in (drop_path, drop_block, drop_block_to_scale, mixup, cutmix, gumbel, noise)
+} | {
     "dropout": lambda x, t: functional.dropout(x, 0.3, t),
     "dropout in place": lambda x, t: functional.dropout(x * 1, 0.3, t, inplace=True),
     "dropout2d": lambda x, t: functional.dropout2d(x, 0.3, t),
@@ -412,3 +421,32 @@ def test_a_whole_detector_with_its_losses(name: str) -> None:
     losses = small.train()(images, wanted)
     sum(losses.values()).backward()
     assert len(small.eval()(images)) == 2
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 6])
+def test_a_batch_of_several_parts_is_followed_without_training_inputs(parts: int) -> None:
+    """Pairs of views, triplets, batches of fixed size: the example is repeated often enough."""
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = block(3, 8), block(3, 8), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.a(x)
+            if not self.training:
+                return self.head(a)
+            assert len(x) % parts == 0, "whole parts only"
+            first = a.view(parts, len(x) // parts, *a.shape[1:])[0]
+            return self.head(first + self.b(x[: len(first)]))
+
+    model = randomise(Parts(), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        graph = trace(model, IMAGE)
+    assert graph.training_checked
+    assert graph.prunable == 8
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    seen = difference(model, slim(model, plan), plan, IMAGE)
+    assert seen.training_checked
+    assert seen.judged() <= 1e-9

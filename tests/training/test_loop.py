@@ -597,3 +597,18 @@ def test_a_loader_is_asked_for_batches_on_the_device() -> None:
 
     finetune(network(), There(count=0), There(count=0), config=TrainingConfig(epochs=1))
     assert asked == ["cpu", "cpu"]
+
+
+def test_validation_without_a_sample_is_no_accuracy_of_zero() -> None:
+    loader = Batches()
+    inputs, targets = next(iter(loader))
+    empty = (inputs[:0], targets[:0])
+    for data in ([], [empty], [empty, empty]):
+        with pytest.raises(InputError, match="validation data hold no sample"):
+            finetune(network(), loader, data, config=TrainingConfig(epochs=1))
+    whole = [(inputs, targets)]
+    with_it, without = (
+        finetune(network(), loader, data, config=TrainingConfig(epochs=1)).val_accuracy
+        for data in ([*whole, empty], whole)
+    )
+    assert with_it == without

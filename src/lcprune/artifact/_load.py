@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import nn
 
-from lcprune._checks import instance
+from lcprune._checks import module
 from lcprune._checks import path as checked_path
 from lcprune._factory import one_line
 from lcprune.artifact._description import (
@@ -54,7 +54,7 @@ def load(
     """
     directory = checked_path("the directory", directory)
     if model is not None:
-        instance("the model", model, nn.Module, "a torch.nn.Module", ModelError)
+        module("the model", model, ModelError)
     description = read_description(directory)
     # All files are read and checked before any code of a factory runs.
     contents = {name: read_file(directory, name, description) for name in description.sha256}

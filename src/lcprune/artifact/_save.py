@@ -12,9 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from lcprune._checks import instance, integer
+from lcprune._checks import instance, integer, module
 from lcprune._checks import path as checked_path
-from lcprune._files import make_directory, read_whole, replacing, sha256_of, sync, write_text
+from lcprune._files import (
+    PARTIAL,
+    make_directory,
+    read_whole,
+    replacing,
+    sha256_of,
+    sync,
+    write_text,
+)
 from lcprune._lock import LOCK, locked
 from lcprune.artifact._description import (
     ARTIFACT,
@@ -34,7 +42,7 @@ from lcprune.ranking import A_PLAN, Plan
 from lcprune.slimming import named_state
 from lcprune.tracing import ExampleInput, Inputs, as_examples, forward, outputs, private_copy
 
-_LOCK = f"artifact{LOCK}"
+_LOCK = f"{PARTIAL}artifact{LOCK}"
 
 
 def save(
@@ -65,7 +73,7 @@ def save(
     something that is not a dense tensor, a parameter is not finite or a buffer of the state is
     not a number, or the example holds what can't be recorded.
     """
-    instance("the model", small, nn.Module, "a torch.nn.Module", ModelError)
+    module("the model", small, ModelError)
     instance("the plan", plan, Plan, A_PLAN)
     example = as_examples(example_input, example_kwargs)[0]
     recorded(example)

@@ -8,9 +8,12 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lcprune._factory import one_line
 from lcprune.errors import InputError, WeightsError
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 def saved_state(model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -34,10 +37,10 @@ def unsaved_buffers(model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...
 
 
 def check_finite(model: nn.Module, state: Mapping[str, Tensor], path: object = "") -> None:
-    """Raise where a parameter is not finite, or a buffer is not a number.
+    """Raise where a parameter or a norm's statistics are not finite, or a buffer is not a number.
 
-    Infinity has its place in a buffer, as what a mask adds. ``InputError``, or ``WeightsError``
-    for what was read from ``path``.
+    Infinity has its place in another buffer, as what a mask adds. ``InputError``, or
+    ``WeightsError`` for what was read from ``path``.
     """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, tensor in state.items():
@@ -45,7 +48,8 @@ def check_finite(model: nn.Module, state: Mapping[str, Tensor], path: object = "
         value = tensor.float() if tensor.element_size() == 1 else tensor
         if not tensor.is_floating_point():
             continue
-        wrong = not value.isfinite().all() if name in parameters else value.isnan().any()
+        finite = name in parameters or name.endswith(_STATISTICS)
+        wrong = not value.isfinite().all() if finite else value.isnan().any()
         if wrong and path:
             raise WeightsError(f"{name} in {path} holds values that are not finite")
         if wrong:
@@ -95,6 +99,7 @@ def load_state(model: nn.Module, saved: Mapping[str, Tensor], path: object) -> N
             raise WeightsError(
                 f"{name} in {path} is of type {_type(tensor)}, the model expects {_type(own)}"
             )
+    _check_types(state, saved, path)
     whole = dict(saved)
     for names in _by_tensor(state):
         (first,) = names
@@ -136,6 +141,20 @@ def load_buffers(model: nn.Module, saved: Mapping[str, Tensor], path: object) ->
             model.get_submodule(place).register_buffer(last, tensor, persistent=False)
 
 
+def _check_types(own: Mapping[str, object], saved: Mapping[str, Tensor], path: object) -> None:
+    """``WeightsError`` where tensors of one module, of one type in the model, have several."""
+    firsts: dict[tuple[str, torch.dtype], str] = {}
+    for name, tensor in saved.items():
+        before = own[name]
+        if isinstance(before, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+            first = firsts.setdefault((name.rpartition(".")[0], before.dtype), name)
+            if saved[first].dtype != tensor.dtype:
+                raise WeightsError(
+                    f"{name} in {path} is of type {_type(tensor)} and {first} beside it of type "
+                    f"{_type(saved[first])}, expected one type"
+                )
+
+
 def _kind(tensor: Tensor) -> str:
     """What a tensor's type counts in: precision and width may differ."""
     if tensor.dtype == torch.bool:
@@ -154,6 +173,8 @@ def _by_tensor(state: Mapping[str, object]) -> list[dict[str, Tensor]]:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name} in the model's state is no tensor, so it can't be saved")
+        if is_lazy(tensor):
+            raise InputError(f"{name} is not initialised yet; run the model once on an input")
         found.setdefault(id(tensor), {name: tensor})
     return list(found.values())
 

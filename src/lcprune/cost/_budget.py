@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral, Real
 
-from lcprune._checks import LARGEST
+from lcprune._checks import LARGEST, instance, integer, is_iterable, refused
 from lcprune._text import shortened, shown
 from lcprune.cost._resources import RESOURCES, resource_named
 from lcprune.errors import BudgetError
@@ -53,6 +53,8 @@ class Budget:
     @staticmethod
     def parse(bounds: Iterable[str]) -> Budget:
         """The budget that ``["macs=50%", "activations=256KiB"]`` asks for."""
+        if not isinstance(bounds, str) and not is_iterable(bounds):
+            raise refused("bounds", bounds, "texts such as ['macs=50%']", BudgetError)
         read: dict[str, str] = {}
         for bound in [bounds] if isinstance(bounds, str) else bounds:
             if not isinstance(bound, str):
@@ -75,16 +77,18 @@ class Budget:
 
         Raises ``BudgetError`` for a bound that the original meets already.
         """
+        instance("before", before, Mapping, "costs such as {'macs': 41000000}", BudgetError)
         limits: dict[str, int] = {}
         for name, value in self.bounds:
             number, is_fraction = _read(name, value)
-            limit = number * before[name] if is_fraction else number
-            if limit >= before[name]:
+            whole = integer(f"the {name} before", before.get(name), 0, error=BudgetError)
+            limit = number * whole if is_fraction else number
+            if limit >= whole:
                 what = "B of " + name if RESOURCES[name].unit == "B" else name
                 other = " or none on it" if len(self.bounds) > 1 else ""
                 raise BudgetError(
                     f"budget {name}={value} leaves nothing to prune: the network has"
-                    f" {before[name]:,} {what}, expected a bound below that{other}"
+                    f" {whole:,} {what}, expected a bound below that{other}"
                 )
             limits[name] = int(limit)
         return limits

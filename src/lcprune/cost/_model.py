@@ -8,9 +8,10 @@ from math import prod
 
 import numpy as np
 
-from lcprune._checks import instance, refused
+from lcprune._checks import instance, is_iterable, refused
 from lcprune.cost._counts import CountMatrix, Sums
 from lcprune.cost._resources import (
+    RESOURCES,
     BoundCost,
     LargestSum,
     Resource,
@@ -39,10 +40,10 @@ class CostModel:
         self, graph: ChannelGraph, resources: Sequence[str | Resource] = ("macs", "params")
     ) -> None:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
-        if isinstance(resources, str):
+        if not is_iterable(resources):
             raise refused("resources", resources, "a tuple of names, such as ('macs', 'params')")
         self._graph = graph
-        chosen = [resource_named(r) if isinstance(r, str) else r for r in resources]
+        chosen = [resource_named(r) if isinstance(r, str) else _own(r) for r in resources]
         self.resources: tuple[str, ...] = tuple(resource.name for resource in chosen)
         self.units: dict[str, str] = {resource.name: resource.unit for resource in chosen}
         bound = [resource.bind(graph) for resource in chosen]
@@ -113,6 +114,13 @@ class CostModel:
             return self.populations
         check_mask(keep, self._graph.prunable)
         return np.bincount(self.signatures[keep], minlength=len(self.populations))
+
+
+def _own(resource: object) -> Resource:
+    """A resource of the user's own, which is an object and no class."""
+    if isinstance(resource, type) or not isinstance(resource, Resource):
+        raise refused("a resource", resource, f"a Resource, or one of {', '.join(RESOURCES)}")
+    return resource
 
 
 def cost_of(graph: ChannelGraph, further: Iterable[str] = ()) -> CostModel:

@@ -87,6 +87,12 @@ def coupled(
     names the family where a score is not finite.
     """
     pairs = list(scores)
+    for groups, values in pairs:
+        if len(groups) != len(values):
+            raise InputError(
+                f"the graph is of another network than the model: a layer has {len(values)} "
+                f"{what}s and {len(groups)} in the graph"
+            )
     groups = np.concatenate([pair[0] for pair in pairs]) if pairs else np.empty(0, np.int64)
     values = np.concatenate([pair[1] for pair in pairs]) if pairs else np.empty(0)
     free = (groups >= 0) & (groups < graph.prunable)

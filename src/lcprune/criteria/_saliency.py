@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lcprune._checks import choice, function, instance, integer, is_iterable, refused
+from lcprune._checks import choice, function, instance, integer, is_iterable, module, refused
 from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
 from lcprune.criteria._gradients import taylor
 from lcprune.criteria._weights import bn_scale, l1, l2, l2_squared, random
@@ -66,7 +66,7 @@ def saliency(
     Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
     family that the criterion can't score, and data that are missing.
     """
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
     choice("criterion", criterion, CRITERIA)
     choice("reduction", reduction, REDUCTIONS)

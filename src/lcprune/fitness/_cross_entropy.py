@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lcprune._checks import instance, integer, number
+from lcprune._checks import instance, integer, module, number
 from lcprune.errors import DataError, ModelError
 from lcprune.fitness._fold import folded
 from lcprune.fitness._precision import Precision
@@ -77,7 +77,7 @@ class CrossEntropy:
         return part
 
     def __call__(self, model: nn.Module) -> float:
-        instance("model", model, nn.Module, "a torch.nn.Module")
+        module("model", model)
         with eval_mode(model):
             evaluated = folded(model)
             workers = worker_count(model, len(self._batches))

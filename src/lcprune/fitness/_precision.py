@@ -19,6 +19,7 @@ from lcprune._checks import (
     instance,
     integer,
     is_iterable,
+    module,
     number,
     refused,
     told_in_one_line,
@@ -152,7 +153,7 @@ def choose_training_precision(
 
 
 def _check(model: object, name: str, inputs: object, seconds: float) -> None:
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     found = instance(name, inputs, Tensor, "a batch of inputs, float32 (N, …)")
     if not found.dim() or found.is_meta or found.layout != torch.strided:
         raise refused(name, inputs, "a batch of dense inputs, float32 (N, …)")

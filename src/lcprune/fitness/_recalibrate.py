@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
-from lcprune._checks import instance, is_iterable, refused
+from lcprune._checks import is_iterable, module, refused
 from lcprune.errors import InputError
 from lcprune.fitness._running import Batch, eval_mode, replicas, run_on, spread, worker_count
 from lcprune.tracing import Inputs
@@ -43,7 +43,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     there is none, or where it holds NaN or infinity that reaches the statistics; ``ModelError``
     where the model can't be run on it. Why pruning needs this: Li et al., "EagleEye", ECCV 2020.
     """
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     if not is_iterable(batches):
         raise refused("batches", batches, "batches of the model's inputs, such as [images]")
     norms = _norms(model)
@@ -79,7 +79,10 @@ def _tensors(batch: object) -> list[Tensor]:
     """All tensors in a batch, at any depth."""
     if isinstance(batch, Inputs):
         return batch.tensors()
-    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    try:
+        return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    except RecursionError:
+        raise InputError("a batch is a part of itself, expected tensors in it") from None
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lcprune._checks import instance, integer
+from lcprune.errors import InputError
 from lcprune.graph._network import Shapes, network_digest
 from lcprune.graph._summary import summary
 
@@ -200,8 +202,12 @@ class ChannelGraph:
         return f"<ChannelGraph: {self.prunable} prunable groups in {len(self.families)} families>"
 
     def dimension(self, tensor: str, dim: int) -> Dimension:
-        """The dimension ``dim`` of ``tensor``; ``KeyError`` where it holds no channels."""
-        return self._by_key[tensor, dim]
+        """The dimension ``dim`` of ``tensor``; ``InputError`` where it holds no channels."""
+        instance("tensor", tensor, str, "the name of a parameter or buffer")
+        key = (tensor, integer("dim", dim))
+        if key not in self._by_key:
+            raise InputError(f"the graph has no channels in dimension {dim} of {tensor!r}")
+        return self._by_key[key]
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, int], Dimension]:

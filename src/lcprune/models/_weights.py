@@ -198,7 +198,8 @@ def _check(
                 f"{source}: {key!r} has shape {tuple(value.shape)}, "
                 f"expected {tuple(own[key].shape)}{_hint(own, state, classes)}"
             )
-        if _kind(value) != _kind(own[key]) and not key.endswith(_COUNT):
+        counts = key.endswith(_COUNT) and _kind(value) == "float"  # trainers average them
+        if _kind(value) != _kind(own[key]) and not counts:
             given, wanted = (str(t.dtype).removeprefix("torch.") for t in (value, own[key]))
             raise WeightsError(f"{source}: {key!r} is of type {given}, expected {wanted}")
         # A buffer may hold infinity where the network's own does, as what a mask adds.

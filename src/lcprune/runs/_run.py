@@ -202,7 +202,8 @@ def open_run(
         else:
             record = read_run(directory)  # another process may have gone on meanwhile
             with suppress(OSError):
-                _remove_leftovers(directory)
+                for path in _leftovers(directory):
+                    path.unlink(missing_ok=True)
         yield Run(directory, record, reporter)
 
 
@@ -305,6 +306,7 @@ def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> 
     if resume and force:
         raise RunError("--resume goes on with a run and --force starts it again: choose one")
     check_unlocked(_lock_of(directory), str(directory))
+    check_unlocked(directory / f"{PARTIAL}{JOURNAL}{LOCK}", str(directory / JOURNAL))
     state = _replaceable(directory) if force else run_state(directory)
     if state is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
@@ -330,9 +332,12 @@ def begin_run(directory: Path, record: RunRecord) -> None:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
     make_directory(directory)
     try:
-        for name in _OWN:
-            (directory / name).unlink(missing_ok=True)
-        _remove_leftovers(directory)
+        earlier = [*(directory / name for name in _OWN), *_leftovers(directory)]
+        for path in earlier:  # all before the first is gone
+            if path.is_dir() and not path.is_symlink():
+                raise RunError(f"can't write {path}: it is a directory, expected a file of a run")
+        for path in earlier:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"can't write {directory}: {error.strerror or error}") from error
     write_text(directory / RUN, record.to_json())
@@ -398,11 +403,9 @@ def _lock_of(directory: Path) -> Path:
     return directory / f"{PARTIAL}run{LOCK}"
 
 
-def _remove_leftovers(directory: Path) -> None:
-    """Remove what processes that were killed had begun to write."""
-    for path in directory.glob(f"{PARTIAL}*"):
-        if path.suffix != LOCK:
-            path.unlink(missing_ok=True)
+def _leftovers(directory: Path) -> list[Path]:
+    """What processes that were killed had begun to write."""
+    return [path for path in directory.glob(f"{PARTIAL}*") if path.suffix != LOCK]
 
 
 def _replaceable(directory: Path) -> RunState:

@@ -168,7 +168,7 @@ class Journal:
         saliency: FloatArray,
         total: int,
     ) -> None:
-        self._path = None if path is None else checked_path("journal", path)
+        self._path = None if path is None else checked_path("journal", path, of_file=True)
         self._patient = _Patient(self._path)
         with ExitStack() as held:
             if self._path is not None:
@@ -273,7 +273,7 @@ def read_journal(path: str | os.PathLike[str]) -> JournalRecord:
     Raises ``RunError`` where there is none, or for one that is damaged, foreign, or of another
     schema.
     """
-    path = checked_path("journal", path)
+    path = checked_path("journal", path, of_file=True)
     if not os.path.lexists(path):
         raise RunError(f"no journal at {path}, expected the file of a search")
     _check_files(path, _check_readable)

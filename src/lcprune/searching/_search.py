@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lcprune._checks import choice, function, instance, integer, is_iterable, number, path, refused
+from lcprune._checks import (
+    choice,
+    function,
+    instance,
+    integer,
+    is_iterable,
+    module,
+    number,
+    path,
+    refused,
+)
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning, RunError
@@ -112,7 +122,7 @@ def search(
     Source: Chin, Zhang, Marculescu, 2018, arXiv 1810.00518, algorithm 1.
     """
     started = _schedule.clock()
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
     instance("saliency", saliency, Saliency, "a Saliency, which lcprune.saliency gives")
     instance("budget", budget, Budget, "a Budget, such as Budget(macs=0.5)")
@@ -134,7 +144,7 @@ def search(
     if identity is not None:
         instance("identity", identity, Mapping, "a dictionary of JSON values")
     if journal is not None:
-        journal = path("journal", journal, RunError)
+        journal = path("journal", journal, RunError, of_file=True)
     executor = InProcess() if executor is None else executor
     if isinstance(executor, type) or not all(hasattr(executor, part) for part in _EXECUTOR):
         raise refused("executor", executor, "an Executor, such as RayExecutor(workers=2)")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from lcprune._checks import instance
+from lcprune._checks import instance, module
 from lcprune.errors import InputError, ModelError
 from lcprune.graph import network_digest
 from lcprune.ranking import A_PLAN, AttributeEdit, Plan
@@ -31,7 +31,7 @@ def check_fit(model: nn.Module, plan: Plan, what: str = "the plan") -> None:
 
     A plan that says which network it is for (``Plan.network``) fits no other one.
     """
-    instance("the model", model, nn.Module, "a torch.nn.Module", ModelError)
+    module("the model", model, ModelError)
     instance(what, plan, Plan, A_PLAN)
     tensors = dict(named_state(model))
     for name, tensor in tensors.items():
@@ -118,5 +118,7 @@ def _is_setting(edit: AttributeEdit, module: nn.Module) -> bool:
         if kind.__module__.startswith("torch.")
         for name in vars(kind).get("__constants__", ())
     }
+    if isinstance(module, nn.modules.padding._ConstantPadNd):
+        constants.discard("padding")  # with three dimensions of an image it adds channels
     described = any(hasattr(vars(kind).get(edit.name), "__set__") for kind in type(module).__mro__)
     return described or edit.name in constants - _SIZES

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
@@ -179,7 +180,8 @@ class Original:
 
     def _effect(self, plan: Plan, inputs: Inputs) -> float:
         expected = [t.clone() for t in plain_outputs(self._copy(), inputs)]
-        return relative_difference(expected, masked_outputs(self._copy(), plan, inputs))
+        whole = replace(plan, free_outputs=())  # outputs that may shrink are compared whole
+        return relative_difference(expected, masked_outputs(self._copy(), whole, inputs))
 
     def _slimmed(self, make: Make, inputs: Inputs, draws: Draws) -> tuple[nn.Module, list[Tensor]]:
         """A slimmed model and its outputs, with their gradients to come in training mode."""
@@ -381,6 +383,8 @@ class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
+        if func.overloadpacket.__name__.startswith(_SINGLE):
+            return _in_single(func, args, given)
         if (
             func.overloadpacket is torch.ops.aten._to_copy
             and args[0].dtype == torch.float64
@@ -388,6 +392,30 @@ class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ):
             given["dtype"] = torch.float64
         return func(*args, **given)
+
+
+_SINGLE = ("fake_quantize", "_fake_quantize", "_fused_moving_avg_obs_fq")
+"""Operators that PyTorch has for float32 alone, by how their names begin."""
+
+
+def _in_single(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operator makes of float64 tensors in float32; those that it writes into follow."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    doubles = {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, Tensor) and value.dtype == torch.float64
+    }
+    singles = {name: double.float() for name, double in doubles.items()}
+    out = func(**(given | singles))
+    for argument in func._schema.arguments:
+        if argument.name in doubles and argument.is_write:
+            written = singles[argument.name]  # an observer takes its size from what it sees
+            doubles[argument.name].resize_(written.shape).copy_(written)
+    return tree_map(
+        lambda x: x.double() if doubles and isinstance(x, Tensor) and x.dtype in _LESS else x, out
+    )
 
 
 def _keep_double() -> AbstractContextManager[object]:

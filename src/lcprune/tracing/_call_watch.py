@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from lcprune.tracing._decisions import Source
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._notes import Asked
 from lcprune.tracing._planes import along, varying
@@ -27,6 +28,7 @@ SIZED = frozenset({"view", "reshape", "expand", "view_as", "reshape_as", "expand
 LITERALS = frozenset({"tensor", "as_tensor", "asarray", "scalar_tensor", "new_tensor"})
 """Calls that make a tensor of the numbers that they get."""
 
+TRUTHS = frozenset({"__bool__", "is_nonzero"})
 FILLED = frozenset({"full", "new_full"})
 
 SPLITS = frozenset({"split", "split_with_sizes"})
@@ -41,10 +43,12 @@ class ReadFloat(float):
     """A number that was read from data; the module that compares it branches by data."""
 
     flow: LabelFlow
+    source: Source
 
-    def __new__(cls, value: float, flow: LabelFlow) -> ReadFloat:
+    def __new__(cls, value: float, flow: LabelFlow, source: Source) -> ReadFloat:
         self = super().__new__(cls, value)
         self.flow = flow
+        self.source = source
         return self
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
@@ -55,8 +59,8 @@ class ReadFloat(float):
 
 def _deciding(name: str) -> Callable[..., Any]:
     def apply(self: ReadFloat, *others: Any) -> Any:
-        self.flow.decide()
-        return getattr(float, name)(self, *others)
+        value = getattr(float, name)(self, *others)
+        return value if value is NotImplemented else self.flow.decide(value, self.source)
 
     return apply
 
@@ -64,7 +68,7 @@ def _deciding(name: str) -> Callable[..., Any]:
 def _passing(name: str) -> Callable[..., Any]:
     def apply(self: ReadFloat, *others: Any) -> Any:
         value = getattr(float, name)(self, *others)
-        return ReadFloat(value, self.flow) if isinstance(value, float) else value
+        return ReadFloat(value, self.flow, self.source) if isinstance(value, float) else value
 
     return apply
 
@@ -107,9 +111,11 @@ class CallWatch(TorchFunctionMode):
             return dropped
         if name == "item" and args[0].is_floating_point():
             return self._read(func, args[0])
-        if name == "__float__" and args[0].is_floating_point() and self.flow.training:
+        if name == "__float__" and args[0].is_floating_point() and self._is_logged(args[0]):
             with self.flow.reading():
                 return func(*args)
+        if name in TRUTHS and args[0].dtype != torch.bool:
+            return self._truth(func, args[0])
         if name == "scaled_dot_product_attention" and kwargs.get("scale") is None:
             with self.flow.aside():
                 self._scaled_by_width(args[:2])
@@ -149,9 +155,19 @@ class CallWatch(TorchFunctionMode):
         """A number that is read for a log or a scale, and decides only where it is compared."""
         with self.flow.reading():
             value = func(tensor)
-        if self.flow.data.is_constant(tensor):
-            return value
-        return ReadFloat(value, self.flow)
+        source = self.flow.data.source(tensor)
+        return ReadFloat(value, self.flow, source) if source else value
+
+    def _is_logged(self, tensor: Tensor) -> bool:
+        """Whether a number is read for a log rather than for a decision."""
+        return self.flow.training and not self.flow.data.is_drawn(tensor)
+
+    def _truth(self, func: Any, tensor: Tensor) -> Any:
+        """Whether a number is not zero."""
+        with self.flow.reading():
+            value = func(tensor)
+        source = self.flow.data.source(tensor)
+        return self.flow.decide(value, source) if source else value
 
     def _scaled_by_width(self, tensors: Iterable[Tensor]) -> None:
         """Attention without a scale divides by the root of the number of channels."""
@@ -181,14 +197,23 @@ class CallWatch(TorchFunctionMode):
         return torch.Size([self._one(size, planes, d) for d, size in enumerate(value)])
 
     def _number(self, value: int, tensor: Tensor) -> int:
-        """How many elements a tensor has, as the product of its sizes."""
+        """How many elements a tensor has, as the product of its sizes.
+
+        That of a draw makes up for what the draw has left out: a plain number, in a masked run of
+        the elements that are left, over which sums are taken there.
+        """
+        drawn = self.flow.data.is_drawn(tensor)
         number = value
-        if self.flow.data.is_drawn(tensor):  # it makes up for what a draw has left out
-            return value
         for size in self._sized(tensor.shape, tensor):
             if isinstance(size, SizedInt):
-                number = number // int(size) * size
+                number = number // int(size) * (self._left(size) if drawn else size)
         return number
+
+    def _left(self, size: SizedInt) -> int:
+        """How many of the channels that a size counts are kept."""
+        counted = size.expression
+        kept = self.flow.mask.kept(counted.labels) if isinstance(counted, Kept) else None
+        return int(size) if kept is None else int(kept.sum())
 
     def _one(self, size: int, planes: tuple[Tensor, ...], dim: int) -> int:
         plane = along(planes, dim)

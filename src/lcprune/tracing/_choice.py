@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import nn
 
+from lcprune._checks import refused
 from lcprune.errors import InputError
 from lcprune.tracing._flow import LabelFlow
 from lcprune.tracing._labels import Source
@@ -29,9 +30,9 @@ def leave_out(
     isn't a sequence of patterns and for a pattern or type that matches nothing.
     """
     for key, value in (("only", only), ("skip", skip), ("skip_types", skip_types)):
-        listed = isinstance(value, Collection) and not isinstance(value, str)
+        listed = isinstance(value, Sequence | Set) and not isinstance(value, str)
         if not listed or not all(isinstance(item, str) for item in value):
-            raise InputError(f"{key} = {value!r}: expected a sequence of str, such as ('layer1*',)")
+            raise refused(key, value, "a sequence of str, such as ('layer1*',)")
     if not (only or skip or skip_types):
         return
     modules = _Modules(flow, model)

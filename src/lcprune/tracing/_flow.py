@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lcprune.errors import ModelError
+from lcprune.tracing._decisions import Decisions, Source
 from lcprune.tracing._labels import LabelSpace
 from lcprune.tracing._notes import Asked, Counted, Notes
 from lcprune.tracing._passes import Passes
@@ -46,6 +47,7 @@ class Mark:
     required: int
     entered: frozenset[str]
     read: frozenset[int]
+    differs: bool
 
 
 class Mask:
@@ -74,11 +76,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     is multiplied by 0 at the input of every contraction, and statistics across channels are those
     of the kept ones; producers stay untouched.
 
-    ``decided`` are the modules whose control flow depends on what they compute (not on an input
-    alone, which is checked more often than not), ``drawn`` those where it depends on a draw;
-    ``differs`` is whether other data may take another way. What a module of ``held`` has in its
-    hands stays, for the reason that stands there: its inputs and outputs, the results of the
-    operators that it runs itself, and the inputs and outputs of the modules that it calls.
+    ``decisions`` are what modules decide by values. ``differs`` is whether other data may lead to
+    other shapes, or to decisions outside of PyTorch, ``drawn`` are the modules where a draw leads
+    to other shapes, ``loose`` is whether values of a draw left PyTorch. What a module of ``held``
+    has in its hands stays, for the reason that stands there: its inputs and outputs, the results of
+    the operators that it runs itself, and the inputs and outputs of the modules that it calls.
 
     In the modules of ``whole_heads`` a view that cuts channels into blocks leaves the blocks to
     choose from, and not the places in them.
@@ -107,8 +109,9 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.pads: dict[str, Tensor] = {}
         self.passes = Passes()
         self.training = False
+        self.decisions = Decisions(lambda: (self.mark(), self.running.entries))
         self.differs = False
-        self.decided: dict[str, None] = {}
+        self.loose = False
         self.drawn: dict[str, None] = {}
         self.held: dict[str, str] = {}
         self._register_state(model)
@@ -138,6 +141,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def begin(self, model: nn.Module, inputs: Iterable[Tensor]) -> None:
         """Note what is there before the first operator runs."""
         self.training = model.training
+        self.decisions.begin()
+        self.passes.begin()
         if self.recording:
             for tensor in inputs:
                 self.record.add("input", tensor)
@@ -208,8 +213,8 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for holder in {name, caller} if self.held else ():
             if holder in self.held:
                 self._pin_all(values, self.held[holder])
-        if name in self.decided and caller is not None and _has_number(values):
-            self.decided[caller] = None  # to which it hands its decision
+        if caller is not None and _has_number(values):
+            self.decisions.hand_on(name, caller)
 
     def _pin_all(self, values: Any, reason: str) -> None:
         with self.aside():
@@ -217,16 +222,16 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for plane in self.planes.of(tensor):
                     self.labels.pin(plane, reason)
 
-    def decide(self) -> None:
-        """Note that the running module takes one of several ways, by what it has computed."""
-        self.differs = True
-        self.decided[self.running.name] = None
+    def decide(self, found: Any, source: Source) -> Any:
+        """The outcome of a decision of the running module, by what was ``found``."""
+        return self.decisions.outcome(found, self.running.name, source)
 
     def mark(self) -> Mark:
         """How much has been noted, for ``reset``."""
         notes = self.notes
-        return Mark(self.labels.mark(), len(notes.sized), len(notes.required),
-                    frozenset(self.running.entered), frozenset(self.read))  # fmt: skip
+        entered, read = frozenset(self.running.entered), frozenset(self.read)
+        labels, sized, required = self.labels.mark(), len(notes.sized), len(notes.required)
+        return Mark(labels, sized, required, entered, read, self.differs)
 
     def reset(self, mark: Mark) -> None:
         """Forget what was noted after ``mark``."""
@@ -234,6 +239,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del self.notes.sized[mark.sized :], self.notes.required[mark.required :]
         self.running.entered.intersection_update(mark.entered)
         self.read.intersection_update(mark.read)
+        self.differs = mark.differs
 
     def leave(self, tensor: Tensor) -> None:
         """Note that values of a tensor leave PyTorch, where nothing can follow its channels."""
@@ -242,6 +248,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.data.is_constant(tensor):
             self.notes.decision()
             self.differs |= not self.training  # where numbers leave for a log
+        self.loose |= self.data.is_drawn(tensor)
 
     def __torch_dispatch__(
         self,
@@ -252,6 +259,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if self._aside:
             return func(*args, **(kwargs or {}))
+        self.decisions.step()
         call = Call(self, func, args, dict(kwargs or {}))
         self.read.update(t.untyped_storage().data_ptr() for t in call.tensors()
                          if t.layout == torch.strided)  # fmt: skip
@@ -279,13 +287,20 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.running.name in self.held:
             self._pin_all([*operands((out,))], self.held[self.running.name])
         source = self.data.follow(func, call.tensors(), out)
-        if source in ("input", "computed"):
+        return self._decided(func, source, out) if source else out
+
+    def _decided(self, func: Any, source: Source, out: Any) -> Any:
+        """What comes out of an operator that makes numbers or shapes of values."""
+        if source != "draw":
             self.notes.decision()
-            self.differs |= not self._reading
-            if source == "computed" and func.overloadpacket in BRANCHES and not self._reading:
-                self.decide()
-        elif source == "draw":
+        if self._reading:
+            return out
+        if func.overloadpacket in BRANCHES:
+            return self.decide(out, source)
+        if source == "draw":
             self.drawn[self.running.name] = None
+        else:
+            self.differs = True
         return out
 
 

@@ -126,12 +126,20 @@ def own(inputs: Inputs) -> Inputs:
         return inputs.mapped(torch.clone)
 
 
+MANY = 12
+"""How many samples a model gets in training that takes no two: a multiple of 2, 3, 4 and 6."""
+
+MOST = 2**20
+"""The most numbers that ``MANY`` samples may hold."""
+
+
 def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
     """What to run in training mode where only inputs for evaluation are known, best first.
 
     First every sample twice, the second time with noise (a batch norm takes no single value),
-    then the samples as they are, for models without a batch dimension. The noise has a generator
-    of its own; integers are repeated.
+    then ``MANY`` in place of one, for models whose batches are pairs of pairs or triples, then
+    the samples as they are, for models without a batch dimension. The noise has a generator of
+    its own; integers are repeated.
     """
     size = inputs.batch
     generator = torch.Generator().manual_seed(seed)
@@ -143,13 +151,16 @@ def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
         ]
         return Inputs(*args, **inputs.kwargs), inputs
 
-    def repeated(x: Tensor) -> Tensor:
+    def repeated(x: Tensor, times: int = 2) -> Tensor:
         if not x.dim() or x.shape[0] != size:
             return x
-        return torch.cat([x, _noisy(x, generator)])
+        return torch.cat([x, *(_noisy(x, generator) for _ in range(times - 1))])
 
     with torch.inference_mode(False), torch.no_grad():
-        return inputs.mapped(repeated), inputs
+        forms = [inputs.mapped(repeated)]
+        if size == 1 and MANY * sum(x.numel() for x in inputs.tensors()) <= MOST:
+            forms.append(inputs.mapped(lambda x: repeated(x, MANY)))
+        return *forms, inputs
 
 
 def _is_listed(argument: Any) -> bool:

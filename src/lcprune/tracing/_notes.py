@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -175,6 +176,20 @@ class Notes:
         """Note that a number takes part in the values: what it counts must not change."""
         if number in self.asked.sized:
             self.use(self.asked.expression(number))
+        elif isinstance(number, float) and 0 < number < 0.5:
+            self._use_share(number)
+
+    def _use_share(self, number: float) -> None:
+        """Python computes ``1.0 / size`` without asking the size: the scale of attention by heads.
+
+        A float that the module keeps for itself is no such number.
+        """
+        name = self._running.name
+        widths = {c.labels.numel() for c in self._choices if c.module == name}
+        if any(math.isclose(number, width**power) for width in widths for power in (-1, -0.5)):
+            kept = vars(self._running.module).values()
+            if not any(isinstance(value, float) and value == number for value in kept):
+                self.scaled.add(name)
 
     def use(self, expression: Expression) -> None:
         """Note that an expression takes part in the values: it must not change."""

@@ -21,6 +21,10 @@ class Passes:
         self.out_of: dict[str, list[Tensor]] = {}
         self._entered: set[str] = set()
 
+    def begin(self) -> None:
+        """Note that a run begins: a module that the last one has not left was not entered yet."""
+        self._entered.clear()
+
     def follow(self, module: nn.Module, name: str, values: Any, planes: PlaneStore) -> None:
         """Note ``values``, which are a module's inputs as it is entered, then its outputs."""
         entering = name not in self._entered

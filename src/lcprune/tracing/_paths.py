@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import nn
 
 from lcprune.errors import ModelError
+from lcprune.tracing import _chance as chance
 from lcprune.tracing._call_watch import CallWatch
-from lcprune.tracing._flow import LabelFlow, Returned
+from lcprune.tracing._decisions import Run
+from lcprune.tracing._explore import BARREN, Explorer, Extent, patience
+from lcprune.tracing._flow import LabelFlow, Mark, Returned
 from lcprune.tracing._inputs import Inputs, own, training_forms
 from lcprune.tracing._run import first_line, forward_on
 from lcprune.tracing._sizes import sized_attributes
@@ -45,12 +46,90 @@ class Paths:
     """What following a model has led to: the labels, and what could not be followed.
 
     ``names`` are those of all outputs that were met; ``training_error`` says in one line why the
-    forward in training mode could not be followed, and is empty where it was.
+    forward in training mode could not be followed, and is empty where it was. ``sure`` is whether
+    the other outcomes of what is decided by values could be followed to their ends.
     """
 
     flow: LabelFlow
     names: dict[str, None] = field(default_factory=dict)
     training_error: str = ""
+    sure: bool = True
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run on inputs: what it decided, and whether numbers were drawn outside of PyTorch.
+
+    ``drew`` is whether they were by global generators, ``loose`` by others, or left PyTorch.
+    """
+
+    inputs: Inputs
+    run: Run[tuple[Mark, int]]
+    drew: bool
+    loose: bool
+
+
+class Follower:
+    """Runs a model under one flow, in the mode that it is in; ``free`` outputs may shrink."""
+
+    def __init__(self, paths: Paths, model: nn.Module, free: Collection[str]) -> None:
+        self.paths = paths
+        self._flow = paths.flow
+        self._model = model
+        self._free = free
+
+    def run(self, inputs: Inputs) -> Ran:
+        """Run on inputs; ``ModelError`` where the forward raises."""
+        self._flow.loose = False
+        before, held = chance.state(), chance.state_of(self._model)
+        returned = run_labelled(self._flow, self._model, inputs, self._free)
+        self.paths.names |= dict.fromkeys(output.name for output in returned)
+        loose = self._flow.loose or held != chance.state_of(self._model)
+        return Ran(inputs, self._flow.decisions.run, before != chance.state(), loose)
+
+    def explore(self, runs: Sequence[Ran]) -> None:
+        """Follow what other data, and other draws, may lead to."""
+        with chance.generators_put_back(self._model):
+            if any(ran.run.met for ran in runs):
+                explorer = Explorer(self._flow, self._again, self._misses)
+                explorer.follow([(ran.inputs, ran.run) for ran in runs])
+                self.paths.sure &= explorer.sure
+            for ran in runs:
+                if ran.drew or ran.loose:
+                    self._draw(ran)
+
+    def _again(self, inputs: Inputs, seed: int = 0) -> None:
+        chance.seed(seed)
+        with _state_put_back(self._model):
+            self.run(inputs)
+
+    def _misses(self) -> bool:
+        return bool(unreached(self._flow, self._model))
+
+    def _draw(self, ran: Ran) -> None:
+        """Run on with other draws, until several more lead to nothing new."""
+        extent = Extent(self._flow)
+        for shares in chance.SHARES if ran.drew else ():
+            with chance.drawing(shares):
+                self._try(ran.inputs)
+        extent.grows()
+        most = patience(ran.run.operators) if ran.loose else BARREN
+        barren = 0
+        for seed in range(1, 1 + max(chance.SEEDS, 4 * most)):
+            self._try(ran.inputs, seed)
+            barren = 0 if extent.grows() else barren + 1
+            if barren == most and not self._misses():
+                break
+        for shares in chance.FINER if ran.drew else ():
+            if self._misses():
+                with chance.drawing(shares):
+                    self._try(ran.inputs)
+
+    def _try(self, inputs: Inputs, seed: int = 0) -> None:
+        try:
+            self._again(inputs, seed)
+        except ModelError:  # what it has joined before is true all the same
+            self.paths.sure = False
 
 
 def follow(
@@ -62,23 +141,32 @@ def follow(
     """Run ``model`` in eval mode on every example, then in training mode, under one flow.
 
     The first run counts: operators, values, MACs and decisions are those of it; all others only
-    join labels and pin outputs. Where attention can lose whole heads only, all is run anew.
+    join labels and pin outputs. What is decided by values or drawn at random is decided and drawn
+    otherwise in further runs. Where attention can lose whole heads only, all is run anew.
     ``training`` are inputs for training mode; without any, each example is given there as often
     as needed (``training_forms``).
     """
     heads: frozenset[str] = frozenset()
     while True:
         paths = Paths(LabelFlow(model, apply_rule, heads))
+        follower = Follower(paths, model, free)
         notes = paths.flow.notes
-        _evaluate(paths, model, examples[:1], free)
+        runs = [follower.run(examples[0])]
         if notes.scaled_by_width <= heads:
             notes.counting = False
             uncounted = dict(notes.uncounted)
-            _evaluate(paths, model, examples[1:], free)
+            runs += [follower.run(example) for example in examples[1:]]
+            follower.explore(runs)
             given: list[tuple[Inputs, ...]] = [(inputs,) for inputs in training]
             forms = given or [training_forms(example) for example in examples]
-            forms = _train(paths, model, forms, free)
-            _leave_whole(paths, model, examples, forms, free)
+            with _in_training(model):
+                ran = _train(follower, forms)
+                follower.explore(ran)
+            if _leave_whole(paths, model, one=len(examples) == 1):
+                for example in examples:
+                    follower.run(example)
+                with _in_training(model):
+                    _train(follower, [(before.inputs,) for before in ran])
             notes.uncounted.clear()
             notes.uncounted.update(uncounted)
         if notes.scaled_by_width <= heads:
@@ -100,63 +188,47 @@ def _unread(flow: LabelFlow, module: nn.Module) -> bool:
     return bool(places) and not places & flow.read
 
 
-def _evaluate(
-    paths: Paths, model: nn.Module, examples: Sequence[Inputs], free: Collection[str]
-) -> None:
-    for inputs in examples:
-        returned = run_labelled(paths.flow, model, inputs, free)
-        paths.names |= dict.fromkeys(output.name for output in returned)
-
-
-def _train(
-    paths: Paths,
-    model: nn.Module,
-    forms: Sequence[tuple[Inputs, ...]],
-    free: Collection[str],
-) -> list[tuple[Inputs, ...]]:
-    """Run in training mode, on the first of each ``forms`` that runs; those, for another time.
+def _train(follower: Follower, forms: Sequence[tuple[Inputs, ...]]) -> list[Ran]:
+    """Run in training mode, on the first of each ``forms`` that runs.
 
     What a run that fails has joined before it failed may stay, since it is true of a part of the
     forward; what it alone has made is of unknown use, and stays whole.
     """
-    flow, ran = paths.flow, list[tuple[Inputs, ...]]()
-    with _in_training(model):
-        for alternatives in forms:
-            for inputs in alternatives:
-                before = flow.mark()
-                try:
-                    returned = run_labelled(flow, model, inputs, free)
-                except ModelError as error:
-                    if inputs is not alternatives[-1]:
-                        flow.reset(before)
-                        continue
-                    cause = error.__cause__
-                    paths.training_error = first_line(cause) if cause else str(error)
-                    flow.labels.pin_new(before.labels, "the forward in training mode fails")
-                else:
-                    paths.names |= dict.fromkeys(output.name for output in returned)
-                    ran.append((inputs,))
-                    break
-    return ran
+    paths, flow, runs = follower.paths, follower.paths.flow, list[Ran]()
+    for alternatives in forms:
+        for inputs in alternatives:
+            before = flow.mark()
+            try:
+                runs.append(follower.run(inputs))
+            except ModelError as error:
+                if inputs is not alternatives[-1]:
+                    flow.reset(before)
+                    continue
+                cause = error.__cause__
+                paths.training_error = first_line(cause) if cause else str(error)
+                flow.labels.pin_new(before.labels, "the forward in training mode fails")
+            else:
+                break
+    return runs
 
 
 @contextmanager
 def _in_training(model: nn.Module) -> Iterator[None]:
     """Training mode with random draws of its own; generators and buffers are put back."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
     model.train()
     try:
-        with torch.random.fork_rng(devices=sorted(d or 0 for d in devices)):
-            torch.default_generator.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)  # noqa: NPY002
+        with chance.generators_put_back(model), _buffers_put_back(model):
             yield
     finally:
         model.eval()
-        random.setstate(python)
-        np.random.set_state(arrays)  # noqa: NPY002
+
+
+@contextmanager
+def _buffers_put_back(model: nn.Module) -> Iterator[None]:
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
         with torch.no_grad():
             for buffer, value in buffers:
                 if buffer.shape != value.shape:  # an observer takes its size from what it sees
@@ -164,39 +236,51 @@ def _in_training(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _leave_whole(
-    paths: Paths,
-    model: nn.Module,
-    examples: Sequence[Inputs],
-    forms: Sequence[tuple[Inputs, ...]],
-    free: Collection[str],
-) -> None:
-    """Keep the channels that other data may take along another way.
+@contextmanager
+def _state_put_back(model: nn.Module) -> Iterator[None]:
+    """What modules put by on their way is put back: attributes, what is in lists, buffers."""
+    before = [
+        (held, held.copy())
+        for module in model.modules()
+        for held in (vars(module), *vars(module).values())
+        if type(held) in (dict, list)
+    ]
+    try:
+        with _buffers_put_back(model):
+            yield
+    finally:
+        for held, content in before:
+            held.clear()
+            (held.update if isinstance(held, dict) else held.extend)(content)
 
-    Where a decision depends on data or on a draw, a module that was not reached may run on other
-    data, fed and read by the module around it. So whatever the nearest module around it that ran
-    has in its hands stays. Where there is one example only, so does what a module has in its hands
-    that itself branches by data: it may go round a loop once more.
+
+def _leave_whole(paths: Paths, model: nn.Module, *, one: bool) -> bool:
+    """Keep the channels that other data may take along another way; whether there are any.
+
+    Where a decision depends on data or on a draw and its other outcomes could not be followed, a
+    module that was not reached may run on other data, fed and read by the module around it. So
+    whatever the nearest module around it that ran has in its hands stays. Where there is ``one``
+    example only, so does what a module has in its hands that itself branches by data: it may go
+    round a loop once more.
     """
-    flow = paths.flow
-    if not flow.differs and not flow.drawn:
-        return
+    flow, decisions = paths.flow, paths.flow.decisions
+    differs = flow.differs or bool(decisions.open) or not paths.sure
+    if not differs and not flow.drawn:
+        return False
     for name in _topmost(model, set(unreached(flow, model))):
         around = name.rpartition(".")[0]
         while around and around not in flow.running.entered:
             around = around.rpartition(".")[0]
-        if flow.differs or around in flow.drawn:
+        if differs or around in flow.drawn:
             reason = f"{name} was not reached, but may be on other data: further examples help"
             flow.held.setdefault(around, reason)
-    if len(examples) == 1:
-        for name in flow.decided:
+    for name, sites in decisions.decided.items() if one else ():
+        if sites & decisions.open:
             flow.held.setdefault(
                 name,
                 f"the control flow of {name or 'the model'} depends on data: further examples help",
             )
-    if flow.held:
-        _evaluate(paths, model, examples, free)
-        _train(paths, model, forms, free)
+    return bool(flow.held)
 
 
 def _topmost(model: nn.Module, missed: set[str]) -> list[str]:

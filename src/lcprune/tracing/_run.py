@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lcprune._checks import module
 from lcprune.errors import ModelError
 from lcprune.tracing._inputs import Inputs, own
 from lcprune.tracing._tree import named_tensors
@@ -126,10 +127,9 @@ def refuse_untraceable(model: nn.Module) -> None:
     and quantised modules, at any depth; tensors on the meta device, on different devices, or of
     classes that compute in ways of their own.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model is a {type(model).__name__}; expected an nn.Module")
-    for name, module in model.named_modules():
-        _refuse_module(name, module)
+    module("the model", model, ModelError)
+    for name, part in model.named_modules():
+        _refuse_module(name, part)
     tensors = list(_state(model))
     for name, tensor in tensors:
         _refuse_tensor(name, tensor)

@@ -10,10 +10,14 @@ from torch import nn
 
 
 class Running:
-    """The module that runs, by hooks; ``entered`` are the names of all that ever ran."""
+    """The module that runs, by hooks.
+
+    ``entered`` are the names of all that ever ran, ``entries`` is how often one was entered.
+    """
 
     def __init__(self) -> None:
         self.entered: set[str] = set()
+        self.entries = 0
         self._stack: list[tuple[str, nn.Module]] = []
 
     @property
@@ -49,6 +53,7 @@ class Running:
 
             def enter(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
                 self.entered.add(name)
+                self.entries += 1
                 self._stack.append((name, module))
                 around(module, name, (args, kwargs))
 

@@ -75,6 +75,12 @@ class DataWatch:
             return "computed" if computed else "input"
         return "draw" if by_draw else ""
 
+    def source(self, tensor: Tensor) -> Literal["", "input", "computed", "draw"]:
+        """What the values of ``tensor`` depend on: the most telling of what they do."""
+        if not self.is_constant(tensor):
+            return "computed" if self._is_computed(tensor) else "input"
+        return "draw" if self.is_drawn(tensor) else ""
+
     def _is_computed(self, tensor: Tensor) -> bool:
         storage = storage_of(tensor)
         return storage in self._state or storage in self._computed

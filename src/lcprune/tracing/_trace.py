@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from lcprune._checks import refused
 from lcprune.errors import InputError, LcpruneWarning, ModelError
 from lcprune.graph import (
     FIXED,
@@ -55,11 +56,11 @@ def trace(
     ``example_kwargs``; it runs on a copy and is never modified. Costs are those of this run. A
     list holds several examples, which are followed too, for modules that only some data reach.
 
-    Then it runs in training mode, on each example twice, once with noise, or on
-    ``training_inputs`` (the same forms) where training wants others, such as targets: what
-    training couples is coupled, and what it returns (auxiliary heads) is an output. Where this
-    forward fails, a warning says so, and ``ChannelGraph.training_error``. Whatever can't
-    be pruned is in ``ChannelGraph.untouched``.
+    Then it runs in training mode, on each example twice, once with noise (or twelve times, where
+    it takes no batch of two and the example is small), or on ``training_inputs`` (the same forms)
+    where training wants others, such as targets: what training couples is coupled, and what it
+    returns (auxiliary heads) is an output. Where this forward fails, a warning says so, and
+    ``ChannelGraph.training_error``. Whatever can't be pruned is in ``ChannelGraph.untouched``.
 
     Outputs are never pruned, unless ``outputs`` says so: ``{1: "free"}`` lets the second output
     of a tuple shrink, ``{"state": "free"}`` the one of that key, ``{"1.state": "free"}`` one
@@ -108,12 +109,12 @@ def trace(
 def _free_outputs(outputs: Mapping[int | str, str] | None) -> tuple[str, ...]:
     if outputs is None:
         return ()
-    expected = "expected a dictionary such as {1: 'free'} or {'state': 'free'}"
+    expected = "a dictionary such as {1: 'free'} or {'state': 'free'}"
     if not isinstance(outputs, Mapping):
-        raise InputError(f"outputs is {outputs!r}; {expected}")
+        raise refused("outputs", outputs, expected)
     for name, what in outputs.items():
         if isinstance(name, bool) or not isinstance(name, int | str) or what != "free":
-            raise InputError(f"outputs has {name!r}: {what!r}; {expected}")
+            raise InputError(f"outputs has {name!r}: {what!r}; expected {expected}")
     return tuple(str(name) for name in outputs)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from lcprune._checks import instance, integer, refused, told_in_one_line
+from lcprune._checks import instance, integer, module, refused, told_in_one_line
 from lcprune.data import Data, ImageSet, to_device
 from lcprune.errors import ModelError
 from lcprune.fitness import eval_mode
@@ -22,7 +22,7 @@ def evaluate_top1(
     there are ``evaluation_batch`` images in one. ``ModelError`` where the model doesn't yield one
     logit per class.
     """
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    module("model", model)
     instance("data", data, Data, "a Data")
     if not hasattr(images, "batches"):
         raise refused("images", images, "an ImageSet: Images or ImageFiles")

@@ -93,7 +93,7 @@ def finetune(
         validation=val_loader,
         teacher=teacher,
         config=config or TrainingConfig(),
-        checkpoint=None if checkpoint is None else path("checkpoint", checkpoint),
+        checkpoint=None if checkpoint is None else path("checkpoint", checkpoint, of_file=True),
         resume=resume,
         hooks=tuple(hooks),
     )
@@ -223,6 +223,9 @@ def _fit(job: _Job, ranks: Ranks, tell: Tell) -> TrainingResult:
 def _accuracy(model: nn.Module, loader: Batches, ranks: Ranks) -> float:
     """Percentage of samples whose largest logit is that of their target, over all ranks."""
     # A batch of fewer samples than there are ranks is everybody's, and counts once.
-    parts = ((x, y, ranks.weight(size) * size / len(y)) for x, y, size in ranks.parts(loader))
+    whole = (part for part in ranks.parts(loader) if len(part[1]))
+    parts = ((x, y, ranks.weight(size) * size / len(y)) for x, y, size in whole)
     right, count = ranks.sum(*count_right(model, parts, ranks.device))
-    return 100 * right / max(count, 1)
+    if count == 0:
+        raise InputError("the validation data hold no sample")
+    return 100 * right / count

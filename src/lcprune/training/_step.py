@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from lcprune._checks import instance, is_iterable, refused, told_in_one_line
+from lcprune._checks import instance, is_iterable, module, refused, told_in_one_line
 from lcprune._text import shown
 from lcprune.data import part_of, to_device
 from lcprune.errors import InputError, ModelError
@@ -39,9 +40,10 @@ def check_job(
     hooks: object = (),
 ) -> None:
     """``InputError`` that says what was expected where an argument is of another kind."""
-    instance("model", model, nn.Module, "a torch.nn.Module")
+    model = module("model", model)
+    _check_tensors("model", model)
     if teacher is not None:
-        instance("teacher", teacher, nn.Module, "a torch.nn.Module")
+        _check_tensors("teacher", module("teacher", teacher))
     if config is not None:
         instance("config", config, TrainingConfig, "a TrainingConfig")
     given = {"train_loader": loader} | ({} if validation is None else {"val_loader": validation})
@@ -51,6 +53,16 @@ def check_job(
     each = hooks if isinstance(hooks, Sequence) else [hooks]
     if not all(hasattr(hook, part) for hook in each for part in _HOOK):
         raise refused("hooks", hooks, "a list of TrainingHook")
+
+
+def _check_tensors(what: str, model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"{name} of the {what} is not initialised yet; run it once on an input"
+            )
+        if tensor.is_meta:
+            raise ModelError(f"{name} of the {what} is on the meta device; expected real tensors")
 
 
 class Step:

@@ -17,6 +17,7 @@ from lcprune.tracing.rules import (  # noqa: F401  (each registers its rules)
     moving,
     normalising,
     picking,
+    quantising,
     recurrent,
     reducing,
     shaping,

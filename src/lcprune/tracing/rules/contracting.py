@@ -12,7 +12,7 @@ from lcprune.graph import FIXED
 from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
-from lcprune.tracing._sizes import AttributeValue, Kept
+from lcprune.tracing._sizes import AttributeValue, Kept, leaves
 
 aten = torch.ops.aten
 
@@ -124,7 +124,7 @@ def _open_groups(call: Call, groups: int) -> bool:
     asked = call.asked.expression(groups)
     if isinstance(asked, AttributeValue):
         return asked.index is None  # strides and paddings are tuples
-    return isinstance(asked, Kept)
+    return not isinstance(asked, int) and all(isinstance(leaf, Kept) for leaf in leaves(asked))
 
 
 DEFORMABLE = "torchvision.deform_conv2d"
@@ -208,6 +208,8 @@ def matrix_product(call: Call) -> Any:
 @rule("bmm", "baddbmm")
 def batched_matrix_product(call: Call) -> Any:
     """(b, n, k) @ (b, k, m): the labels of k end; those of b meet, those of n and m go on."""
+    for number in call.kwargs.values():
+        call.flow.notes.use_value(number)
     left, right = call.args[-2:]
     reason = f"a fixed size at {call.where}"
     features = vector(_alone(call, left, 2), 2, left.shape[2])

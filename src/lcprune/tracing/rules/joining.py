@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcprune._checks import integer
 from lcprune.graph import FIXED
 from lcprune.tracing._flow import Call
 from lcprune.tracing._planes import Planes, along, varying
@@ -82,8 +83,8 @@ class ChannelPad(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.before = before
-        self.after = after
+        self.before = integer("before", before, 0)
+        self.after = integer("after", after, 0)
 
     def forward(self, input: Tensor) -> Tensor:
         spatial = [0, 0] * (input.dim() - 2)

@@ -46,13 +46,21 @@ def same(call: Call) -> Any:
     "flip",
     "repeat",
     "pixel_unshuffle",
-    "diagonal",
 )
 def move(call: Call) -> Any:
     """Labels go where their values go."""
     out = call.run()
     source = call.args[0]
     call.set(out, moved(call, source))
+    return out
+
+
+@rule("diagonal")
+def diagonal(call: Call) -> Any:
+    """The channels of rows meet those of columns."""
+    out = call.run()
+    shape = tuple(out.shape)
+    call.set(out, call.merge([(shape, (p,)) for p in moved(call, call.args[0])], shape))
     return out
 
 

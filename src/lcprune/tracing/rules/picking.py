@@ -101,6 +101,36 @@ def gather(call: Call) -> Any:
     return out
 
 
+@rule(
+    *(f"{name}{place}" for name in ("scatter", "scatter_add", "scatter_reduce")
+      for place in ("", "_")),
+)  # fmt: skip
+def scatter(call: Call) -> Any:
+    """Values put where an index names places along one dimension; over all others they meet."""
+    source, index = call.args[0], call.args[2]
+    dim = int(call.args[1]) % source.dim()
+    values = [t for t in call.tensors() if t.dim()]
+    operands: list[tuple[tuple[int, ...], Planes]] = []
+    for tensor in values:
+        kept: Planes = ()
+        for plane in call.planes(tensor):
+            over = varying(plane)
+            if dim in over or any(index.shape[d] != tensor.shape[d] for d in over):
+                call.pin(plane, f"picked by an index, {call.where}")
+            else:
+                kept += (plane,)
+        shape = [1 if d == dim else size for d, size in enumerate(index.shape)]
+        operands.append((tuple(shape), kept))
+    shape = [1 if d == dim else size for d, size in enumerate(index.shape)]
+    planes = call.merge(operands, tuple(shape))
+    out = call.run()
+    if out is source:
+        call.flow.planes.write(out, planes)
+    else:
+        call.set(out, planes)
+    return out
+
+
 @rule("index_put", "index_put_", optional=("_index_put_impl_", "_unsafe_index_put"))
 def put(call: Call) -> Any:
     """Values written at places that an index names: channels meet, unless it names channels."""

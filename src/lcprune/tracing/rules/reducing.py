@@ -20,7 +20,7 @@ CHOICES = frozenset(
     {aten.argmax, aten.argmin, aten.median, aten.nanmedian, aten.mode, aten.kthvalue}
 )
 """Reductions whose result names a channel instead of measuring all of them."""
-EXTREMES = frozenset({aten.max, aten.min, aten.amax, aten.amin, aten.logsumexp})
+EXTREMES = frozenset({aten.max, aten.min, aten.amax, aten.amin, aten.aminmax, aten.logsumexp})
 """Reductions whose result is the value of one of the channels, or close to it."""
 AVERAGES = frozenset({aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d})
 
@@ -30,6 +30,7 @@ AVERAGES = frozenset({aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d})
     "sum",
     "amax",
     "amin",
+    "aminmax",
     "max",
     "min",
     "var",

@@ -109,6 +109,7 @@ def require_shape(call: Call, out: Tensor, planes: Planes, sizes: tuple[Expressi
     "new_ones",
     "new_full",
     "new_empty",
+    "eye",
 )
 def create(call: Call) -> Any:
     """A new tensor: sizes that were read from a shape bring the channels of that shape."""
