@@ -36,6 +36,7 @@ from lcprune.errors import InputError
 from lcprune.graph import quantity
 from lcprune.runs import (
     AUTO,
+    EXPORTED,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
@@ -125,7 +126,7 @@ def _printed(work: Callable[[], Table | str]) -> int:
 
 def export_saved(options: ExportOptions) -> str:
     """Write the file, and give the line that says so."""
-    path = options.out or options.directory / f"model{SUFFIXES[options.format]}"
+    path = options.out or options.directory / f"{EXPORTED}{SUFFIXES[options.format]}"
     engine_named(FORMATS[options.format])  # before a network is built
     written = export(
         load(options.directory, trust_factory=options.trust_factory),
@@ -190,7 +191,7 @@ def _on_engine(
     """
     engine, threads = engine_named(name), torch.get_num_threads()
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{engine.suffix}"
+        path = Path(folder) / f"{EXPORTED}{engine.suffix}"
         export(model, path, format=engine.format, example_input=example_input)
         opened = engine.open(path, threads)
 
