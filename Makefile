@@ -21,7 +21,7 @@ setup: .venv/.dev
 # That and what tests, lint and docs need.
 .venv/.dev: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) -e ".[vision,timm,ray,dev]" -c constraints.txt
+	$(BIN)/python $(INSTALL) -e ".[vision,timm,ray,onnxruntime,openvino,dev]" -c constraints.txt
 	@touch .venv/.base $@
 
 .venv-oldest/.dev: pyproject.toml constraints-oldest.txt

@@ -232,7 +232,7 @@ def table(_: argparse.Namespace) -> None:
         latest[row["of"], row["surface"]] = row
     commits = list(dict.fromkeys(of for of, _ in latest))
     shown = [commits[0], commits[-1]] if len(commits) > 1 else commits
-    head = ["surface", *(f"tries, failures at {of}" for of in shown), "kinds of failures there"]
+    head = ["surface", *(f"tries, failures at {of}" for of in shown), f"kinds at {shown[0]}"]
     lines = []
     for surface in SURFACES:
         rows = [latest.get((of, surface), {}) for of in shown]

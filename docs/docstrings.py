@@ -33,6 +33,7 @@ STAGES = (
     "searching",
     "training",
     "artifact",
+    "engines",
     "data",
     "models",
     "testing",

@@ -20,7 +20,7 @@ from lcprune._lazy import lazily
 TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
     from lcprune.artifact import load, save
-    from lcprune.cost import Budget, CostModel
+    from lcprune.cost import Budget, CostModel, Energy, fit_energy
     from lcprune.criteria import Saliency, saliency
     from lcprune.engines import export
     from lcprune.errors import (
@@ -51,6 +51,7 @@ __all__ = [
     "CostModel",
     "DataError",
     "DivergenceError",
+    "Energy",
     "InputError",
     "Inputs",
     "LcpruneError",
@@ -68,6 +69,7 @@ __all__ = [
     "compose",
     "export",
     "finetune",
+    "fit_energy",
     "load",
     "rank",
     "recalibrate",
@@ -83,7 +85,7 @@ __all__ = [
 # PyTorch takes a second to import: it is, when something that needs it is asked for.
 _HOMES = {
     ".artifact": "load save",
-    ".cost": "Budget CostModel",
+    ".cost": "Budget CostModel Energy fit_energy",
     ".criteria": "Saliency saliency",
     ".engines": "export",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"

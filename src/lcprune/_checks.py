@@ -84,7 +84,8 @@ def integer(
         if least <= found <= most:
             return found
         value = found
-    raise refused(name, value, f"an integer{_between(least, most)}", error)
+    bits = " within 64 bits" if isinstance(value, int) and abs(value) > LARGEST else ""
+    raise refused(name, value, f"an integer{_between(least, most)}{bits}", error)
 
 
 def number(

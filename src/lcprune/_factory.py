@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from lcprune._checks import path as checked_path
-from lcprune._text import one_line as one_line
+from lcprune._text import one_line
 from lcprune.errors import InputError, LcpruneError
 
 FACTORY_MODULES = "_lcprune_factory_"

@@ -7,12 +7,14 @@ import itertools
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from lcprune._text import one_line
 from lcprune.errors import InputError, RunError
 
 PARTIAL = ".partial-"
@@ -24,6 +26,7 @@ SCHEMA = 1
 LARGEST = 2**34
 """Bytes of the largest file that is read whole: more than the weights of any network."""
 _LARGEST_JSON = 2**28
+_LARGEST_TOML = 2**15
 
 _READING = (
     os.O_RDONLY
@@ -129,6 +132,18 @@ def read_whole(path: Path, error: type[InputError] = InputError, *, limit: int =
         if len(content) > size:  # one of the system's, or written to at this moment
             raise error(f"can't read {path}: it is longer than the system says")
         return content
+
+
+def read_toml(path: Path, error: type[InputError] = InputError) -> dict[str, Any]:
+    """The values in a small TOML file by key, with ``_`` for ``-``; ``error`` where it is none."""
+    content = read_whole(path, error, limit=_LARGEST_TOML)
+    try:
+        raw = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a mark
+    except ValueError as caught:  # TOML that is wrong, or bytes that are not text
+        raise error(f"{path} is not TOML: {one_line(caught)}") from caught
+    except RecursionError as caught:
+        raise error(f"{path} is not TOML as expected: it is nested too deep") from caught
+    return {key.replace("-", "_"): value for key, value in raw.items()}
 
 
 def check_own(path: Path, error: type[InputError] = RunError) -> None:

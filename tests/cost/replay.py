@@ -1,4 +1,4 @@
-"""What a network keeps alive while it runs, by two observers that know nothing of a trace."""
+"""What a network keeps alive and moves while it runs, by observers that know nothing of a trace."""
 
 from __future__ import annotations
 
@@ -79,6 +79,114 @@ class Alive(TorchDispatchMode):
         return out
 
 
+ELEMENTWISE = frozenset(
+    {
+        "add",
+        "add_",
+        "sub",
+        "mul",
+        "mul_",
+        "div",
+        "relu",
+        "relu_",
+        "relu6",
+        "sigmoid",
+        "silu",
+        "silu_",
+        "gelu",
+        "hardswish",
+        "hardswish_",
+        "hardsigmoid",
+        "hardsigmoid_",
+        "hardtanh",
+        "hardtanh_",
+        "clamp",
+        "clamp_",
+        "mish",
+        "mish_",
+        "elu",
+        "elu_",
+        "threshold",
+        "threshold_",
+        "leaky_relu",
+        "leaky_relu_",
+        "tanh",
+        "exp",
+        "sqrt",
+        "rsqrt",
+        "pow",
+        "neg",
+        "copy_",
+        "_prelu_kernel",
+    }
+)
+
+
+class Traffic(TorchDispatchMode):
+    """The bytes that every dispatched operator moves; a tensor is new where it is written into."""
+
+    def __init__(self, example: Tensor, most: int | None) -> None:
+        super().__init__()
+        self._most = most
+        self._version: dict[int, int] = {}
+        self._storages = {example.untyped_storage()._cdata}  # of what is no state
+        self._views: set[tuple[int, int]] = {self.node(example)}  # made by no operator
+        self._bytes: dict[tuple[int, int], int] = {}
+        self._read_by: dict[tuple[int, int], int] = {}
+        self._moves: list[tuple[int, int]] = []
+        self._next: list[list[tuple[int, int]]] = []
+        self._held: list[Any] = [example]
+
+    def node(self, tensor: Tensor) -> tuple[int, int]:
+        return id(tensor), self._version.get(id(tensor), 0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = list({id(t): t for t in tensors((args, kwargs))}.values())
+        read = {self.node(t): t for t in given if self.known(t)}
+        out = func(*args, **(kwargs or {}))
+        name = str(func.overloadpacket).removeprefix("aten.")
+        made = tensors(out)
+        self._held += [given, made]
+        own = {t.untyped_storage()._cdata for t in given}
+        shared = [t for t in made if t.untyped_storage()._cdata in own]
+        for node in read:
+            self._read_by[node] = self._read_by.get(node, 0) + 1
+        if shared and not func._schema.is_mutable:
+            self._views |= {self.node(t) for t in made}
+            return out
+        if func._schema.is_mutable:
+            for tensor in shared:
+                self._version[id(tensor)] = self._version.get(id(tensor), 0) + 1
+        else:
+            self._storages |= {t.untyped_storage()._cdata for t in made}
+        for node, tensor in [*read.items(), *((self.node(t), t) for t in made if self.known(t))]:
+            self._bytes[node] = self.size(tensor)
+            self._moves.append(node)
+        norm = name == "native_batch_norm" and not args[5]
+        if name in ELEMENTWISE or norm:
+            self._next.append([n for n, t in read.items() if t.numel() == made[0].numel()])
+        return out
+
+    def known(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._storages
+
+    def size(self, tensor: Tensor) -> int:
+        return tensor.numel() * min(tensor.element_size(), self._most or 8)
+
+    def total(self, outputs: Any) -> int:
+        """All bytes, but for what only the next operator reads, element by element."""
+        kept = self._views | {self.node(tensor) for tensor in tensors(outputs)}
+        order = {node: i for i, node in enumerate(dict.fromkeys(self._moves))}
+        handed = set()
+        for same in self._next:
+            alone = [n for n in same if n not in kept and self._read_by[n] == 1]
+            if alone:
+                handed.add(max(alone, key=lambda node: order[node]))
+        return sum(self._bytes[node] for node in self._moves if node not in handed)
+
+
 @contextmanager
 def _plain() -> Iterator[None]:
     """No gradients, and attention as the matrix products that it is made of."""
@@ -112,3 +220,11 @@ def really_alive(model: nn.Module, example: Tensor) -> int:
         seen.see(example)
         model(example)
     return seen.peak
+
+
+def moved(model: nn.Module, example: Tensor, most: int | None = None) -> int:
+    """Bytes of activations that the operators read and write, of at most ``most`` an element."""
+    example = example.clone()
+    with _plain(), Traffic(example, most) as seen:
+        out = model(example)
+    return seen.total(out)

@@ -10,6 +10,7 @@ from graphs import chain, make_graph
 from lcprune.criteria import CRITERIA, saliency
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, Dimension
+from lcprune.tracing import trace
 
 MODEL, GRAPH = chain([6, 5])
 with torch.no_grad():
@@ -201,3 +202,7 @@ def test_unknown_names_are_refused() -> None:
 def test_another_model_than_the_traced_one_is_refused() -> None:
     with pytest.raises(InputError, match=r"no tensor 0\.weight"):
         saliency(nn.Linear(2, 2), GRAPH, "l2")
+    wider, _ = chain([9, 5])
+    graph = trace(MODEL, batches(1)[0][0])
+    with pytest.raises(InputError, match="graph is of another network"):
+        saliency(wider, graph, "l2")

@@ -143,6 +143,16 @@ def birds() -> Space:
     return {}
 
 
+def metered() -> Space:
+    """A meter that reads what is computed, roughly."""
+
+    def joules(small: nn.Module) -> float:
+        cost = lp.CostModel(lp.trace(small, images(1, 1, 8, 8)), ["energy"])
+        return 1e-12 * cost.evaluate()["energy"]
+
+    return classifier() | {"joules": joules}
+
+
 def nothing() -> Space:
     return {}
 
@@ -155,6 +165,7 @@ GIVEN: dict[str, Callable[[], Space]] = {
     "docs/own-fitness.md": detector,
     "docs/own-operator.md": nothing,
     "docs/quick-start.md": saved,
+    "docs/tracing.md": metered,
 }
 """What a page needs where that is not ``classifier``."""
 
@@ -191,6 +202,14 @@ def logits_came(space: Space) -> None:
     assert space["logits"].shape == (16, 10)
 
 
+def joules_are_within(space: Space) -> None:
+    """Whatever the prices are: the plan has 60 % of what they make of the whole network."""
+    plan, energy = space["plan"], space["energy"]
+    whole = lp.CostModel(space["graph"], [energy]).evaluate()["energy"]
+    assert 0.5 * whole < plan.cost["energy"] <= 0.6 * whole
+    assert energy.error < 0.2
+
+
 def three_trials(space: Space) -> None:
     assert space["result"].trials == 3
 
@@ -202,6 +221,7 @@ LATER: dict[str, Callable[[Space], None]] = {
     "docs/options.md": a_run_is_done,
     "docs/quick-start.md": logits_came,
     "docs/strategies.md": three_trials,
+    "docs/tracing.md": joules_are_within,
 }
 """What holds after a page has run."""
 

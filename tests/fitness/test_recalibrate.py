@@ -163,6 +163,8 @@ def test_no_batch_is_an_error_and_changes_nothing() -> None:
     nn.init.constant_(model[0].running_mean, 4.0)
     with pytest.raises(InputError, match="at least one batch"):
         recalibrate(model, [])
+    with pytest.raises(InputError, match="batch 1 is empty, expected one sample or more"):
+        recalibrate(model, [torch.rand(4, 2), torch.rand(0, 2)])
     assert bool((model[0].running_mean == 4).all())
 
 

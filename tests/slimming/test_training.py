@@ -117,6 +117,28 @@ def test_other_numbers_fail_too(how: str) -> None:
         verify(model, slim(model, plan), plan, IMAGE)
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, np.random.rand, lambda: torch.rand(()).item()],
+    ids=["python", "numpy", "torch"],
+)
+def test_what_runs_under_another_seed_only_is_compared(draw: Callable[[], float]) -> None:
+    class Rare(networks.DropsPaths):
+        def between(self, x: Tensor) -> Tensor:
+            return self.branch(x) if draw() < 0.5 else x
+
+    model = randomise(Rare(), 1)
+    plan = hand_made(model)
+    assert difference(model, slim(model, plan), plan, IMAGE).error <= 1e-9
+    wrong = slim(model, plan)
+    with torch.no_grad():
+        wrong.branch[0].weight += 1
+    seen = difference(model, wrong, plan, IMAGE)
+    assert seen.evaluation <= 1e-9
+    assert seen.training is not None
+    assert seen.training > 1e-3
+
+
 @pytest.mark.parametrize("network", [networks.AuxiliaryHead, networks.DeepSupervision])
 def test_an_output_of_training_that_shrinks_fails(network: Callable[[], nn.Module]) -> None:
     model = randomise(network(), 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lcprune.cost import CostModel
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph
-from lcprune.slimming import slim
+from lcprune.slimming import difference, slim
 from lcprune.testing import random_keep
 from lcprune.tracing import LabelFlow, apply_rule, as_examples, is_free, run_labelled, trace
 from oracle import plan_of, randomise
@@ -230,3 +230,39 @@ def test_a_graph_without_free_outputs_says_so() -> None:
     graph: ChannelGraph = trace(Returns(PACKINGS["tuple"][0]), IMAGE)
     assert graph.free_outputs == ()
     assert graph.training_checked
+
+
+class Elsewhere(nn.Module):
+    """Training returns the features under another path; ``twice`` under two."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.a, self.head, self.twice = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1), twice
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.a(x)
+        if not self.training:
+            return self.head(x), {"feats": x}
+        if self.twice:
+            return {"one": {"feats": x}, "other": {"feats": self.head(x)}}
+        return {"feats": x, "loss": self.head(x).mean()}
+
+
+@pytest.mark.parametrize("name", ["1.feats", "feats"])
+def test_one_name_frees_an_output_in_both_modes(name: str) -> None:
+    model = randomise(Elsewhere(twice=False), 0)
+    graph = trace(model, IMAGE, outputs={name: "free"})
+    assert graph.prunable == 6
+    plan = plan_of(graph, random_keep(graph, np.random.default_rng(0)))
+    plan = dataclasses.replace(plan, free_outputs=graph.free_outputs)
+    seen = difference(model, slim(model, plan), plan, IMAGE)
+    assert seen.training_checked
+    assert seen.error <= 1e-9
+
+
+def test_a_name_that_may_mean_two_outputs_of_training_frees_none_there() -> None:
+    graph = trace(Elsewhere(twice=True), IMAGE, outputs={"1.feats": "free"})
+    reasons = {u.tensor: u.reason for u in graph.untouched}
+    assert reasons["a.weight"] == "output one.feats of the model in training mode"
+    both: Any = {"1.feats": "free", "one.feats": "free"}
+    assert trace(Elsewhere(twice=True), IMAGE, outputs=both).prunable == 6

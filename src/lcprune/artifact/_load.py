@@ -12,7 +12,7 @@ from torch import nn
 
 from lcprune._checks import module
 from lcprune._checks import path as checked_path
-from lcprune._factory import one_line
+from lcprune._text import one_line
 from lcprune.artifact._description import (
     ARTIFACT,
     BUFFERS,

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lcprune._factory import one_line
+from lcprune._text import one_line
 from lcprune.errors import InputError, WeightsError
 
 _STATISTICS = ("running_mean", "running_var")

@@ -20,7 +20,7 @@ from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
 from lcprune.cli._table import cost_name, latency_name, result_table, timing_rows, training_table
-from lcprune.cost import RESOURCES, CostModel
+from lcprune.cost import RESOURCES, CostModel, read_energy
 from lcprune.data import Data, first_pixels, load_data
 from lcprune.engines import (
     FORMATS,
@@ -36,6 +36,7 @@ from lcprune.errors import InputError
 from lcprune.graph import quantity
 from lcprune.runs import (
     AUTO,
+    EXPORTED,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
@@ -125,7 +126,7 @@ def _printed(work: Callable[[], Table | str]) -> int:
 
 def export_saved(options: ExportOptions) -> str:
     """Write the file, and give the line that says so."""
-    path = options.out or options.directory / f"model{SUFFIXES[options.format]}"
+    path = options.out or options.directory / f"{EXPORTED}{SUFFIXES[options.format]}"
     engine_named(FORMATS[options.format])  # before a network is built
     written = export(
         load(options.directory, trust_factory=options.trust_factory),
@@ -154,11 +155,13 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
         if options.device not in (AUTO, "cpu"):
             raise InputError(f"engines run on the CPU, expected no --device {options.device}")
     device = choose_device("cpu" if options.engine else options.device)
+    energy = () if options.energy is None else (read_energy(options.energy),)
     model = load(options.directory, trust_factory=options.trust_factory)
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    cost = CostModel(trace(model, example_input), tuple(RESOURCES)).evaluate()
+    resources = [*(name for name in RESOURCES if name != "energy"), *energy]
+    cost = CostModel(trace(model, example_input), resources).evaluate()
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
     heading = f"top-1 of {len(data.test)} test images, %"
@@ -188,7 +191,7 @@ def _on_engine(
     """
     engine, threads = engine_named(name), torch.get_num_threads()
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{engine.suffix}"
+        path = Path(folder) / f"{EXPORTED}{engine.suffix}"
         export(model, path, format=engine.format, example_input=example_input)
         opened = engine.open(path, threads)
 

@@ -14,8 +14,9 @@ from rich.text import Text
 from rich.tree import Tree
 from torch import nn
 
+from lcprune.cost import CostModel, Energy, read_energy
 from lcprune.errors import InputError, LcpruneWarning
-from lcprune.graph import ChannelGraph, Dimension, uncounted_sentence
+from lcprune.graph import ChannelGraph, Dimension, quantity, uncounted_sentence
 from lcprune.models import build
 from lcprune.runs import InspectOptions
 from lcprune.slimming import repair
@@ -49,6 +50,7 @@ def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
     matches nothing.
     """
     model, layer = options.model, options.layer
+    energy = None if options.energy is None else read_energy(options.energy)
     shape = read_shape(options.input, model)
     network = build(model, classes=None, input_shape=shape[1:])
     try:
@@ -64,8 +66,21 @@ def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
         return
     yield f"{model} on {'x'.join(map(str, shape))}"
     yield from graph.summary().split("\n")  # a line break within text is shown as an escape
+    if energy is not None:
+        yield _energy_sentence(graph, energy)
     if graph.uncounted:
         warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
+
+
+def _energy_sentence(graph: ChannelGraph, energy: Energy) -> str:
+    """The energy of a sample, with its coefficients and what part of it is the MACs'."""
+    cost = CostModel(graph, ["macs", energy]).evaluate()
+    share = energy.mac * cost["macs"] / max(cost["energy"], 1)
+    return (
+        f"{quantity(cost['energy'], energy.unit)} a sample at {energy.mac:g} pJ a MAC and"
+        f" {energy.byte:g} pJ a byte: {share:.0%} for MACs, the rest for moving weights and"
+        " activations"
+    )
 
 
 def layer_trees(model: nn.Module, graph: ChannelGraph, pattern: str) -> Iterator[Tree]:

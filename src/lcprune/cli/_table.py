@@ -13,6 +13,7 @@ _NAMES = {
     "params": "parameters",
     "weights": "weights",
     "activations": "peak of activations, batch 1",
+    "energy": "energy of one sample, by its model",
 }
 
 

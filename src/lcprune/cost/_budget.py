@@ -16,6 +16,9 @@ from lcprune.errors import BudgetError
 _COUNTS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
+_JOULES = {"pJ": 1, "nJ": 10**3, "uJ": 10**6, "mJ": 10**9, "J": 10**12}
+_MEASURES = {"B": (_BYTES, "256KiB, 1.5MB, 4096B"), "pJ": (_JOULES, "3mJ, 250uJ")}
+"""The units of what is no count, by that of a resource, and examples."""
 # An exact fraction of 1e999999999 would take all memory: numbers are as long as a float's are.
 _NUMBER = re.compile(
     r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})",
@@ -32,7 +35,8 @@ class Budget:
     A bound is a fraction of the original's cost, as a float between 0 and 1 or text such as
     ``"50%"`` or ``"0.5"``, or an absolute number: an int, or text such as ``"60M"``, ``"1.2G"``,
     ``"300k"`` for what is counted (``macs``, ``params``) and ``"256KiB"``, ``"1.5MB"``, ``"4096B"``
-    for bytes (``weights``, ``activations``). Raises ``BudgetError`` for anything else.
+    for bytes (``weights``, ``activations``), or ``"3mJ"``, ``"250uJ"`` for ``energy``, which always
+    has a unit. Raises ``BudgetError`` for anything else.
 
     Example:
         Budget(macs=0.5, activations="256KiB")
@@ -84,7 +88,8 @@ class Budget:
             whole = integer(f"the {name} before", before.get(name), 0, error=BudgetError)
             limit = number * whole if is_fraction else number
             if limit >= whole:
-                what = "B of " + name if RESOURCES[name].unit == "B" else name
+                unit = RESOURCES[name].unit
+                what = f"{unit} of {name}" if unit in _MEASURES else name
                 other = " or none on it" if len(self.bounds) > 1 else ""
                 raise BudgetError(
                     f"budget {name}={value} leaves nothing to prune: the network has"
@@ -96,9 +101,8 @@ class Budget:
 
 def _read(name: str, value: Bound) -> tuple[Fraction, bool]:
     """A bound as an exact number, and whether it is a fraction of the original."""
-    in_bytes = resource_named(name).unit == "B"
-    units = _BYTES if in_bytes else _COUNTS
-    absolute = "256KiB, 1.5MB, 4096B" if in_bytes else "60M, 1.2G, 300k"
+    own_unit = resource_named(name).unit
+    units, absolute = _MEASURES.get(own_unit, (_COUNTS, "60M, 1.2G, 300k"))
     forms = f"a fraction of the original (0.5 or 50%) or an absolute number ({absolute})"
     beyond = isinstance(value, Integral) and abs(value) > LARGEST
     if beyond or not isinstance(value, str | Real) or isinstance(value, bool):
@@ -121,4 +125,6 @@ def _read(name: str, value: Bound) -> tuple[Fraction, bool]:
         if number >= 1:
             raise BudgetError(f"{asked} is not a part of the original, expected {forms}")
         return number, True
+    if unit == "" and own_unit == "pJ":
+        raise BudgetError(f"{asked} has no unit, expected {forms}")
     return number * units.get(unit, 1), False

@@ -9,15 +9,9 @@ from math import prod
 import numpy as np
 
 from lcprune._checks import instance, is_iterable, refused
+from lcprune.cost._bound import BoundCost, LargestSum, Resource, renumbered
 from lcprune.cost._counts import CountMatrix, Sums
-from lcprune.cost._resources import (
-    RESOURCES,
-    BoundCost,
-    LargestSum,
-    Resource,
-    renumbered,
-    resource_named,
-)
+from lcprune.cost._resources import RESOURCES, resource_named
 from lcprune.errors import InputError
 from lcprune.graph import BoolArray, ChannelGraph, IntArray
 
@@ -40,10 +34,8 @@ class CostModel:
         self, graph: ChannelGraph, resources: Sequence[str | Resource] = ("macs", "params")
     ) -> None:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
-        if not is_iterable(resources):
-            raise refused("resources", resources, "a tuple of names, such as ('macs', 'params')")
         self._graph = graph
-        chosen = [resource_named(r) if isinstance(r, str) else _own(r) for r in resources]
+        chosen = [resource_named(r) if isinstance(r, str) else r for r in _checked(resources)]
         self.resources: tuple[str, ...] = tuple(resource.name for resource in chosen)
         self.units: dict[str, str] = {resource.name: resource.unit for resource in chosen}
         bound = [resource.bind(graph) for resource in chosen]
@@ -57,6 +49,8 @@ class CostModel:
         self._sums = Sums([one for several in sums for one in several])
         ends = np.cumsum([len(several) for several in sums], dtype=np.int64)
         self._starts = None if len(ends) and ends[-1] == len(ends) else [0, *ends.tolist()][:-1]
+        divisors = [cost.divisor for cost in bound if isinstance(cost, LargestSum)]
+        self._divisors = np.array(divisors) if any(d != 1 for d in divisors) else None
         rows = [i for i, cost in enumerate(bound) if isinstance(cost, LargestSum)]
         self._rows = None if len(rows) == len(bound) else rows
         self._others: list[tuple[int, BoundCost, IntArray]] = [
@@ -82,6 +76,8 @@ class CostModel:
         costs = self._sums(counts)
         if self._starts is not None and self._starts:
             costs = np.maximum.reduceat(costs, self._starts, axis=0)
+        if self._divisors is not None:
+            costs = -(-costs // (self._divisors if kept.ndim == 1 else self._divisors[:, None]))
         if self._rows is None:
             return costs
         every = np.empty((len(self.resources), *kept.shape[1:]), dtype=np.int64)
@@ -116,24 +112,34 @@ class CostModel:
         return np.bincount(self.signatures[keep], minlength=len(self.populations))
 
 
-def _own(resource: object) -> Resource:
-    """A resource of the user's own, which is an object and no class."""
-    if isinstance(resource, type) or not isinstance(resource, Resource):
-        raise refused("a resource", resource, f"a Resource, or one of {', '.join(RESOURCES)}")
-    return resource
+def cost_of(
+    graph: ChannelGraph, further: Iterable[str] = (), own: Iterable[str | Resource] = ()
+) -> CostModel:
+    """The cost model of ``macs``, ``params``, ``further`` names of ``RESOURCES``, and ``own``.
 
-
-def cost_of(graph: ChannelGraph, further: Iterable[str] = ()) -> CostModel:
-    """The cost model of ``macs``, ``params`` and ``further`` names of ``RESOURCES``.
-
-    It is made once for all that rank and plan on a graph.
+    A resource of one's own stands for the one of its name. Without any the model is made once for
+    all that rank and plan on a graph.
     """
-    return _made(graph, tuple(dict.fromkeys(("macs", "params", *further))))
+    names = tuple(dict.fromkeys(("macs", "params", *further)))
+    mine = {one if isinstance(one, str) else one.name: one for one in _checked(own)}
+    if mine:
+        return CostModel(graph, [*({name: name for name in names} | mine).values()])
+    return _made(graph, names)
 
 
 @lru_cache(maxsize=4)
 def _made(graph: ChannelGraph, resources: tuple[str, ...]) -> CostModel:
     return CostModel(graph, resources)
+
+
+def _checked(resources: Iterable[str | Resource]) -> list[str | Resource]:
+    if not is_iterable(resources):
+        raise refused("resources", resources, "a tuple of names, such as ('macs', 'params')")
+    found = list(resources)
+    for one in found:
+        if not isinstance(one, str) and (isinstance(one, type) or not isinstance(one, Resource)):
+            raise refused("a resource", one, f"a Resource, or one of {', '.join(RESOURCES)}")
+    return found
 
 
 def check_mask(keep: BoolArray, prunable: int) -> None:

@@ -2,100 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
 
-import numpy as np
-
-from lcprune.cost._counts import Sum, Sums
+from lcprune.cost._bound import BoundCost, LargestSum, Resource, Term, total
+from lcprune.cost._energy import Energy, in_bytes
 from lcprune.errors import BudgetError
-from lcprune.graph import ChannelGraph, IntArray, Value
-
-
-class BoundCost(Protocol):
-    """A resource of one network, as a function of the kept sizes of its channel vectors."""
-
-    @property
-    def vectors(self) -> tuple[int, ...]:
-        """The positions in ``ChannelGraph.vectors`` of the sizes that it reads, ascending."""
-
-    def __call__(self, sizes: IntArray, /) -> IntArray:
-        """Costs int64 [n] for sizes int64 [vectors, n]; never falls where a size grows."""
-
-
-@runtime_checkable
-class Resource(Protocol):
-    """Something that a network uses up; ``unit`` is what its amounts are printed with."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def unit(self) -> str: ...
-
-    def bind(self, graph: ChannelGraph) -> BoundCost:
-        """The cost of a network of this graph."""
-
-
-class LargestSum:
-    """The largest of several sums of products of sizes; of a single sum, that sum.
-
-    Sums that can never be the largest are left out.
-    """
-
-    def __init__(self, sums: Iterable[Sum]) -> None:
-        self.sums: tuple[Sum, ...] = _undominated([dict(one) for one in sums]) or ({},)
-        self.vectors: tuple[int, ...] = tuple(
-            sorted({vector for one in self.sums for term in one for vector in term})
-        )
-
-    @cached_property
-    def _evaluate(self) -> Sums:
-        return Sums(renumbered(self.sums, self.vectors))
-
-    def __call__(self, sizes: IntArray, /) -> IntArray:
-        largest: IntArray = self._evaluate(sizes).max(axis=0)
-        return largest
-
-
-def renumbered(sums: Iterable[Sum], vectors: Sequence[int]) -> list[Sum]:
-    """The sums whose factors are positions in ``vectors``."""
-    position = {vector: i for i, vector in enumerate(vectors)}
-    return [
-        {tuple(position[v] for v in term): coefficient for term, coefficient in one.items()}
-        for one in sums
-    ]
-
-
-def _undominated(sums: list[dict[tuple[int, ...], int]]) -> tuple[Sum, ...]:
-    """The sums of which no other is at least as large in every term."""
-    terms = {term: i for i, term in enumerate(dict.fromkeys(t for one in sums for t in one))}
-    table = np.zeros((len(sums), len(terms)), dtype=np.int64)
-    for row, one in enumerate(sums):
-        for term, coefficient in one.items():
-            table[row, terms[term]] = coefficient
-    kept: list[int] = []
-    for row in np.argsort(-table.sum(axis=1), kind="stable").tolist():
-        # A sum of coefficients at least as large comes before those that it dominates.
-        if not bool((table[kept] >= table[row]).all(axis=1).any()):
-            kept.append(row)
-    return tuple(sums[row] for row in sorted(kept))
-
-
-def _total(terms: Iterable[tuple[int, tuple[int, ...]]]) -> Sum:
-    total: dict[tuple[int, ...], int] = {}
-    for coefficient, factors in terms:
-        key = tuple(sorted(factors))
-        total[key] = total.get(key, 0) + coefficient
-    return {key: coefficient for key, coefficient in total.items() if coefficient}
-
-
-def _bytes(value: Value) -> tuple[int, tuple[int, ...]]:
-    elements, factors = value.term
-    return elements * value.itemsize, factors
+from lcprune.graph import ChannelGraph
 
 
 @dataclass(frozen=True)
@@ -110,7 +24,7 @@ class Macs:
     unit: str = "MACs"
 
     def bind(self, graph: ChannelGraph) -> BoundCost:
-        return LargestSum([_total((op.coefficient, op.factors) for op in graph.ops)])
+        return LargestSum([total((op.coefficient, op.factors) for op in graph.ops)])
 
 
 @dataclass(frozen=True)
@@ -121,7 +35,7 @@ class Params:
     unit: str = "parameters"
 
     def bind(self, graph: ChannelGraph) -> BoundCost:
-        return LargestSum([_total(value.term for value in graph.values if value.parameter)])
+        return LargestSum([total(value.term for value in graph.values if value.parameter)])
 
 
 @dataclass(frozen=True)
@@ -136,7 +50,7 @@ class Weights:
     unit: str = "B"
 
     def bind(self, graph: ChannelGraph) -> BoundCost:
-        return LargestSum([_total(_bytes(value) for value in graph.values if value.saved)])
+        return LargestSum([total(in_bytes(value) for value in graph.values if value.saved)])
 
 
 @dataclass(frozen=True)
@@ -154,11 +68,11 @@ class Activations:
     unit: str = "B"
 
     def bind(self, graph: ChannelGraph) -> BoundCost:
-        size: dict[int, tuple[int, tuple[int, ...]]] = {}
+        size: dict[int, Term] = {}
         born: dict[int, int] = {}
         for value in graph.values:
             if value.kind != "state" and value.storage not in size:
-                size[value.storage] = _bytes(value)
+                size[value.storage] = in_bytes(value)
             elif value.kind == "state":
                 size.setdefault(value.storage, (0, ()))
             if value.kind == "input":
@@ -171,16 +85,16 @@ class Activations:
                 last[storage] = number
         for position in graph.outputs:
             last[graph.values[position].storage] = len(graph.ops) - 1
-        alive: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in graph.ops]
+        alive: list[list[Term]] = [[] for _ in graph.ops]
         for storage, end in last.items():
             if size[storage][0]:
                 for number in range(born.get(storage, 0), end + 1):
                     alive[number].append(size[storage])
-        return LargestSum(_total(terms) for terms in alive)
+        return LargestSum(total(terms) for terms in alive)
 
 
 RESOURCES: Mapping[str, Resource] = MappingProxyType(
-    {entry.name: entry for entry in (Macs(), Params(), Weights(), Activations())}
+    {entry.name: entry for entry in (Macs(), Params(), Weights(), Activations(), Energy())}
 )
 """Every resource that a budget can bound, by name."""
 

@@ -104,7 +104,8 @@ def coupled(
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         value = values[bad[0]]
-        _refuse(graph, int(groups[bad[0]]), f"has a score of {value}: its weights hold NaN or inf")
+        why = "its weights, or their gradients, hold NaN or inf"
+        _refuse(graph, int(groups[bad[0]]), f"has a score of {value}: {why}")
     if reduction == "max":
         highest = np.full(graph.prunable, -np.inf)
         np.maximum.at(highest, groups, values)

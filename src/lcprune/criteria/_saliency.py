@@ -13,7 +13,8 @@ from lcprune._checks import choice, function, instance, integer, is_iterable, mo
 from lcprune.criteria._coupling import REDUCTIONS, Criterion, Loss, Request
 from lcprune.criteria._gradients import taylor
 from lcprune.criteria._weights import bn_scale, l1, l2, l2_squared, random
-from lcprune.graph import ChannelGraph, FloatArray
+from lcprune.errors import InputError
+from lcprune.graph import ChannelGraph, FloatArray, network_digest
 
 CRITERIA: dict[str, Criterion] = {
     "l1": l1,
@@ -63,8 +64,8 @@ def saliency(
     targets to a scalar, none being the cross-entropy; only ``taylor`` uses them. ``seed`` is
     for ``random``.
 
-    Raises ``InputError`` for an unknown criterion or reduction, weights that are not finite, a
-    family that the criterion can't score, and data that are missing.
+    Raises ``InputError`` for a graph of another network, an unknown criterion or reduction, weights
+    that are not finite, a family that the criterion can't score, and data that are missing.
     """
     module("model", model)
     instance("graph", graph, ChannelGraph, "a ChannelGraph, which trace gives")
@@ -75,6 +76,10 @@ def saliency(
         raise refused("data", data, "batches of (inputs, targets)")
     if loss is not None:
         function("loss", loss)
+    if graph.network and graph.network != network_digest(model):
+        raise InputError(
+            "the graph is of another network: the model's parameters have other names or shapes"
+        )
     request = Request(model, graph, reduction, data, loss, seed)
     values = np.asarray(CRITERIA[criterion](request), dtype=np.float64)
     return Saliency(values, criterion, reduction)

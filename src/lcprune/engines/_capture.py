@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from lcprune._text import one_line
 from lcprune.errors import InputError, LcpruneError, ModelError
@@ -34,9 +35,11 @@ _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 def captured(model: nn.Module, example: Inputs, *, dynamic_batch: bool) -> ExportedProgram:
     """The operators that ``model`` runs on the example, with any batch size where asked for.
 
-    It holds neither values of the example nor lines of the model's source. ``ModelError`` where
+    It holds neither values of the example's tensors nor lines of the model's source; what is no
+    tensor among the arguments is a constant. ``ModelError`` where
     torch.export can't follow the model, ``InputError`` where there is no batch dimension.
     """
+    model, example = _of_tensors(model, example)
     shapes = None
     if dynamic_batch:
         # A size of one would be taken as a constant, and two equal ones as one tensor's.
@@ -62,6 +65,30 @@ def captured(model: nn.Module, example: Inputs, *, dynamic_batch: bool) -> Expor
             node.meta.pop("stack_trace", None)
     program._example_inputs = None
     return program
+
+
+class _Bound(nn.Module):
+    """A model whose arguments are tensors alone; all else is as it was in the example."""
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._leaves, self._structure = tree_flatten((example.args, dict(example.kwargs)))
+        self._leaves = [None if isinstance(x, Tensor) else (x,) for x in self._leaves]
+
+    def forward(self, *tensors: Tensor) -> Any:
+        left = iter(tensors)
+        leaves = [next(left) if held is None else held[0] for held in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return self.model(*args, **kwargs)
+
+
+def _of_tensors(model: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
+    leaves = tree_leaves((example.args, dict(example.kwargs)))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if len(tensors) == len(leaves):
+        return model, example
+    return _Bound(model, example).eval(), Inputs(*tensors)
 
 
 def batched(example: Inputs, size: int, seed: int | None = None) -> Inputs:

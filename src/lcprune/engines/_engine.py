@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lcprune._checks import choice
 from lcprune.engines import ENGINES
@@ -70,6 +71,5 @@ def output_tensors(outputs: Any) -> list[Tensor]:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    from torch.utils._pytree import tree_leaves  # the order of torch.export, whose it is
-
+    # In the order of torch.export, whose function this is.
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils._pytree import tree_unflatten
 
 from lcprune.engines._capture import captured, quiet, taken_by
 from lcprune.engines._engine import Engine, Opened, output_tensors
@@ -38,24 +38,14 @@ class PyTorch:
         with quiet():
             program = torch.export.load(path)
             module: Any = program.module()
-        given = [
-            spec.arg.value if isinstance(spec.arg, ConstantArgument) else _TENSOR
-            for spec in program.graph_signature.input_specs
-            if spec.kind == InputKind.USER_INPUT
-        ]
         structure = program.call_spec.in_spec
 
         def run(*tensors: Tensor) -> list[Tensor]:
-            left = iter(tensors)
-            leaves = [next(left) if value is _TENSOR else value for value in given]
-            args, kwargs = torch.utils._pytree.tree_unflatten(leaves, structure)
+            args, kwargs = tree_unflatten(tensors, structure)
             with with_threads(threads), torch.no_grad():
                 return output_tensors(module(*args, **kwargs))
 
         return run
-
-
-_TENSOR = object()
 
 
 ENGINE: Engine = PyTorch()

@@ -51,8 +51,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
         return
     held = list(batches)
     for number, batch in enumerate(held):
-        if not _tensors(batch):
+        tensors = _tensors(batch)
+        if not tensors:
             raise refused(f"batch {number}", batch, "a model's input or a tuple of its inputs")
+        if not any(tensor.numel() for tensor in tensors):
+            raise InputError(f"batch {number} is empty, expected one sample or more")
     if not held:
         raise InputError("expected at least one batch to estimate BatchNorm statistics on")
     for norm in norms:

@@ -66,12 +66,17 @@ def uncounted_sentence(graph: ChannelGraph) -> str:
 
 
 def quantity(count: int, unit: str = "") -> str:
-    """A count for people: 125.75 M, or 1.50 MiB where the unit is bytes."""
+    """A count for people: 125.75 M, or 1.50 MiB where the unit is bytes, 1.50 mJ where it is pJ."""
     if unit == "B":
         for name, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
             if count >= size:
                 return f"{count / size:.2f} {name}"
         return f"{count} B"
+    if unit == "pJ":
+        for name, size in (("J", 10**12), ("mJ", 10**9), ("uJ", 10**6), ("nJ", 10**3)):
+            if count >= size:
+                return f"{count / size:.2f} {name}"
+        return f"{count} pJ"
     for name, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.2f} {name}"

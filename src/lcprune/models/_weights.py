@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from lcprune._checks import instance
 from lcprune._checks import path as checked_path
-from lcprune._factory import one_line
 from lcprune._files import open_regular
-from lcprune._text import shown
+from lcprune._text import one_line, shown
 from lcprune.errors import WeightsError
 from lcprune.models._zoo import AUXILIARY, OWN
 
@@ -107,7 +106,8 @@ def _read(path: Path) -> object:
             f"{path}: expected tensors alone, which load without running code"
         ) from error
     except Exception as error:  # what is no pickle may end PyTorch's reader in any way
-        raise WeightsError(f"{path}: can't be read as weights: {one_line(error, 160)}") from error
+        why = one_line(error, 160) or "it ends too early"  # of an empty file nothing is said
+        raise WeightsError(f"{path}: can't be read as weights: {why}") from error
 
 
 def _check_unpacked(file: BinaryIO) -> None:

@@ -13,6 +13,8 @@ from lcprune.errors import BudgetError, InputError
 from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, staying
 from lcprune.ranking._blocks import Blocks, Queue
 
+MEASURES = ("B", "pJ")
+"""Units that are printed; other amounts are counts of what the resource is called."""
 REASONS = 3
 """How many reasons a refusal names."""
 
@@ -193,7 +195,7 @@ class Cut:
                 return f"no channel can be pruned{self._reasons(name)}"
             if alone > limit:
                 stays = "what can't be pruned"
-                of = " of" if self._cost.units[name] == "B" else ""
+                of = " of" if self._cost.units[name] in MEASURES else ""
                 amount = f"{self._amount(name, alone)}{of} {name}"
                 return f"{stays} takes {amount} by itself{self._reasons(name)}"
         rounded = f", in multiples of {self._round_to}" if self._round_to > 1 else ""
@@ -220,4 +222,5 @@ class Cut:
         return f": {'; '.join(shares)}" + ("; …" if len(stays) > REASONS else "")
 
     def _amount(self, name: str, value: int) -> str:
-        return f"{value:,} B" if self._cost.units[name] == "B" else f"{value:,}"
+        unit = self._cost.units[name]
+        return f"{value:,} {unit}" if unit in MEASURES else f"{value:,}"

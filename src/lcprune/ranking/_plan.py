@@ -145,7 +145,10 @@ class Plan:
             raise InputError(f"not a plan: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             what = one_line(error, 120)
-            raise InputError(f"not a plan: {type(error).__name__}: {what}") from error
+            raise InputError(
+                "not a plan: expected the JSON that Plan.to_json gives "
+                f"({type(error).__name__}: {what})"
+            ) from error
 
 
 def _checked_kept(kept: object) -> dict[tuple[str, int], tuple[int, ...]]:
@@ -183,7 +186,7 @@ def _indices(given: object, name: str, dim: int) -> tuple[int, ...]:
     if not indices or min(indices) < 0 or max(indices) > LARGEST or not _distinct(indices):
         raise InputError(
             f"the plan keeps indices {_ends(indices)} of dimension {dim} of {name}, "
-            "expected one or more from 0, none twice"
+            "expected one or more from 0, within 64 bits, none twice"
         )
     return indices
 
@@ -228,7 +231,7 @@ def _expected_of(edit: AttributeEdit) -> str:
     if not (edit.index is None or (type(edit.index) is int and 0 <= edit.index <= LARGEST)):
         return "the position of an entry, from 0, or none"
     if type(edit.value) is not int or not 0 <= edit.value <= LARGEST:
-        return "a number from 0"
+        return "a number from 0, within 64 bits"
     return ""
 
 
@@ -247,7 +250,7 @@ def _check_cost(cost: object) -> None:
         raise refused("the cost", cost, "a dictionary from resources to numbers")
     for name, value in cost.items():
         if not (isinstance(name, str) and type(value) is int and 0 <= value <= LARGEST):
-            raise refused(f"the cost in {name}", value, "a number from 0")
+            raise refused(f"the cost in {name}", value, "a number from 0, within 64 bits")
 
 
 def _is_number(value: object) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from lcprune._checks import instance, refused
-from lcprune.cost import Budget, cost_of
+from lcprune.cost import Budget, Resource, cost_of
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning
 from lcprune.graph import BoolArray, ChannelGraph, FloatArray, uncounted_sentence
@@ -42,6 +43,7 @@ class Ranker:
         compensation: str | Compensation = "additive",
         min_keep: float = 0.1,
         round_to: int = 1,
+        resources: Iterable[str | Resource] = (),
     ) -> None:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
         instance("the saliency", saliency, Saliency, "a Saliency, such as lcprune.saliency gives")
@@ -50,7 +52,7 @@ class Ranker:
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
         self._graph = graph
-        self._cost = cost = cost_of(graph, budget.asked)
+        self._cost = cost = cost_of(graph, budget.asked, resources)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
         self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)
@@ -129,12 +131,14 @@ def rank(
     compensation: str | Compensation = "additive",
     min_keep: float = 0.1,
     round_to: int = 1,
+    resources: Iterable[str | Resource] = (),
 ) -> Plan:
     """Keep the channels with the highest compensated saliency that a budget allows.
 
     ``beta`` is float [families], or [families, 2] for ``compensation="affine"``; none is the
     criterion's own global ranking. Every family keeps ``max(1, ceil(min_keep * groups))``, and
-    a multiple of ``round_to`` groups or all of them (see ``Cut``).
+    a multiple of ``round_to`` groups or all of them (see ``Cut``). ``resources`` are counted too,
+    bounded or not; one stands for the one of its name, such as an ``Energy`` of another device.
 
     Raises ``BudgetError`` for a budget that is met already or that can't be met (with the
     least possible value), ``InputError`` for saliencies or a ``beta`` that don't fit. What the
@@ -144,7 +148,13 @@ def rank(
     convolutional neural networks", 2018, arXiv 1810.00518.
     """
     ranker = Ranker(
-        graph, saliency, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
+        graph,
+        saliency,
+        budget,
+        compensation=compensation,
+        min_keep=min_keep,
+        round_to=round_to,
+        resources=resources,
     )
     if graph.uncounted:
         warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)

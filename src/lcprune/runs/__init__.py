@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         BASE,
         BASE_CHECKPOINT,
         CHECKPOINT,
+        EXPORTED,
         GRAPH,
         JOURNAL,
         RUN,
@@ -61,6 +62,7 @@ __all__ = [
     "BASE",
     "BASE_CHECKPOINT",
     "CHECKPOINT",
+    "EXPORTED",
     "GRAPH",
     "JOURNAL",
     "RUN",
@@ -117,7 +119,7 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT GRAPH JOURNAL RUN SUMMARY Run RunRecord "
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY Run RunRecord "
     "RunState check_command check_run check_trust read_run resume_line run_state",
     "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
     "read_summary read_train_summary",

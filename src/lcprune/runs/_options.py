@@ -96,11 +96,18 @@ class SearchOptions(Concern):
     title = "Budget and search"
 
     budget: tuple[str, ...] = required(
-        "An upper bound on macs, params, weights (bytes) or activations (peak bytes), such as "
-        "macs=50% or activations=256KiB; may be repeated.",
+        "An upper bound on macs, params, weights (bytes), activations (peak bytes) or energy, such "
+        "as macs=50%, activations=256KiB or energy=3mJ; may be repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
+    )
+    energy: str | None = option(
+        None,
+        "Coefficients of the energy: float32-dram, float16-dram or int8-dram, the same with -sram, "
+        "or a file.toml with mac and byte in pJ.",
+        metavar="PRESET",
+        unset="float32-dram",
     )
     min_keep: float = option(
         0.1, "Share of its channels that each family keeps.", at_least=0, at_most=1
@@ -314,6 +321,7 @@ class ModelOptions(Concern):
     layer: str | None = option(
         None, "Show what the filters of modules of that name (a glob) go with.", metavar="NAME"
     )
+    energy: str | None = redefault(SearchOptions, "energy", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +351,7 @@ class EvaluateOptions(ResultOptions):
 
     data: str = redefault(DataOptions, "data")
     device: str = redefault(MachineOptions, "device", AUTO)
+    energy: str | None = redefault(SearchOptions, "energy", None)
     engine: str | None = option(
         None,
         "Measure accuracy and latency on that inference engine, on the CPU.",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lcprune._factory import one_line
-from lcprune.cost import Budget
+from lcprune._text import one_line
+from lcprune.cost import Budget, Energy, read_energy
 from lcprune.criteria import Saliency, saliency
 from lcprune.data import (
     Data,
@@ -40,7 +40,8 @@ class Problem:
 
     ``model`` is the base network on ``device``, in eval mode. It is never touched: who changes
     it copies it. ``before`` is the whole network's cost and ``limits`` the budget's bounds, by
-    resource name. ``data.train`` lacks the images that are ``held`` out. ``example`` is one image
+    resource name; ``energy`` is among the ``resources`` where it is bounded or its coefficients
+    are given. ``data.train`` lacks the images that are ``held`` out. ``example`` is one image
     as the network takes it, on the CPU.
     """
 
@@ -50,6 +51,7 @@ class Problem:
     budget: Budget
     before: Mapping[str, int]
     limits: Mapping[str, int]
+    resources: tuple[Energy, ...]
     example: Tensor
     data: Data
     held: ImageSet | None
@@ -64,6 +66,7 @@ class Problem:
         ``InputError`` with what was expected where any of it can't be used.
         """
         budget = Budget.parse(options.budget)
+        resources = _resources(options, budget)
         if options.strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise InputError(f"unknown strategy {options.strategy!r}, expected one of {known}")
@@ -99,6 +102,7 @@ class Problem:
             compensation=options.compensation,
             min_keep=options.min_keep,
             round_to=options.round_to,
+            resources=resources,
         )
         # Criterion, compensation and budget are right if they give a plan.
         ranker.plan(ranker.compensation.identity())
@@ -109,6 +113,7 @@ class Problem:
             budget=budget,
             before=ranker.before,
             limits=ranker.limits,
+            resources=resources,
             example=base.example,
             data=data,
             held=held,
@@ -234,6 +239,13 @@ def choose_device(name: str) -> torch.device:
     if device.type == "meta":
         raise InputError("device 'meta' can't be used: expected auto, cpu or cuda")
     return device
+
+
+def _resources(options: PruneOptions, budget: Budget) -> tuple[Energy, ...]:
+    """The energy, where it is bounded or asked for."""
+    if options.energy is not None:
+        return (read_energy(options.energy),)
+    return (Energy(),) if "energy" in budget.asked else ()
 
 
 def _score(

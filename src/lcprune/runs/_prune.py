@@ -113,6 +113,8 @@ class _Stages:
         run, options = self._run, self._options
         problem = self._with_base(problem)
         run.same("data_sha256", problem.data.fingerprint, "data")
+        for energy in problem.resources:
+            run.same("energy", repr(energy), "coefficients of the energy")
         what = "weights"
         if options.base_epochs:
             what += f" in {run.directory / BASE} (remove it to train them again)"
@@ -244,6 +246,7 @@ class _Stages:
                 strategy=options.strategy,
                 min_keep=options.min_keep,
                 round_to=options.round_to,
+                resources=problem.resources,
                 prepare=precision.apply,
                 identity=identity,
                 executor=self._executor(problem.device),

@@ -11,7 +11,6 @@ import difflib
 import functools
 import math
 import operator
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from lcprune._checks import LARGEST, path
-from lcprune._files import read_whole
-from lcprune._text import one_line, shown
+from lcprune._files import read_toml
+from lcprune._text import shown
 from lcprune.errors import InputError
 
 T = TypeVar("T")
@@ -33,7 +32,6 @@ _BOUNDS = {
     "at_most": operator.le,
     "less_than": operator.lt,
 }
-_LARGEST_FILE = 2**15
 
 
 @dataclass(frozen=True)
@@ -289,11 +287,4 @@ def resolve(
 
 def read_config(path: Path) -> dict[str, Any]:
     """The values in a configuration file by key; ``InputError`` where it is not TOML."""
-    content = read_whole(path, limit=_LARGEST_FILE)
-    try:
-        raw = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a mark
-    except ValueError as error:  # TOML that is wrong, or bytes that are not text
-        raise InputError(f"{path} is not TOML: {one_line(error)}") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is not TOML as expected: it is nested too deep") from error
-    return {key.replace("-", "_"): value for key, value in raw.items()}
+    return read_toml(path)

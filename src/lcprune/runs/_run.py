@@ -40,6 +40,7 @@ from lcprune.artifact import (
     versions,
 )
 from lcprune.data import runs_code as data_runs_code
+from lcprune.engines import SUFFIXES
 from lcprune.errors import InputError, LcpruneWarning, RunError
 from lcprune.models import runs_code as model_runs_code
 from lcprune.runs._options import Options
@@ -54,6 +55,8 @@ BASE_CHECKPOINT = "base-checkpoint.pt"
 CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
 SUMMARY = "summary.json"
+EXPORTED = "model"
+"""How a network's files for engines are named, before the suffix of the format."""
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
@@ -65,6 +68,7 @@ _OWN = (
     BASE_CHECKPOINT,
     BASE,
     *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
+    *(f"{EXPORTED}{suffix}" for suffix in (*SUFFIXES.values(), ".bin")),
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""

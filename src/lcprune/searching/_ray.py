@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from lcprune._checks import instance, integer, number
-from lcprune._factory import one_line
 from lcprune._processes import packed
+from lcprune._text import one_line
 from lcprune.errors import InputError, LcpruneError, RunError
 from lcprune.searching._executor import Evaluation, Evaluator, Job, Work, Workers, evaluate
 

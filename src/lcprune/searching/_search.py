@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -22,7 +22,7 @@ from lcprune._checks import (
     path,
     refused,
 )
-from lcprune.cost import Budget
+from lcprune.cost import Budget, Resource
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning, RunError
 from lcprune.graph import ChannelGraph, uncounted_sentence
@@ -83,6 +83,7 @@ def search(
     strategy: str | Strategy | MakeStrategy = "evolution",
     min_keep: float = 0.1,
     round_to: int = 1,
+    resources: Sequence[str | Resource] = (),
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
@@ -96,8 +97,8 @@ def search(
     stays as it is, passed through ``prepare``, recalibrated with the batches of ``recalibrate``
     (or by it, where it is a function), and given to ``fitness``: lower is better, and what is not
     finite counts as ``inf``. A plan that was seen before is not evaluated again. Without anything
-    to compensate (``compensation="none"``) there is one candidate. ``min_keep`` and ``round_to``
-    are those of ``rank``.
+    to compensate (``compensation="none"``) there is one candidate. ``min_keep``, ``round_to``
+    and ``resources`` are those of ``rank``.
 
     ``journal`` is a file that holds every finished trial before the next begins; given again
     after an interruption at any moment, the search goes on where it was, and ends as it would
@@ -151,7 +152,13 @@ def search(
 
     def ranker_of(scores: Saliency) -> Ranker:
         return Ranker(
-            graph, scores, budget, compensation=compensation, min_keep=min_keep, round_to=round_to
+            graph,
+            scores,
+            budget,
+            compensation=compensation,
+            min_keep=min_keep,
+            round_to=round_to,
+            resources=resources,
         )
 
     if graph.uncounted:

@@ -21,6 +21,10 @@ Drawn = tuple[str, tuple[tuple[int, ...], ...]]
 """A draw that was made: the operator, and the shapes of its operands and results."""
 
 
+SPREAD = 1_000_003
+"""How far the draws of two seeds are apart."""
+
+
 class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Numbers the random draws of a run, each of which has a generator state of its own.
 
@@ -30,16 +34,33 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     expectation of its distribution instead: dropout passes its input on, added noise is zero. Both
     runs have to do so, so the other one is repeated with these numbers as its ``neutral``.
 
-    Draws by Python's and NumPy's global generators are those of ``same_generators``.
+    Draws by Python's and NumPy's global generators are those of ``same_generators``. ``chooses`` is
+    whether there were any, or numbers were read after a draw: code may go another way with another
+    ``seed``.
     """
 
     def __init__(
-        self, beside: Sequence[Drawn] | None = None, neutral: Collection[int] = ()
+        self,
+        beside: Sequence[Drawn] | None = None,
+        neutral: Collection[int] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.drawn: list[Drawn] = []
+        self.chooses = False
+        self.seed = seed
+        self._before = _states()
         self.neutral = set(neutral)
         self._beside = beside
+
+    def __enter__(self) -> Draws:
+        self._before = _states()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.chooses |= self._before != _states()
 
     def __torch_dispatch__(
         self,
@@ -49,6 +70,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
+        self.chooses |= bool(self.drawn) and func.overloadpacket is aten._local_scalar_dense
         expectation = EXPECTATIONS.get(func.overloadpacket)
         if expectation is None:
             return func(*args, **given)
@@ -58,7 +80,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "generator" in given:  # its state is nobody else's business
             given["generator"] = None
         number = len(self.drawn)
-        torch.default_generator.manual_seed(number)
+        torch.default_generator.manual_seed(number + SPREAD * self.seed)
         out = func(*args, **given)
         self.drawn.append((func.overloadpacket.__name__, _shapes(args, given, out)))
         if self._beside is not None and self._beside[number : number + 1] != self.drawn[-1:]:
@@ -76,15 +98,20 @@ def _shapes(*values: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(leaf.shape) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
+def _states() -> tuple[Any, ...]:
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), numpy[1].tobytes(), *numpy[2:]
+
+
 @contextmanager
-def same_generators() -> Iterator[None]:
+def same_generators(seed: int = 0) -> Iterator[None]:
     """Global generators (PyTorch's on the CPU, Python's, NumPy's) in one state, and put back."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)  # noqa: NPY002
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
             yield
     finally:
         random.setstate(python)

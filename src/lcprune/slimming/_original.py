@@ -25,7 +25,7 @@ from lcprune.tracing import (
     as_examples,
     first_sample,
     forward,
-    is_free,
+    free_among,
     outputs,
     private_copy,
     run_labelled,
@@ -34,6 +34,9 @@ from lcprune.tracing import (
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """The largest relative difference that passes, by the precision of the comparison."""
+
+SEEDS = 3
+"""Under how many seeds training is compared where a draw may decide what runs."""
 
 FAILS = "the slimmed model fails"
 DIFFERS = "the slimmed model differs from the masked original"
@@ -81,7 +84,8 @@ class Original:
     It is copied once, into float64, or into float32 from the moment that it can't run in float64.
     ``given`` are the examples, each in the forms that may be tried, best first.
     In training mode BatchNorm takes the statistics of the batch, and gradients flow: the loss is
-    the sum of the floating outputs' squares, and of numbers (losses) as they are.
+    the sum of the floating outputs' squares, and of numbers (losses) as they are. Where a draw may
+    decide what runs, several seeds are compared.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class Original:
         self._model = _copy(self._source).train(self.training).to(self.precision)
         chosen = [forms[min(form, len(forms) - 1)] for forms in self._given]
         self.inputs = tuple(_cast(inputs, self.precision) for inputs in chosen)
-        self._wholes: dict[int, _Whole] = {}
+        self._wholes: dict[tuple[int, int], _Whole] = {}
         self._doubt: str | None = None
 
     def _give_up(self, error: ModelError) -> None:
@@ -164,18 +168,26 @@ class Original:
 
     def _difference(self, make: Make, plan: Plan, inputs: Inputs) -> float:
         draws = Draws()
+        error = self._compared(make, plan, inputs, draws)
+        for seed in range(1, SEEDS) if self.training and draws.chooses else ():
+            error = max(error, self._compared(make, plan, inputs, Draws(seed=seed)))
+        return error
+
+    def _compared(self, make: Make, plan: Plan, inputs: Inputs, draws: Draws) -> float:
         small, actual = self._slimmed(make, inputs, draws)
-        beside = Draws(draws.drawn)
+        beside = Draws(draws.drawn, seed=draws.seed)
         try:
             expected = masked_outputs(self._copy(), plan, inputs, beside)
         except ModelError as failed:
-            self._require(inputs)
+            self._require(inputs, draws.seed)
             raise MaskedModelError(self.mode, failed) from failed
         if beside.neutral:
-            small, actual = self._slimmed(make, inputs, Draws(neutral=beside.neutral))
+            small, actual = self._slimmed(
+                make, inputs, Draws(neutral=beside.neutral, seed=draws.seed)
+            )
         error = relative_difference(expected, actual, self.mode)
         if self.training:
-            self._compare_gradients(small, actual, inputs)
+            self._compare_gradients(small, actual, inputs, draws.seed)
         return error
 
     def _effect(self, plan: Plan, inputs: Inputs) -> float:
@@ -191,23 +203,25 @@ class Original:
                 small = make().train(self.training).to(self.precision)
                 return small, _run(small, inputs, draws, gradients=gradients)
             except Exception as error:  # a foreign model may raise anything while it is copied
-                self._require(inputs)
-                if not gradients or self._whole(inputs).finite is not None:
+                self._require(inputs, draws.seed)
+                if not gradients or self._whole(inputs, draws.seed).finite is not None:
                     raise SlimmedModelError(f"{FAILS}{self.mode}", error) from error
             gradients = False  # the original can't run with gradients either
             draws.drawn.clear()
 
-    def _compare_gradients(self, small: nn.Module, actual: list[Tensor], inputs: Inputs) -> None:
+    def _compare_gradients(
+        self, small: nn.Module, actual: list[Tensor], inputs: Inputs, seed: int
+    ) -> None:
         """See that gradients are finite wherever the original's are."""
         try:
             if not _backward(actual):
                 return
         except Exception as error:
-            if self._whole(inputs).finite is None:
+            if self._whole(inputs, seed).finite is None:
                 return
             raise SlimmedModelError(f"{FAILS} backward{self.mode}", error) from error
         odd = {name for name, p in small.named_parameters() if p.requires_grad and not _finite(p)}
-        odd &= self._whole(inputs).finite or frozenset() if odd else odd
+        odd &= self._whole(inputs, seed).finite or frozenset() if odd else odd
         if odd:
             reason = f"gradients of the slimmed model are not finite{self.mode}"
             raise SlimmedModelError(reason, what=f"{reason}, but the original's are ({min(odd)})")
@@ -218,28 +232,29 @@ class Original:
         """On a copy: a model may change its own state whenever it runs."""
         return _copy(self._model)
 
-    def _require(self, inputs: Inputs) -> None:
+    def _require(self, inputs: Inputs, seed: int) -> None:
         """``ModelError`` where the original itself can't run."""
-        error = self._whole(inputs).error
+        error = self._whole(inputs, seed).error
         if error:
             raise ModelError(error)
 
-    def _whole(self, inputs: Inputs) -> _Whole:
-        if id(inputs) not in self._wholes:
-            self._wholes[id(inputs)] = self._run_whole(inputs)
-        return self._wholes[id(inputs)]
+    def _whole(self, inputs: Inputs, seed: int = 0) -> _Whole:
+        key = id(inputs), seed
+        if key not in self._wholes:
+            self._wholes[key] = self._run_whole(inputs, seed)
+        return self._wholes[key]
 
-    def _run_whole(self, inputs: Inputs) -> _Whole:
+    def _run_whole(self, inputs: Inputs, seed: int) -> _Whole:
         if self.training:
             model = self._copy()
             try:
-                found = _backward(_run(model, inputs, Draws(), gradients=True))
+                found = _backward(_run(model, inputs, Draws(seed=seed), gradients=True))
                 names = [name for name, p in model.named_parameters() if found and _finite(p)]
                 return _Whole(finite=frozenset(names))
             except Exception:  # without gradients it may run
                 pass
         try:
-            plain_outputs(self._copy(), inputs)
+            plain_outputs(self._copy(), inputs, Draws(seed=seed))
         except ModelError as error:
             return _Whole(error=str(error))
         return _Whole()
@@ -272,7 +287,8 @@ def originals(
 
 def plain_outputs(model: nn.Module, inputs: Inputs, draws: Draws | None = None) -> list[Tensor]:
     """The output tensors of a model that runs by itself; ``ModelError`` where it raises."""
-    with torch.no_grad(), same_generators(), _keep_double(), draws or Draws():
+    draws = draws or Draws()
+    with torch.no_grad(), same_generators(draws.seed), _keep_double(), draws:
         return outputs(forward(model, inputs))
 
 
@@ -285,12 +301,12 @@ def masked_outputs(
     """
     flow = LabelFlow(model, apply_rule)
     flow.mask.keep_only(_keep(flow, plan))
-    with same_generators(), _keep_double(), draws or Draws():
+    draws = draws or Draws()
+    with same_generators(draws.seed), _keep_double(), draws:
         returned = run_labelled(flow, model, inputs, plan.free_outputs)
+        free = free_among([output.name for output in returned], plan.free_outputs)
         return [
-            flow.left(output.tensor)
-            if is_free(output.name, plan.free_outputs)
-            else output.tensor.clone()
+            flow.left(output.tensor) if output.name in free else output.tensor.clone()
             for output in returned
         ]
 
@@ -298,8 +314,8 @@ def masked_outputs(
 def _run(model: nn.Module, inputs: Inputs, draws: Draws, *, gradients: bool) -> list[Tensor]:
     if not gradients:
         return plain_outputs(model, inputs, draws)
-    own = inputs.mapped(torch.clone)
-    with torch.inference_mode(False), torch.enable_grad(), same_generators(), _keep_double(), draws:
+    own, same = inputs.mapped(torch.clone), same_generators(draws.seed)
+    with torch.inference_mode(False), torch.enable_grad(), same, _keep_double(), draws:
         return outputs(model(*own.args, **own.kwargs))
 
 

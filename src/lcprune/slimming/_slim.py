@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprune._factory import one_line
+from lcprune._text import one_line
 from lcprune.errors import ModelError
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming._copy import copied

@@ -10,6 +10,7 @@ from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
     first_sample,
     forward,
+    free_among,
     is_free,
     outputs,
     private_copy,
@@ -18,6 +19,7 @@ from lcprune.tracing._trace import trace
 from lcprune.tracing._tree import named_tensors
 from lcprune.tracing.rules import apply_rule
 from lcprune.tracing.rules.joining import ChannelPad
+from lcprune.tracing.rules.pointwise import is_pointwise
 
 __all__ = [
     "Call",
@@ -33,8 +35,10 @@ __all__ = [
     "bake",
     "first_sample",
     "forward",
+    "free_among",
     "from_vector",
     "is_free",
+    "is_pointwise",
     "is_within",
     "named_tensors",
     "outermost_named",

@@ -19,7 +19,7 @@ from lcprune.tracing._notes import Asked, Counted, Notes
 from lcprune.tracing._passes import Passes
 from lcprune.tracing._planes import Planes, PlaneStore, align, along, varying
 from lcprune.tracing._record import Record
-from lcprune.tracing._run import is_free
+from lcprune.tracing._run import free_among
 from lcprune.tracing._running import Running
 from lcprune.tracing._sizes import Expression
 from lcprune.tracing._storages import BRANCHES, DataWatch, Extremes, operands, state_of
@@ -156,10 +156,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if self.recording:
             self.record.outputs = self.record.numbers(output.tensor for output in outputs)
+        chosen = free_among([output.name for output in outputs], free)
         for output in outputs:
             called = f"output {output.name}" if output.name else "an output"
             reason = f"{called} of the model{mode}"
-            if is_free(output.name, free):
+            if output.name in chosen:
                 for plane in output.planes:
                     if len(varying(plane)) > 1:
                         self.labels.pin(plane, f"channels over several dimensions in {reason}")

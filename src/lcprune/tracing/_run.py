@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -118,6 +119,32 @@ def outputs(result: Any) -> list[Tensor]:
 def is_free(name: str, free: Iterable[str]) -> bool:
     """Whether an output is one of those named in ``free``, or lies within one."""
     return any(name == root or (root and name.startswith(f"{root}.")) for root in free)
+
+
+def free_among(names: Collection[str], free: Iterable[str]) -> frozenset[str]:
+    """Which of a run's outputs are free.
+
+    Another mode may return an output elsewhere: where no output has the name, it is the one whose
+    path ends in the most of the same parts, such as ``feats`` for ``1.feats``, if there is but one.
+    """
+    paths = {tuple(parts[:n]) for name in names if (parts := name.split("."))
+             for n in range(1, len(parts) + 1)}  # fmt: skip
+    roots = set[str]()
+    for root in free:
+        if not any(is_free(name, [root]) for name in names):
+            shared = {path: _shared(path, root.split(".")) for path in paths}
+            most = max(shared.values(), default=0)
+            best = [path for path, count in shared.items() if count == most]
+            if most and len(best) == 1 and not best[0][-1].isdigit():
+                roots.add(".".join(best[0]))
+        roots.add(root)
+    return frozenset(name for name in names if is_free(name, roots))
+
+
+def _shared(path: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts at the end of two paths are the same."""
+    pairs = zip(reversed(path), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1] != "", pairs))
 
 
 def refuse_untraceable(model: nn.Module) -> None:
