@@ -126,20 +126,23 @@ def own(inputs: Inputs) -> Inputs:
         return inputs.mapped(torch.clone)
 
 
+FEW = 4
+"""How many samples a model gets in training: statistics of two values magnify rounding."""
+
 MANY = 12
-"""How many samples a model gets in training that takes no two: a multiple of 2, 3, 4 and 6."""
+"""How many samples a model gets that takes no four or two: a multiple of 2, 3, 4 and 6."""
 
 MOST = 2**20
-"""The most numbers that ``MANY`` samples may hold."""
+"""The most numbers that more than two samples may hold."""
 
 
 def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
     """What to run in training mode where only inputs for evaluation are known, best first.
 
-    First every sample twice, the second time with noise (a batch norm takes no single value),
-    then ``MANY`` in place of one, for models whose batches are pairs of pairs or triples, then
-    the samples as they are, for models without a batch dimension. The noise has a generator of
-    its own; integers are repeated.
+    First ``FEW`` samples in place of one, all but the first with noise (a batch norm takes no
+    single value), or two where these are too large or not taken, then ``MANY``, for models whose
+    batches are triples, then the samples as they are, for models without a batch dimension. The
+    noise has a generator of its own; integers are repeated.
     """
     size = inputs.batch
     generator = torch.Generator().manual_seed(seed)
@@ -151,15 +154,18 @@ def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
         ]
         return Inputs(*args, **inputs.kwargs), inputs
 
-    def repeated(x: Tensor, times: int = 2) -> Tensor:
+    def repeated(x: Tensor, times: int) -> Tensor:
         if not x.dim() or x.shape[0] != size:
             return x
         return torch.cat([x, *(_noisy(x, generator) for _ in range(times - 1))])
 
     with torch.inference_mode(False), torch.no_grad():
-        forms = [inputs.mapped(repeated)]
-        if size == 1 and MANY * sum(x.numel() for x in inputs.tensors()) <= MOST:
-            forms.append(inputs.mapped(lambda x: repeated(x, MANY)))
+        numbers = sum(x.numel() for x in inputs.tensors())
+        forms = [
+            inputs.mapped(lambda x, times=times: repeated(x, times))  # type: ignore[misc]
+            for times in (FEW, 2, MANY)
+            if times == 2 or (size == 1 and times * numbers <= MOST)
+        ]
         return *forms, inputs
 
 

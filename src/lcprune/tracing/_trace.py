@@ -56,10 +56,10 @@ def trace(
     ``example_kwargs``; it runs on a copy and is never modified. Costs are those of this run. A
     list holds several examples, which are followed too, for modules that only some data reach.
 
-    Then it runs in training mode, on each example twice, once with noise (or twelve times, where
-    it takes no batch of two and the example is small), or on ``training_inputs`` (the same forms)
-    where training wants others, such as targets: what training couples is coupled, and what it
-    returns (auxiliary heads) is an output. Where this forward fails, a warning says so, and
+    Then it runs in training mode, on four samples of each example, all but one with noise (two
+    where it is large, or twelve where a batch has parts), or on ``training_inputs`` (the same
+    forms) where training wants others, such as targets: what training couples is coupled, and
+    what it returns (auxiliary heads) is an output. Where this forward fails, a warning says so, and
     ``ChannelGraph.training_error``. Whatever can't be pruned is in ``ChannelGraph.untouched``.
 
     Outputs are never pruned, unless ``outputs`` says so: ``{1: "free"}`` lets the second output
