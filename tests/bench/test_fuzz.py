@@ -133,7 +133,7 @@ def test_damage_is_the_same_for_the_same_seed() -> None:
     assert len({how for how, _ in one}) > 8
 
 
-MARKS = {"TOML": (), "library calls": ()}
+MARKS = {"TOML": ()}
 """The others are thorough."""
 
 

@@ -65,10 +65,7 @@ SAMPLE = {
 
 DEFAULT = {
     "timm/resnet10t",
-    "timm/ghostnet_050",
-    "timm/mobilenetv3_small_050",
     "timm/seresnet18",
-    "timm/convnext_atto",
     "torchvision/squeezenet1_1",
 }
 """Those that every run of the tests examines; the others are thorough."""

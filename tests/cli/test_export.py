@@ -48,6 +48,7 @@ def test_another_file(out: Path, tmp_path: Path) -> None:
     assert not (out / f"{EXPORTED}.pt2").exists()
 
 
+@pytest.mark.thorough
 def test_a_result_on_an_engine(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in out.iterdir()}
     threads = torch.get_num_threads()
@@ -123,6 +124,7 @@ def test_a_file_that_differs_is_a_failed_check_of_ours(
     assert {path.name for path in out.iterdir()} == before
 
 
+@pytest.mark.thorough
 def test_code_of_others_wants_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import lcprune as lp
 
