@@ -123,15 +123,17 @@ def test_tensors_are_found_in_containers_of_any_kind_and_never_written(
 
 
 @pytest.mark.parametrize(("make", "read"), CONTAINERS.values(), ids=CONTAINERS)
-def test_a_batch_in_any_container_is_cut_and_doubled(
+def test_a_batch_in_any_container_is_cut_and_repeated(
     make: Callable[[], Any], read: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> None:
     (inputs,) = as_examples(make())
-    first, *_, as_it_is = training_forms(inputs)
+    *forms, as_it_is = training_forms(inputs)
+    assert [len(read(form.args[0])[0]) for form in forms] == [4, 2, 12]
+    first = forms[0]
     image, mask = read(first.args[0])
-    assert (image.shape, mask.shape) == ((2, 3, 8, 8), (2, 1, 8, 8))
+    assert (image.shape, mask.shape) == ((4, 3, 8, 8), (4, 1, 8, 8))
     assert torch.equal(image[:1], IMAGE)
-    assert not torch.equal(image[1:], IMAGE)
+    assert len({tuple(sample.flatten().tolist()) for sample in image}) == 4
     assert image.min() >= IMAGE.min()
     assert image.max() <= IMAGE.max()
     assert as_it_is is inputs
@@ -178,8 +180,8 @@ def test_costs_are_of_one_sample_where_other_inputs_have_other_sizes() -> None:
 def test_noise_never_makes_the_same_values_twice_and_leaves_integers_alone() -> None:
     flat = Inputs(torch.zeros(1, 2), torch.arange(3)[None], torch.full((1, 2), float("inf")))
     (zeros, integers, _), *_ = (form.args for form in training_forms(flat))
-    assert len(set(zeros.flatten().tolist())) == 3
-    assert integers.tolist() == [[0, 1, 2]] * 2
+    assert len(set(zeros.flatten().tolist())) == 7
+    assert integers.tolist() == [[0, 1, 2]] * 4
     again = training_forms(flat)[0].args[0]
     assert torch.equal(zeros, again)
 

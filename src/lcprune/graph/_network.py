@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lcprune.errors import ModelError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -15,8 +17,16 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def parameter_shapes(model: nn.Module) -> Shapes:
-    """The names and shapes of a model's parameters."""
-    return tuple((name, tuple(tensor.shape)) for name, tensor in model.named_parameters())
+    """The names and shapes of a model's parameters; ``ModelError`` where one has none yet."""
+    found = []
+    for name, tensor in model.named_parameters():
+        try:
+            found.append((name, tuple(tensor.shape)))
+        except RuntimeError:  # of a lazy module; PyTorch is not imported here to ask
+            raise ModelError(
+                f"{name} is not initialised yet; run the model once on an input"
+            ) from None
+    return tuple(found)
 
 
 def network_digest(network: nn.Module | Shapes) -> str:
