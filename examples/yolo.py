@@ -1,7 +1,7 @@
 """A YOLO of ultralytics pruned by its own detection loss and trained on by its own trainer.
 
     pip install 'lcprune[yolo]'
-    python examples/yolo.py --out runs/yolo  # some five minutes on one core
+    python examples/yolo.py --out runs/yolo  # minutes, most of them training
     python examples/yolo.py --quick          # under a minute, to see that it runs
 
 The network is built from its yaml, from random weights, and first trained on scenes that are made
