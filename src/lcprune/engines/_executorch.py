@@ -23,6 +23,7 @@ class ExecuTorch:
     format = "executorch"
     suffix = ".pte"
     packages: tuple[str, ...] = ("executorch",)
+    runtime = "executorch"
 
     def write(
         self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False

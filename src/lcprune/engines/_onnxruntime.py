@@ -26,6 +26,7 @@ class OnnxRuntime:
     format = "onnx"
     suffix = ".onnx"
     packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
+    runtime = "onnxruntime"
 
     def write(
         self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False

@@ -23,6 +23,7 @@ class OpenVino:
     format = "openvino"
     suffix = ".xml"
     packages: tuple[str, ...] = ("openvino",)
+    runtime = "openvino"
 
     def write(
         self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False

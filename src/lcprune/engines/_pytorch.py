@@ -24,6 +24,7 @@ class PyTorch:
     format = "pt2"
     suffix = ".pt2"
     packages: tuple[str, ...] = ()
+    runtime = "torch"
 
     def write(
         self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
