@@ -206,7 +206,7 @@ def test_every_form_of_a_bound_in_seconds(asked: float | str, limit: int) -> Non
 
 @pytest.mark.parametrize("asked", ["5", 5, "5mJ", "5m", "5KiB", "5M", "5min", "5MS", "0ms", "100%"])
 def test_a_latency_always_has_a_unit_of_time(asked: int | str) -> None:
-    with pytest.raises(BudgetError, match="5ms, 800us") as caught:
+    with pytest.raises(BudgetError, match=r"\bms\b|5ms") as caught:
         Budget(latency=asked)
     assert "\n" not in str(caught.value)
     with pytest.raises(BudgetError):

@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes mill
 if TYPE_CHECKING:
     from lcprune.engines._engine import Engine, Machine, Opened, engine_named, machine, processor
     from lcprune.engines._export import Exported, export
+    from lcprune.engines._measure import measure
     from lcprune.engines._table import LatencyTable
     from lcprune.engines._timing import Timing, time_in_turns, with_threads
 
@@ -42,6 +43,7 @@ __all__ = [
     "engine_named",
     "export",
     "machine",
+    "measure",
     "processor",
     "time_in_turns",
     "with_threads",
@@ -51,6 +53,7 @@ __all__ = [
 _HOMES = {
     "._engine": "Engine Machine Opened engine_named machine processor",
     "._export": "Exported export",
+    "._measure": "measure",
     "._table": "LatencyTable",
     "._timing": "Timing time_in_turns with_threads",
 }

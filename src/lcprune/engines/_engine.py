@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune._checks import choice
 from lcprune.engines import ENGINES
+from lcprune.engines._units import Operator
 from lcprune.errors import InputError
 from lcprune.tracing import Inputs
 
@@ -29,8 +30,11 @@ class Engine(Protocol):
     ``write`` saves a network in eval mode, and says in one line (``ModelError``) what it can't
     take; with ``dynamic_batch`` the file takes any number of samples. ``open`` reads such a file;
     what it gives is called with the tensors of the inputs and runs on so many ``threads``. A file
-    is parsed by the engine's own parser: open none of a stranger. ``runtime`` is the package that
-    computes, whose version times depend on.
+    is parsed by the engine's own parser: open none of a stranger.
+
+    ``operator`` makes ready, in milliseconds, a few operators in a row with any weights and inputs:
+    what it gives runs them once, and does as little else as can be. ``ModelError`` for operators
+    that it can't. ``runtime`` is the package that computes, whose version times depend on.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Engine(Protocol):
     ) -> None: ...
 
     def open(self, path: Path, threads: int = 1) -> Opened: ...
+
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]: ...
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class LatencyTable:
     A time falls and rises with the width (a convolution of 30 channels may be slower than one of
     32), and who wants 30 could as well take 32. So what is bound is the lower monotone envelope
     over both widths: the least time at widths that are at least as large, up to the network's own.
-    A cell that was not measured counts as the next wider one.
+    A cell that was not measured counts as the next wider one. ``noise`` is the share by which times
+    of the same differ. ``whole`` has the measured time of whole networks, by their digest.
     """
 
     engine: str
@@ -56,8 +57,14 @@ class LatencyTable:
     overhead: int = 0
     noise: float = NOISE
     factor: float = 1.0
+    whole: Mapping[str, int] = field(default_factory=dict)
     name = "latency"
     unit = "ns"
+
+    @property
+    def untimed(self) -> tuple[str, ...]:
+        """The units that the engine could not be timed at, which count nothing."""
+        return tuple(key for key, cells in self.times.items() if not cells)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", number("factor", self.factor, 0, 1e6, more_than=0))
@@ -120,7 +127,7 @@ class LatencyTable:
 
 
 _PLAIN = (
-    "engine", "batch", "threads", "processor", "versions", "overhead", "noise", "factor",
+    "engine", "batch", "threads", "processor", "versions", "overhead", "noise", "factor", "whole",
 )  # fmt: skip
 
 
@@ -196,6 +203,8 @@ class TabledTime:
         missing: list[str] = []
         found: dict[tuple[str, tuple[int, ...]], Envelope | None] = {}
         for unit in units(graph, table.batch):
+            if unit.key in table.times and not table.times[unit.key]:
+                continue  # untimed
             at = (unit.key, unit.full)
             if at not in found:
                 cells = table.times.get(unit.key, {})

@@ -91,7 +91,7 @@ class Unit:
             if node.kind == _CONTRACTION and groups > 1:
                 x, weight = node.reads[:2]
                 if self.sizes[weight][1][1] < 0:  # whole groups go
-                    groups = max(1, shapes[x][1] // shapes[weight][1])
+                    groups = max(1, round(groups * widths[0] / self.full[0])) if widths else groups
                 else:
                     inner = max(1, shapes[x][1] // groups)
                     shapes[weight] = (shapes[weight][0], inner, *shapes[weight][2:])
