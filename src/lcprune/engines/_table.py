@@ -157,6 +157,12 @@ class Envelope:
     grids: tuple[IntArray, ...]
     times: FloatArray
 
+    def whole(self, fixed: tuple[bool, ...]) -> Envelope:
+        """The times at the last width of slots that are ``fixed``, which are none then."""
+        at = tuple(-1 if one else slice(None) for one in fixed)
+        grids = tuple(grid for grid, one in zip(self.grids, fixed, strict=True) if not one)
+        return Envelope(grids, self.times[at])
+
     def on(self, grids: tuple[IntArray, ...]) -> FloatArray:
         """The times on finer grids."""
         at = [
@@ -213,10 +219,13 @@ class TabledTime:
             one = found[at]
             if one is None:
                 missing.append(unit.module or "the model")
-            elif not unit.vectors:
-                constant += float(one.times)
+                continue
+            vectors = tuple(vector for vector in unit.vectors if vector is not None)
+            if vectors:
+                fixed = tuple(vector is None for vector in unit.vectors)
+                terms.setdefault(vectors, []).append(one.whole(fixed))
             else:
-                terms.setdefault(unit.vectors, []).append(one)
+                constant += float(one.times.ravel()[-1])
         if missing:
             raise InputError(
                 f"the latency table has no times of {len(missing)} operators (in {missing[0]}"

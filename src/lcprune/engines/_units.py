@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lcprune.cost import is_elementwise
-from lcprune.graph import ChannelGraph, IntArray, Op
+from lcprune.graph import Axis, ChannelGraph, IntArray, Op
 
 FREE = frozenset({
     "_to_copy", "_unsafe_view", "alias", "clone", "contiguous", "detach", "dropout", "empty",
@@ -25,6 +25,8 @@ _CONTRACTION = "convolution"
 
 Size = tuple[int, int]
 """Of the whole network, and the slot whose width it follows; -1 for none."""
+Role = Mapping[int, int]
+"""Which dimensions of a tensor are channels, and the slot of each; -1 is the last."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Unit:
     """A contraction with what is computed in the same pass, or whatever else takes time.
 
     A batch norm of stored statistics right behind it is folded, and element by element operators
-    that alone read a result follow in the same pass. ``vectors`` are positions in
-    ``ChannelGraph.vectors``: of a contraction those of its input and output, else one at most.
-    ``full`` are their sizes, ``quanta`` what their sizes are multiples of. ``key`` is the same for
-    units that take equally long at equal widths, whatever their full ones.
+    that alone read a result follow in the same pass. A unit has a slot for each width that its time
+    depends on: of a contraction its input's and its output's channels, of what is grouped and of all
+    else the output's. ``vectors`` are their positions in ``ChannelGraph.vectors``, none where the
+    size never changes; ``full`` their sizes, ``quanta`` what their sizes are multiples of. ``key``
+    is the same for units that take equally long at equal widths, whatever their full ones.
     """
 
     key: str
     module: str
-    vectors: tuple[int, ...]
+    vectors: tuple[int | None, ...]
     full: tuple[int, ...]
     quanta: tuple[int, ...]
     sizes: tuple[tuple[Size, ...], ...]
@@ -103,6 +106,8 @@ class Unit:
     def grid(self, slot: int) -> tuple[int, ...]:
         """The widths of a slot that are timed, ascending, the last one the full one."""
         quantum, full = self.quanta[slot], self.full[slot]
+        if self.vectors[slot] is None:
+            return (full,)
         return tuple(quantum * n for n in steps(full // quantum))
 
 
@@ -169,10 +174,10 @@ class _Reader:
         inputs: list[int] = []
         states: list[int] = []
 
-        def position(value: int) -> int:
+        def position(value: int, role: Role) -> int:
             if value not in number:
                 number[value] = len(sizes)
-                sizes.append(self._sizes(value, slots))
+                sizes.append(self._sizes(value, slots, role))
             return number[value]
 
         nodes: list[Node] = []
@@ -181,95 +186,122 @@ class _Reader:
             if nodes and op is chain[1] and first.coefficient and "batch_norm" in op.kind:
                 number[op.writes[0]] = nodes[0].write  # folded
                 continue
-            reads = []
-            shown = []
-            for value in op.reads:
+            reads, shown = [], []
+            for place, value in enumerate(op.reads):
                 made = value in number
-                at = position(value)
+                at = position(value, self._role(op, place))
                 reads.append(at)
                 if not made:
                     (states if value in self._constant else inputs).append(at)
-                shown.append("~" if made else _shape(sizes[at], slots, self._graph))
-            write = position(op.writes[0])
+                shown.append("~" if made else _shape(sizes[at], slots))
+            write = position(op.writes[0], self._role(op, -1))
             settings = dict(op.settings)
             nodes.append(Node(_plain(op.kind), tuple(reads), write, settings))
             told = [
                 f"{name}={value}"
                 for name, value in settings.items()
                 if name not in _FOLLOW_WIDTHS
-                and not (name == "groups" and self._groups_go(op, sizes, reads))
+                and not (name == "groups" and value > 1 and sizes[reads[1]][1][1] < 0)
             ]
-            result = _shape(sizes[write], slots, self._graph)
+            result = _shape(sizes[write], slots)
             texts.append(" ".join([f"{nodes[-1].kind}({', '.join(shown)})->{result}", *told]))
-        quanta = tuple(self._quantum(first, vector) for vector in slots)
         return Unit(
             key="; ".join(texts),
             module=first.module,
-            vectors=slots,
-            full=tuple(len(self._graph.vectors[vector]) for vector in slots),
-            quanta=quanta,
+            vectors=tuple(axis.vector for axis in slots),
+            full=tuple(axis.size for axis in slots),
+            quanta=tuple(self._quantum(first, axis) for axis in slots),
             sizes=tuple(sizes),
             inputs=tuple(inputs),
             states=tuple(states),
             nodes=tuple(nodes),
         )
 
-    def _slots(self, op: Op) -> tuple[int, ...]:
-        """The channel vectors whose sizes a unit is timed for."""
-        given = [p for p in op.reads if p not in self._constant][:1]
-        found: list[int] = []
-        for value in (*given, *op.writes[:1]):
-            for axis in self._values[value].axes:
-                if axis.vector is not None and self._free[axis.vector]:
-                    found.append(axis.vector)
-        distinct = list(dict.fromkeys(found))
-        if not op.coefficient or dict(op.settings).get("groups", 1) > 1:
-            written = [
-                axis.vector
-                for axis in self._values[op.writes[0]].axes
-                if axis.vector is not None and self._free[axis.vector]
-            ]
-            return tuple((written or distinct)[:1])
-        return (distinct[0], distinct[-1]) if len(distinct) > 1 else tuple(distinct)
+    def _axis(self, value: int, dim: int) -> Axis:
+        """A dimension, without its vector where none of that can go."""
+        axis = self._values[value].axes[dim]
+        free = axis.vector is not None and self._free[axis.vector]
+        return axis if free else Axis(axis.size)
 
-    def _sizes(self, value: int, slots: tuple[int, ...]) -> tuple[Size, ...]:
+    def _role(self, op: Op, place: int) -> Role:
+        """What dimensions of what an operator reads at a place, or writes at -1, are channels."""
+        kind = _plain(op.kind)
+        if kind == "convolution":
+            settings = dict(op.settings)
+            if settings.get("groups", 1) > 1:
+                return {-1: {1: -1}, 0: {1: -1}, 1: {0: -1}, 2: {0: -1}}[place]
+            weight = {0: 0, 1: -1} if settings.get("transposed") else {0: -1, 1: 0}
+            return {-1: {1: -1}, 0: {1: 0}, 1: weight, 2: {0: -1}}[place]
+        if kind == "addmm":
+            return {-1: {1: -1}, 0: {0: -1}, 1: {1: 0}, 2: {0: 0, 1: -1}}[place]
+        value = op.writes[0] if place < 0 else op.reads[place]
+        rank = len(self._values[value].axes)
+        if op.coefficient or not rank:
+            return {}
+        return {1 if rank > 2 else rank - 1: -1}
+
+    def _slots(self, op: Op) -> tuple[Axis, ...]:
+        """The dimensions whose sizes a unit is timed for."""
+        written = self._values[op.writes[0]].axes
+        if _plain(op.kind) in ("convolution", "addmm"):
+            x = op.reads[0 if op.kind == "convolution" else 1]
+            both = (self._axis(x, 1), self._axis(op.writes[0], 1))
+            return both if dict(op.settings).get("groups", 1) == 1 else both[1:]
+        found = [
+            self._axis(value, dim)
+            for value in (*[p for p in op.reads if p not in self._constant][:1], *op.writes[:1])
+            for dim in range(len(self._values[value].axes))
+        ]
+        free = list({axis.vector: axis for axis in found if axis.vector is not None}.values())
+        if op.coefficient:
+            return (free[0], free[-1]) if len(free) > 1 else tuple(free)
+        own = [self._axis(op.writes[0], dim) for dim in range(len(written))]
+        chosen = [axis for axis in own if axis.vector is not None] or free
+        if chosen:
+            return tuple(chosen[:1])
+        return tuple(own[dim] for dim in self._role(op, -1))
+
+    def _sizes(self, value: int, slots: tuple[Axis, ...], role: Role) -> tuple[Size, ...]:
         found: list[Size] = []
-        for dim, axis in enumerate(self._values[value].axes):
+        for dim in range(len(self._values[value].axes)):
+            axis = self._axis(value, dim)
             size, slot = axis.size, -1
-            if axis.vector is not None and self._free[axis.vector] and slots:
+            of = slots[role[dim]] if dim in role and slots else None
+            if of is not None and (of == axis or (axis.vector is None and of.size == size)):
+                slot = role[dim] % len(slots)
+            elif axis.vector is not None and slots:
                 # What is no slot itself goes along with the last one.
-                slot = slots.index(axis.vector) if axis.vector in slots else len(slots) - 1
+                vectors = [each.vector for each in slots]
+                slot = vectors.index(axis.vector) if axis.vector in vectors else len(slots) - 1
             elif dim == 0 and value not in self._constant and size % max(self._traced, 1) == 0:
                 size = size // max(self._traced, 1) * self._batch
             found.append((size, slot))
         return tuple(found)
 
-    def _groups_go(self, op: Op, sizes: list[tuple[Size, ...]], reads: list[int]) -> bool:
-        """Whether a grouped convolution loses whole groups, so that their number is a size."""
-        return len(reads) > 1 and dict(op.settings)["groups"] > 1 and sizes[reads[1]][1][1] < 0
-
-    def _quantum(self, op: Op, vector: int) -> int:
-        channels = self._graph.vectors[vector]
+    def _quantum(self, op: Op, axis: Axis) -> int:
+        """What all sizes of a slot are multiples of."""
+        if axis.vector is None:
+            return 1
+        channels = self._graph.vectors[axis.vector]
         counts = np.bincount(channels[(channels >= 0) & (channels < self._graph.prunable)])
         fixed = len(channels) - int(counts.sum())
         quantum = int(np.gcd.reduce([*counts, fixed]))  # 0 changes none
         groups = dict(op.settings).get("groups", 1) if op.coefficient else 1
         if groups > 1 and len(op.reads) > 1:
-            inner = self._values[op.reads[1]].axes[1]
-            varies = inner.vector is not None and self._free[inner.vector]
+            varies = self._axis(op.reads[1], 1).vector is not None
             own = groups if varies else len(channels) // groups
             quantum = int(np.lcm(quantum, own))
         return quantum if len(channels) % quantum == 0 else 1
 
 
-def _shape(sizes: tuple[Size, ...], slots: tuple[int, ...], graph: ChannelGraph) -> str:
+def _shape(sizes: tuple[Size, ...], slots: tuple[Axis, ...]) -> str:
     """``1xAx16x16``; what goes along with a slot in another proportion has that before it."""
     parts = []
     for size, slot in sizes:
         if slot < 0:
             parts.append(str(size))
             continue
-        full = len(graph.vectors[slots[slot]])
+        full = slots[slot].size
         parts.append("AB"[slot] if size == full else f"{size}/{full}{'AB'[slot]}")
     return "x".join(parts) or "number"
 
