@@ -160,7 +160,7 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    resources = [*(name for name in RESOURCES if name != "energy"), *energy]
+    resources = [*(name for name in RESOURCES if name not in ("energy", "latency")), *energy]
     cost = CostModel(trace(model, example_input), resources).evaluate()
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
