@@ -52,7 +52,6 @@ from lcprune.runs import (
     check_run,
     check_trust,
     choose_device,
-    measure_latencies,
     prune_job,
     read_config,
     read_run,
@@ -173,7 +172,13 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
             for name, timing in timings.items():
                 rows |= timing_rows(name, timing)
         else:
-            (latency,) = measure_latencies([model], example_input)
+            with torch.inference_mode():
+                timings = time_in_turns(
+                    {"pytorch": lambda: model(example_input)},
+                    batch=len(example_input),
+                    threads=torch.get_num_threads(),
+                )
+            latency = timings["pytorch"].least_ms
             top1 = evaluate_top1(model.to(device), data.test, data)
             rows[latency_name(len(example_input), torch.get_num_threads())] = f"{latency:.2f}"
     table.add_row(heading, f"{top1:.2f}")
@@ -248,9 +253,12 @@ def _run(
             "remeasure": where.remeasure,
             "reporter": reporter,
         }
+        held = True
         try:
             if isinstance(config, PruneOptions):
-                table = result_table(prune_job(config, out, command=command, **how))
+                summary = prune_job(config, out, command=command, **how)
+                table = result_table(summary)
+                held = not config.strict_latency or all(c.met for c in summary.costs.values())
             else:
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
@@ -265,7 +273,7 @@ def _run(
             return _interrupted(out, stop.exit_code)
     console.print(table)
     console.print(f"saved to {out}", soft_wrap=True)
-    return 0
+    return 0 if held else 1
 
 
 def _interrupted(out: Path, code: int) -> int:

@@ -143,17 +143,18 @@ def blocks_of(
     channels, of 4 where the family has less than 32, and any number where it has less than 4:
     then no width is a multiple, not even the whole one's. Floors are rounded up.
     """
-    whole = isinstance(round_to, int) and not isinstance(round_to, bool)
-    if not (whole and round_to >= 1) and not (isinstance(round_to, str) and round_to == AUTO):
-        raise refused("round_to", round_to, f"an integer of 1 or more, or {AUTO}")
+    known: object = round_to  # of any type, whatever is promised
+    of_liked = isinstance(known, str) and known == AUTO
+    if not of_liked and (not isinstance(known, int) or isinstance(known, bool) or known < 1):
+        raise refused("round_to", known, f"an integer of 1 or more, or {AUTO}")
     sizes = np.bincount(graph.family_of, minlength=len(graph.families))
     if isinstance(round_to, int):
         # Any step above the largest family means that all families stay whole.
         steps = [min(round_to, int(sizes.max(initial=0)) + 1)] * len(sizes)
     else:
-        known = next((one for one in resources if isinstance(one, Rungs)), None)
-        if known is not None:
-            return Blocks(graph.family_of, _of_resource(known, graph, sizes, min_keep))
+        named = next((one for one in resources if isinstance(one, Rungs)), None)
+        if named is not None:
+            return Blocks(graph.family_of, _of_resource(named, graph, sizes, min_keep))
         steps = _liked_steps(graph)
     rungs = []
     for size, step in zip(sizes.tolist(), steps, strict=True):

@@ -13,7 +13,7 @@ from lcprune.errors import BudgetError, InputError
 from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, staying
 from lcprune.ranking._blocks import AUTO, Blocks, Queue, RoundTo, blocks_of
 
-MEASURES = ("B", "pJ")
+MEASURES = ("B", "pJ", "ns")
 """Units that are printed; other amounts are counts of what the resource is called."""
 REASONS = 3
 """How many reasons a refusal names."""

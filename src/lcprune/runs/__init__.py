@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         Scores,
         Summary,
         TrainSummary,
-        measure_latencies,
         read_summary,
         read_train_summary,
     )
@@ -99,7 +98,6 @@ __all__ = [
     "check_run",
     "check_trust",
     "choose_device",
-    "measure_latencies",
     "option",
     "options_of",
     "prune_job",
@@ -121,7 +119,7 @@ _HOMES = {
     "._prune": "prune_job",
     "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY Run RunRecord "
     "RunState check_command check_run check_trust read_run resume_line run_state",
-    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
+    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary "
     "read_summary read_train_summary",
     "._train": "train_job",
 }

@@ -246,7 +246,8 @@ class Moves:
     def _share(self, share: float) -> IntArray:
         """The levels of the same share of every family, counted from its lowest one."""
         if self._even:
-            return np.floor(share * self.top).astype(np.int64)
+            levels: IntArray = np.floor(share * self.top).astype(np.int64)
+            return levels
         lowest = np.array([rungs[0] for rungs in self.space.rungs], dtype=np.int64)
         return self.levels(lowest + share * (self.space.full - lowest))
 
