@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lcprune.artifact import load, read_example
 from lcprune.cli._inspect import inspect_model
+from lcprune.cli._measure import measured
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
@@ -42,6 +43,7 @@ from lcprune.runs import (
     EvaluateOptions,
     ExportOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     RunOptions,
@@ -99,6 +101,34 @@ def inspect(asked: Asked) -> int:
     for part in inspect_model(InspectOptions.of(asked.values)):
         console.print(part, soft_wrap=True)
     return 0
+
+
+def measure_command(asked: Asked) -> int:
+    options = MeasureOptions.of(asked.values)
+    console = Output()
+    with ending_on_signals() as stop:
+        reporter = stop.reporter(OnConsole(console, Output(stderr=True)))
+        try:
+            parts = list(measured(options, reporter))
+        except KeyboardInterrupt:
+            return _left(options.out, stop.exit_code)
+        except PipeClosedError:
+            return _left(options.out, PIPE_CLOSED)
+        except Exception:
+            if stop.number is None:
+                raise
+            return _left(options.out, stop.exit_code)
+    for part in parts:
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def _left(table: Path, code: int) -> int:
+    if table.exists():
+        tell(f"interrupted; {table} has what was measured: the same command goes on with it")
+    else:
+        tell("interrupted; nothing was written")
+    return code
 
 
 def evaluate(asked: Asked) -> int:
@@ -294,6 +324,7 @@ _COMMANDS = {
     "prune": prune,
     "train": train,
     "inspect": inspect,
+    "measure": measure_command,
     "evaluate": evaluate,
     "export": export_command,
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lcprune.engines._engine import Engine, Machine, Opened, engine_named, machine, processor
     from lcprune.engines._export import Exported, export
     from lcprune.engines._measure import measure
+    from lcprune.engines._stairs import Stairs, stairs
     from lcprune.engines._table import LatencyTable
     from lcprune.engines._timing import Timing, time_in_turns, with_threads
 
@@ -39,12 +40,14 @@ __all__ = [
     "LatencyTable",
     "Machine",
     "Opened",
+    "Stairs",
     "Timing",
     "engine_named",
     "export",
     "machine",
     "measure",
     "processor",
+    "stairs",
     "time_in_turns",
     "with_threads",
 ]
@@ -54,6 +57,7 @@ _HOMES = {
     "._engine": "Engine Machine Opened engine_named machine processor",
     "._export": "Exported export",
     "._measure": "measure",
+    "._stairs": "Stairs stairs",
     "._table": "LatencyTable",
     "._timing": "Timing time_in_turns with_threads",
 }

@@ -19,9 +19,10 @@ from torch import nn
 
 from lcprune._checks import function, instance, integer, number
 from lcprune._checks import path as checked_path
+from lcprune._files import make_directory
 from lcprune.engines._capture import batched
 from lcprune.engines._engine import Engine, engine_named, input_tensors, machine
-from lcprune.engines._table import NOISE, LatencyTable
+from lcprune.engines._table import LEAST_NOISE, NOISE, LatencyTable
 from lcprune.engines._timing import with_threads
 from lcprune.engines._units import Node, Operator, Unit, units
 from lcprune.errors import InputError, LcpruneError, LcpruneWarning, ModelError
@@ -98,7 +99,11 @@ def _begun(engine: Engine, batch: int, threads: int, file: Path | None) -> Laten
     """What is in the file, or an empty table."""
     here = machine(engine)
     if file is None or not file.exists():
-        return LatencyTable(engine.name, batch, threads, here.processor, here.versions, {})
+        table = LatencyTable(engine.name, batch, threads, here.processor, here.versions, {})
+        if file is not None:  # where it can't be written, that is told before an hour is spent
+            make_directory(file.parent)
+            table.save(file)
+        return table
     table = LatencyTable.read(file)
     for what, own, other in (
         ("engine", table.engine, engine.name),
@@ -115,7 +120,6 @@ def _begun(engine: Engine, batch: int, threads: int, file: Path | None) -> Laten
 class _Cell:
     unit: Unit
     widths: tuple[int, ...]
-    share: float
 
 
 class _Work:
@@ -141,6 +145,17 @@ class _Work:
         every = units(graph, table.batch)
         self._counts = Counter(unit.key for unit in every)
         self._units = list({(unit.key, unit.full): unit for unit in every}.values())
+        self._done, self._total = 0, 2 * (len(self._units) + self._grid())
+
+    def _grid(self) -> int:
+        """How many cells there are beside the whole ones."""
+        cells = {
+            (unit.key, widths)
+            for unit in self._units
+            for widths in itertools.product(*(unit.grid(slot) for slot in range(len(unit.full))))
+            if widths != unit.full
+        }
+        return len(cells)
 
     @property
     def table(self) -> LatencyTable:
@@ -157,7 +172,7 @@ class _Work:
         """The least time of the network, as the engine's file of it takes."""
         batch, threads = self._table.batch, self._table.threads
         example = batched(as_examples(example_input, None)[0], batch)
-        self._progress(0, 1, f"the whole network on {self._engine.name}")
+        self._progress(0, self._total, "the whole network")
         plain = bake(model).cpu().eval().requires_grad_(False)
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"network{self._engine.suffix}"
@@ -172,20 +187,19 @@ class _Work:
     def time_units(self) -> None:
         """Everything, as far as the time goes."""
         try:
-            whole = [_Cell(unit, unit.full, 0.0) for unit in self._units]
-            self._go_through([cell for cell in whole if not self._has(cell)], len(whole), 0)
-            missing = [cell for cell in whole if not self._has(cell)]
+            whole = [_Cell(unit, unit.full) for unit in self._units]
+            self._go_through(whole)
+            missing = sum(not self._has(cell) for cell in whole)
             if missing:
                 raise InputError(
-                    f"{len(missing)} of {len(whole)} operators were not reached in the time,"
+                    f"{missing} of {len(whole)} operators were not reached in the time,"
                     " expected more seconds"
                 )
             cells = self._in_order()
-            todo = [cell for cell in cells if not self._has(cell)]
-            total = 2 * len(cells)
-            self._go_through(todo, total, len(cells) - len(todo))
-            if todo and not self._late():
-                self._again(cells, total)
+            if self._go_through(cells):
+                self._again([*whole, *cells])
+            if not self._late():
+                self._progress(self._total, self._total, "done")
         finally:
             self._save()
 
@@ -196,26 +210,31 @@ class _Work:
             own = self._times[unit.key]
             if not own:
                 continue  # it can't be timed
-            net = max(1, own[unit.full] - self._table.overhead)
-            share = net * self._counts[unit.key]
+            share = max(1, own[unit.full] - self._table.overhead) * self._counts[unit.key]
             grids = [unit.grid(slot) for slot in range(len(unit.full))]
             levels = [_levels(len(grid)) for grid in grids]
             for places in itertools.product(*(range(len(grid)) for grid in grids)):
                 widths = tuple(grid[place] for grid, place in zip(grids, places, strict=True))
-                if widths == unit.full:
-                    continue
-                level = max(level[place] for level, place in zip(levels, places, strict=True))
+                level = max(
+                    (level[place] for level, place in zip(levels, places, strict=True)), default=0
+                )
                 weight = share / 2 ** (level * len(grids))
                 held = found.get((unit.key, widths))
-                if held is None or held[0] < weight:
-                    found[unit.key, widths] = (weight, _Cell(unit, widths, weight))
-        return sorted((cell for _, cell in found.values()), key=lambda cell: -cell.share)
+                if level and (held is None or held[0] < weight):
+                    found[unit.key, widths] = (weight, _Cell(unit, widths))
+        return [cell for _, cell in sorted(found.values(), key=lambda one: -one[0])]
 
-    def _go_through(self, cells: list[_Cell], total: int, done: int) -> None:
-        for number_, cell in enumerate(cells):
+    def _go_through(self, cells: list[_Cell]) -> bool:
+        """Time what was not yet; whether something was, to the end."""
+        some = False
+        for cell in cells:
+            if self._has(cell):
+                self._tell(cell.unit.module)
+                continue
             if self._late():
-                return
-            self._progress(done + number_, total, cell.unit.module)
+                return False
+            some = True
+            self._tell(cell.unit.module)
             ns = self._time(cell)
             if ns is not None:
                 self._times.setdefault(cell.unit.key, {})[cell.widths] = ns
@@ -223,14 +242,15 @@ class _Work:
                 self._times.setdefault(cell.unit.key, {})
             if time.monotonic() - self._saved_at > _SAVE:
                 self._save()
+        return some
 
-    def _again(self, cells: list[_Cell], total: int) -> None:
+    def _again(self, cells: list[_Cell]) -> None:
         """Time all once more, from the last on, so that what disturbs falls on others."""
         differences: list[float] = []
-        for number_, cell in enumerate(reversed(cells)):
+        for cell in reversed(cells):
             if self._late():
                 break
-            self._progress(len(cells) + number_, total, f"{cell.unit.module}, again")
+            self._tell(f"{cell.unit.module}, again")
             own = self._times[cell.unit.key]
             before = own.get(cell.widths)
             ns = self._time(cell) if before else None
@@ -239,8 +259,12 @@ class _Work:
                 own[cell.widths] = min(ns, before)
         if differences:
             # At most so many: on a machine that is never quiet steps are hard to tell from noise.
-            noise = float(np.clip(np.median(differences), 0.01, 2 * NOISE))
+            noise = float(np.clip(np.median(differences), LEAST_NOISE, 2 * NOISE))
             self._table = replace(self._table, noise=round(noise, 4))
+
+    def _tell(self, text: str) -> None:
+        self._progress(self._done, self._total, text or "the model")
+        self._done = min(self._done + 1, self._total)
 
     def _time(self, cell: _Cell) -> int | None:
         """The least time of a cell; none where the engine can't run it."""

@@ -28,6 +28,8 @@ _LONGEST = 10**15
 """Of a time, in ns: above it sums would not fit into 64 bits."""
 NOISE = 0.03
 """Share of what a family takes below which a difference is taken for none."""
+LEAST_NOISE = 0.02
+"""What is taken for noise at least, on the quietest machine."""
 OTHERS = (1.0, 0.75, 0.5, 0.25)
 """Shares of their channels that all other families have where the steps of one are looked for."""
 

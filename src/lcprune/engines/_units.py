@@ -62,11 +62,11 @@ class Unit:
     """A contraction with what is computed in the same pass, or whatever else takes time.
 
     A batch norm of stored statistics right behind it is folded, and element by element operators
-    that alone read a result follow in the same pass. A unit has a slot for each width that its time
-    depends on: of a contraction its input's and its output's channels, of what is grouped and of all
-    else the output's. ``vectors`` are their positions in ``ChannelGraph.vectors``, none where the
-    size never changes; ``full`` their sizes, ``quanta`` what their sizes are multiples of. ``key``
-    is the same for units that take equally long at equal widths, whatever their full ones.
+    that alone read a result follow in the same pass. A unit has a slot for each width that its
+    time depends on: of a contraction its input's and its output's channels, of what is grouped and
+    of all else the output's. ``vectors`` are their positions in ``ChannelGraph.vectors``, none
+    where the size never changes; ``full`` their sizes, ``quanta`` what these are multiples of.
+    ``key`` is the same for units that take equally long at equal widths, whatever their full ones.
     """
 
     key: str
@@ -177,7 +177,7 @@ class _Reader:
         def position(value: int, role: Role) -> int:
             if value not in number:
                 number[value] = len(sizes)
-                sizes.append(self._sizes(value, slots, role))
+                sizes.append(self._sizes(value, slots, role, parts=not first.coefficient))
             return number[value]
 
         nodes: list[Node] = []
@@ -193,7 +193,9 @@ class _Reader:
                 reads.append(at)
                 if not made:
                     (states if value in self._constant else inputs).append(at)
-                shown.append("~" if made else _shape(sizes[at], slots))
+                if not (op is first and op.kind == "convolution" and place == 2):
+                    # Whether there is a bias is no part of a key: a folded norm leaves one anyway.
+                    shown.append("~" if made else _shape(sizes[at], slots))
             write = position(op.writes[0], self._role(op, -1))
             settings = dict(op.settings)
             nodes.append(Node(_plain(op.kind), tuple(reads), write, settings))
@@ -261,13 +263,17 @@ class _Reader:
             return tuple(chosen[:1])
         return tuple(own[dim] for dim in self._role(op, -1))
 
-    def _sizes(self, value: int, slots: tuple[Axis, ...], role: Role) -> tuple[Size, ...]:
+    def _sizes(
+        self, value: int, slots: tuple[Axis, ...], role: Role, *, parts: bool
+    ) -> tuple[Size, ...]:
         found: list[Size] = []
         for dim in range(len(self._values[value].axes)):
             axis = self._axis(value, dim)
             size, slot = axis.size, -1
             of = slots[role[dim]] if dim in role and slots else None
-            if of is not None and (of == axis or (axis.vector is None and of.size == size)):
+            # Whether channels may go is no part of a key; a single one is that of a broadcast.
+            stays = axis.vector is None and (of is None or of.size == size or (parts and size > 1))
+            if of is not None and (of == axis or stays):
                 slot = role[dim] % len(slots)
             elif axis.vector is not None and slots:
                 # What is no slot itself goes along with the last one.

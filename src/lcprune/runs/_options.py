@@ -386,6 +386,27 @@ class InspectOptions(ChoiceOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ChoiceOptions):
+    """What ``measure`` times, and for how long; ``out`` is gone on with where it is there."""
+
+    title = "Measurement"
+
+    model: str = redefault(DataOptions, "model")
+    input: str | None = redefault(ModelOptions, "input", None)
+    engine: str = required(
+        "Inference engine that operators are timed on, on the CPU.",
+        missing="--engine onnxruntime",
+        choices=ENGINES,
+    )
+    out: Path = required(
+        "The table; one that is there is gone on with.", missing="--out table.json", metavar="FILE"
+    )
+    batch: int = option(1, "Samples in a call.", at_least=1, at_most=_CHANNELS)
+    threads: int = option(1, "Threads of the engine.", at_least=1, at_most=_PROCESSES)
+    seconds: float = option(600.0, "How long it may take in all.", more_than=0, at_most=1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultOptions(Concern):
     """A saved network."""
 
