@@ -68,6 +68,7 @@ def options(weights: Path) -> dict[str, Any]:
         "data": "digits",
         "weights": str(weights),
         "budget": ["macs=50%"],
+        "round_to": 1,
         "trials": 8,
         "recalibrate_images": 100,
         "fitness_images": 100,

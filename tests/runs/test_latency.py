@@ -123,6 +123,7 @@ def bounded(file: Path) -> dict[str, Any]:
     return {
         "budget": ["latency=60%"],
         "latency_table": str(file),
+        "round_to": "auto",
         "finetune_epochs": 0,
         "trials": 3,
     }

@@ -274,6 +274,10 @@ class Stopwatch:
             f"latency: operators are timed on {self.engine}, at most {self._seconds:.0f} s"
         )
         with reporter.progress("measuring", 100) as advance:
+
+            def progress(done: int, total: int, text: str) -> None:
+                advance(round(100 * done / max(total, 1)), text)
+
             table = measure(
                 model,
                 graph,
@@ -283,7 +287,7 @@ class Stopwatch:
                 threads=self.threads,
                 seconds=self._seconds,
                 path=to,
-                progress=lambda done, total, text: advance(100 * done / max(total, 1), text),
+                progress=progress,
             )
         with suppress(InputError):
             table.save(file)

@@ -200,7 +200,7 @@ class LatencyOptions(Concern):
         600.0, "Longest time that measuring operators takes.", more_than=0, at_most=10**6
     )
     strict_latency: bool = option(
-        False, "Exit with 1 where no cut measured within the bound on latency.", flag=True
+        False, "Exit with 1 where no cut measured within the bound on latency."
     )
 
 
