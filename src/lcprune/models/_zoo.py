@@ -14,7 +14,7 @@ from torch import nn
 
 from lcprune._checks import instance, integer, refused, told_in_one_line
 from lcprune._factory import call_factory, is_factory
-from lcprune._text import one_line
+from lcprune._text import described
 from lcprune.errors import LcpruneError, ModelError
 from lcprune.models._cifar_mobilenet import cifar_mobilenet_v2
 from lcprune.models._cifar_resnet import cifar_resnet
@@ -140,7 +140,7 @@ def _module(name: str, make: Callable[[], Any]) -> nn.Module:
     except LcpruneError:
         raise
     except Exception as error:
-        raise ModelError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"{name}: {described(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}: expected an nn.Module, got {type(model).__name__}")
     return model
