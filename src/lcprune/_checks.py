@@ -13,7 +13,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -154,11 +154,16 @@ def of_type(name: str, value: Any, hint: Any, error: type[InputError] = InputErr
     """What was read from JSON as a type hint has it, whatever is in it checked.
 
     An object becomes a dataclass or a mapping, a list a sequence. Numbers are finite and integers
-    within 64 bits. A union is one kind or none; of ``Any`` nothing is looked at.
+    within 64 bits. A union is one kind or none, or several plain kinds; of ``Any`` nothing is looked at.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType and types.NoneType in inner:
         return None if value is None else of_type(name, value, inner[0], error)
+    if origin is types.UnionType:
+        for kind in inner:
+            with suppress(error):
+                return of_type(name, value, kind, error)
+        raise refused(name, value, " or ".join(map(_in_words, inner)), error)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _dataclass(name, value, hint, error)
     if origin in (tuple, abc.Sequence) and isinstance(value, list):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lcprune.artifact import load, read_example
 from lcprune.cli._inspect import inspect_model
+from lcprune.cli._measure import measured
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
@@ -42,6 +43,7 @@ from lcprune.runs import (
     EvaluateOptions,
     ExportOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     RunOptions,
@@ -52,7 +54,6 @@ from lcprune.runs import (
     check_run,
     check_trust,
     choose_device,
-    measure_latencies,
     prune_job,
     read_config,
     read_run,
@@ -100,6 +101,34 @@ def inspect(asked: Asked) -> int:
     for part in inspect_model(InspectOptions.of(asked.values)):
         console.print(part, soft_wrap=True)
     return 0
+
+
+def measure_command(asked: Asked) -> int:
+    options = MeasureOptions.of(asked.values)
+    console = Output()
+    with ending_on_signals() as stop:
+        reporter = stop.reporter(OnConsole(console, Output(stderr=True)))
+        try:
+            parts = list(measured(options, reporter))
+        except KeyboardInterrupt:
+            return _left(options.out, stop.exit_code)
+        except PipeClosedError:
+            return _left(options.out, PIPE_CLOSED)
+        except Exception:
+            if stop.number is None:
+                raise
+            return _left(options.out, stop.exit_code)
+    for part in parts:
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def _left(table: Path, code: int) -> int:
+    if table.exists():
+        tell(f"interrupted; {table} has what was measured: the same command goes on with it")
+    else:
+        tell("interrupted; nothing was written")
+    return code
 
 
 def evaluate(asked: Asked) -> int:
@@ -160,7 +189,7 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    resources = [*(name for name in RESOURCES if name != "energy"), *energy]
+    resources = [*(name for name in RESOURCES if name not in ("energy", "latency")), *energy]
     cost = CostModel(trace(model, example_input), resources).evaluate()
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
@@ -173,7 +202,13 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
             for name, timing in timings.items():
                 rows |= timing_rows(name, timing)
         else:
-            (latency,) = measure_latencies([model], example_input)
+            with torch.inference_mode():
+                timings = time_in_turns(
+                    {"pytorch": lambda: model(example_input)},
+                    batch=len(example_input),
+                    threads=torch.get_num_threads(),
+                )
+            latency = timings["pytorch"].least_ms
             top1 = evaluate_top1(model.to(device), data.test, data)
             rows[latency_name(len(example_input), torch.get_num_threads())] = f"{latency:.2f}"
     table.add_row(heading, f"{top1:.2f}")
@@ -248,9 +283,12 @@ def _run(
             "remeasure": where.remeasure,
             "reporter": reporter,
         }
+        held = True
         try:
             if isinstance(config, PruneOptions):
-                table = result_table(prune_job(config, out, command=command, **how))
+                summary = prune_job(config, out, command=command, **how)
+                table = result_table(summary)
+                held = not config.strict_latency or all(c.met for c in summary.costs.values())
             else:
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
@@ -265,7 +303,7 @@ def _run(
             return _interrupted(out, stop.exit_code)
     console.print(table)
     console.print(f"saved to {out}", soft_wrap=True)
-    return 0
+    return 0 if held else 1
 
 
 def _interrupted(out: Path, code: int) -> int:
@@ -286,6 +324,7 @@ _COMMANDS = {
     "prune": prune,
     "train": train,
     "inspect": inspect,
+    "measure": measure_command,
     "evaluate": evaluate,
     "export": export_command,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lcprune.engines._capture import captured, quiet, taken_by
 from lcprune.engines._engine import Engine, Opened
+from lcprune.engines._units import Operator
 from lcprune.errors import InputError
 from lcprune.tracing import Inputs
 
@@ -23,6 +25,7 @@ class ExecuTorch:
     format = "executorch"
     suffix = ".pte"
     packages: tuple[str, ...] = ("executorch",)
+    runtime = "executorch"
 
     def write(
         self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
@@ -56,6 +59,12 @@ class ExecuTorch:
             return [found.clone() for found in method.execute(list(tensors))]
 
         return run
+
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]:
+        raise InputError(
+            "executorch makes a program of one operator in seconds, so there is no table of its"
+            " times, expected one of the other engines"
+        )
 
 
 ENGINE: Engine = ExecuTorch()

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from lcprune._lazy import lazily
 from lcprune.runs._options import (
     AUTO,
+    ChoiceOptions,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
     ExportOptions,
     GlobalOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     RunOptions,
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
         Scores,
         Summary,
         TrainSummary,
-        measure_latencies,
         read_summary,
         read_train_summary,
     )
@@ -68,6 +69,7 @@ __all__ = [
     "RUN",
     "SUMMARY",
     "Advance",
+    "ChoiceOptions",
     "Choices",
     "Concern",
     "Cost",
@@ -79,6 +81,7 @@ __all__ = [
     "GlobalOptions",
     "InspectOptions",
     "Latency",
+    "MeasureOptions",
     "Option",
     "Options",
     "Problem",
@@ -99,7 +102,6 @@ __all__ = [
     "check_run",
     "check_trust",
     "choose_device",
-    "measure_latencies",
     "option",
     "options_of",
     "prune_job",
@@ -121,7 +123,7 @@ _HOMES = {
     "._prune": "prune_job",
     "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY Run RunRecord "
     "RunState check_command check_run check_trust read_run resume_line run_state",
-    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
+    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary "
     "read_summary read_train_summary",
     "._train": "train_job",
 }

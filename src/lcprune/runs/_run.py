@@ -55,6 +55,7 @@ BASE_CHECKPOINT = "base-checkpoint.pt"
 CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
 SUMMARY = "summary.json"
+LATENCY = "latency.json"
 EXPORTED = "model"
 """How a network's files for engines are named, before the suffix of the format."""
 
@@ -62,6 +63,7 @@ _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
     SUMMARY,  # removed first, since it means done
     GRAPH,
+    LATENCY,
     *_SAVED,
     *(name + NEW for name in _SAVED),
     CHECKPOINT,
