@@ -10,6 +10,7 @@ from lcprune._lazy import lazily
 
 TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
+    from lcprune.engines._calibration import calibration_images
     from lcprune.engines._engine import Engine, Opened, engine_named
     from lcprune.engines._export import Exported, export
     from lcprune.engines._timing import Timing, time_in_turns, with_threads
@@ -28,14 +29,19 @@ FORMATS = {
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
 """How the names of files end, by format."""
 
+INT8 = ("onnx", "openvino", "executorch")
+"""The formats that can be written in int8."""
+
 __all__ = [
     "ENGINES",
     "FORMATS",
+    "INT8",
     "SUFFIXES",
     "Engine",
     "Exported",
     "Opened",
     "Timing",
+    "calibration_images",
     "engine_named",
     "export",
     "time_in_turns",
@@ -44,6 +50,7 @@ __all__ = [
 
 # What needs PyTorch is imported when it is asked for: the options of the command line are not it.
 _HOMES = {
+    "._calibration": "calibration_images",
     "._engine": "Engine Opened engine_named",
     "._export": "Exported export",
     "._timing": "Timing time_in_turns with_threads",

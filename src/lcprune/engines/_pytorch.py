@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from lcprune.engines._capture import captured, quiet, taken_by
-from lcprune.engines._engine import Engine, Opened, output_tensors
+from lcprune.engines._engine import Case, Engine, Opened, output_tensors
 from lcprune.engines._parity import with_folded_norms
 from lcprune.engines._timing import with_threads
+from lcprune.errors import InputError
 from lcprune.tracing import Inputs
 
 
@@ -24,10 +26,19 @@ class PyTorch:
     format = "pt2"
     suffix = ".pt2"
     packages: tuple[str, ...] = ()
+    int8_packages: tuple[str, ...] = ()
 
     def write(
-        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+        self,
+        model: nn.Module,
+        example: Inputs,
+        path: Path,
+        *,
+        dynamic_batch: bool = False,
+        int8: Sequence[Case] | None = None,
     ) -> None:
+        if int8 is not None:
+            raise InputError("pt2 files are not written in int8")
         program = captured(with_folded_norms(model, example), example, dynamic_batch=dynamic_batch)
         content = BytesIO()
         with taken_by(self.format):

@@ -57,6 +57,8 @@ GRAPH = "graph.json"
 SUMMARY = "summary.json"
 EXPORTED = "model"
 """How a network's files for engines are named, before the suffix of the format."""
+EXPORTED_INT8 = "model-int8"
+"""The same, of those in int8."""
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
@@ -68,7 +70,11 @@ _OWN = (
     BASE_CHECKPOINT,
     BASE,
     *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
-    *(f"{EXPORTED}{suffix}" for suffix in (*SUFFIXES.values(), ".bin")),
+    *(
+        f"{name}{suffix}"
+        for name in (EXPORTED, EXPORTED_INT8)
+        for suffix in (*SUFFIXES.values(), ".bin")
+    ),
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""
