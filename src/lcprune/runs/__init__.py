@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         BASE_CHECKPOINT,
         CHECKPOINT,
         EXPORTED,
+        EXPORTED_INT8,
         GRAPH,
         JOURNAL,
         RUN,
@@ -64,6 +65,7 @@ __all__ = [
     "BASE_CHECKPOINT",
     "CHECKPOINT",
     "EXPORTED",
+    "EXPORTED_INT8",
     "GRAPH",
     "JOURNAL",
     "RUN",
@@ -121,8 +123,8 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY Run RunRecord "
-    "RunState check_command check_run check_trust read_run resume_line run_state",
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED EXPORTED_INT8 GRAPH JOURNAL RUN SUMMARY Run "
+    "RunRecord RunState check_command check_run check_trust read_run resume_line run_state",
     "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary "
     "read_summary read_train_summary",
     "._train": "train_job",

@@ -58,6 +58,8 @@ SUMMARY = "summary.json"
 LATENCY = "latency.json"
 EXPORTED = "model"
 """How a network's files for engines are named, before the suffix of the format."""
+EXPORTED_INT8 = "model-int8"
+"""The same, of those in int8."""
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
@@ -70,7 +72,11 @@ _OWN = (
     BASE_CHECKPOINT,
     BASE,
     *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
-    *(f"{EXPORTED}{suffix}" for suffix in (*SUFFIXES.values(), ".bin")),
+    *(
+        f"{name}{suffix}"
+        for name in (EXPORTED, EXPORTED_INT8)
+        for suffix in (*SUFFIXES.values(), ".bin")
+    ),
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""
