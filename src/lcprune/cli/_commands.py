@@ -19,7 +19,14 @@ from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, latency_name, result_table, timing_rows, training_table
+from lcprune.cli._table import (
+    cost_name,
+    latency_name,
+    result_table,
+    sweep_table,
+    timing_rows,
+    training_table,
+)
 from lcprune.cost import RESOURCES, CostModel, read_energy
 from lcprune.data import Data, first_pixels, load_data
 from lcprune.engines import (
@@ -48,6 +55,7 @@ from lcprune.runs import (
     RunState,
     TrainOptions,
     check_command,
+    check_is_run,
     check_logits,
     check_run,
     check_trust,
@@ -59,6 +67,7 @@ from lcprune.runs import (
     resolve,
     resume_line,
     run_state,
+    sweep_job,
     train_job,
 )
 from lcprune.tracing import trace
@@ -126,6 +135,7 @@ def _printed(work: Callable[[], Table | str]) -> int:
 
 def export_saved(options: ExportOptions) -> str:
     """Write the file, and give the line that says so."""
+    check_is_run(options.directory)
     path = options.out or options.directory / f"{EXPORTED}{SUFFIXES[options.format]}"
     engine_named(FORMATS[options.format])  # before a network is built
     written = export(
@@ -154,6 +164,7 @@ def evaluate_saved(options: EvaluateOptions) -> Table:
         engine_named(options.engine)
         if options.device not in (AUTO, "cpu"):
             raise InputError(f"engines run on the CPU, expected no --device {options.device}")
+    check_is_run(options.directory)
     device = choose_device("cpu" if options.engine else options.device)
     energy = () if options.energy is None else (read_energy(options.energy),)
     model = load(options.directory, trust_factory=options.trust_factory)
@@ -249,7 +260,9 @@ def _run(
             "reporter": reporter,
         }
         try:
-            if isinstance(config, PruneOptions):
+            if isinstance(config, PruneOptions) and config.sweep:
+                table = sweep_table(sweep_job(config, out, command=command, **how))
+            elif isinstance(config, PruneOptions):
                 table = result_table(prune_job(config, out, command=command, **how))
             else:
                 table = training_table(train_job(config, out, **how))

@@ -95,17 +95,7 @@ class Problem:
             )
         model.to(base.device)
         scores = _score(options, model, graph, data, split, base.device)
-        ranker = Ranker(
-            graph,
-            scores,
-            budget,
-            compensation=options.compensation,
-            min_keep=options.min_keep,
-            round_to=options.round_to,
-            resources=resources,
-        )
-        # Criterion, compensation and budget are right if they give a plan.
-        ranker.plan(ranker.compensation.identity())
+        ranker = _ranker(options, graph, scores, resources)
         return Problem(
             model=model,
             graph=graph,
@@ -121,6 +111,16 @@ class Problem:
             device=base.device,
             seed=options.seed,
         )
+
+    def of_budget(self, options: PruneOptions) -> Problem:
+        """The same for another budget on the same resources; ``BudgetError`` if it can't be met."""
+        ranker = self.ranker(options)
+        budget = Budget.parse(options.budget)
+        return replace(self, budget=budget, before=ranker.before, limits=ranker.limits)
+
+    def ranker(self, options: PruneOptions) -> Ranker:
+        """What cuts at the budget of ``options``, which it can meet."""
+        return _ranker(options, self.graph, self.saliency, self.resources)
 
     def of_model(self, options: PruneOptions, model: nn.Module) -> Problem:
         """The same for the same network with other weights, on ``device``."""
@@ -246,6 +246,27 @@ def _resources(options: PruneOptions, budget: Budget) -> tuple[Energy, ...]:
     if options.energy is not None:
         return (read_energy(options.energy),)
     return (Energy(),) if "energy" in budget.asked else ()
+
+
+def _ranker(
+    options: PruneOptions,
+    graph: ChannelGraph,
+    scores: Saliency,
+    resources: tuple[Energy, ...],
+) -> Ranker:
+    """What cuts at the budget of ``options``; ``BudgetError`` where it can't be met."""
+    ranker = Ranker(
+        graph,
+        scores,
+        Budget.parse(options.budget),
+        compensation=options.compensation,
+        min_keep=options.min_keep,
+        round_to=options.round_to,
+        resources=resources,
+    )
+    # Criterion, compensation and budget are right if they give a plan.
+    ranker.plan(ranker.compensation.identity())
+    return ranker
 
 
 def _score(
