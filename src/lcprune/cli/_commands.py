@@ -20,7 +20,13 @@ from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, result_table, timing_rows, training_table
+from lcprune.cli._table import (
+    cost_name,
+    result_table,
+    sweep_table,
+    timing_rows,
+    training_table,
+)
 from lcprune.cost import CostModel, read_energy
 from lcprune.data import Data, first_pixels, load_data
 from lcprune.engines import (
@@ -54,6 +60,7 @@ from lcprune.runs import (
     RunState,
     TrainOptions,
     check_command,
+    check_is_run,
     check_logits,
     check_run,
     check_trust,
@@ -64,6 +71,7 @@ from lcprune.runs import (
     resolve,
     resume_line,
     run_state,
+    sweep_job,
     train_job,
 )
 from lcprune.tracing import trace
@@ -168,6 +176,7 @@ def _printed(work: Callable[[Reporter], Sequence[Table | str]]) -> int:
 
 def export_saved(options: ExportOptions, reporter: Reporter) -> list[str]:
     """Write the file, and give the lines that say so."""
+    check_is_run(options.directory)
     example = read_example(options.directory)  # what is missing first: it, then the engine
     engine = engine_named(FORMATS[options.format], int8=options.int8)
     if options.int8 and options.data is None:
@@ -220,6 +229,7 @@ def evaluate_saved(options: EvaluateOptions, reporter: Reporter) -> Table:
     named. ``InputError`` where the directory, the data or the engine can't be used or don't fit
     one another, ``VerificationError`` where the engine computes something else.
     """
+    check_is_run(options.directory)
     read_example(options.directory)  # what is missing first: it, then the engine
     if options.engine:
         engine_named(options.engine, int8=options.int8)
@@ -389,7 +399,9 @@ def _run(
         }
         held = True
         try:
-            if isinstance(config, PruneOptions):
+            if isinstance(config, PruneOptions) and config.sweep:
+                table = sweep_table(sweep_job(config, out, command=command, **how))
+            elif isinstance(config, PruneOptions):
                 summary = prune_job(config, out, command=command, **how)
                 table = result_table(summary)
                 held = not config.strict_latency or all(c.met for c in summary.costs.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lcprune.engines import ENGINES, FORMATS
-from lcprune.runs._resolve import Concern, option, redefault, required
+from lcprune.runs._resolve import Concern, option, options_of, redefault, required
 
 AUTO = "auto"
 
@@ -96,13 +96,22 @@ class SearchOptions(Concern):
 
     title = "Budget and search"
 
-    budget: tuple[str, ...] = required(
+    budget: tuple[str, ...] = option(
+        (),
         "An upper bound on macs, params, weights (bytes), activations (peak bytes), energy or "
         "latency, such as macs=50%, activations=256KiB, energy=3mJ or latency=5ms; may be "
         "repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
+        unset="required, unless there is a sweep",
+    )
+    sweep: tuple[str, ...] = option(
+        (),
+        "Several bounds on one resource, such as macs=70%,50%,30%: a run for each, in a directory "
+        "each, and a table of all; a budget beside it holds for all of them.",
+        metavar="BOUNDS",
+        example="macs=70%,50%,30%",
     )
     energy: str | None = option(
         None,
@@ -288,9 +297,14 @@ class PruneOptions(
 ):
     """Everything that decides the result of a pruning run, each value checked.
 
-    ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
-    value of a wrong type or out of its range.
+    ``model``, ``data`` and at least one bound of ``budget`` must be given, or a ``sweep``.
+    ``InputError`` for a value of a wrong type or out of its range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.budget or self.sweep):
+            raise options_of(type(self))["budget"].absent()
 
     @property
     def rounding(self) -> int | Literal["auto"]:
