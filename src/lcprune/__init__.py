@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         VerificationError,
         WeightsError,
     )
-    from lcprune.fitness import recalibrate
+    from lcprune.fitness import recalibrate, reconstruct
     from lcprune.graph import ChannelGraph
     from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
@@ -73,6 +73,7 @@ __all__ = [
     "load",
     "rank",
     "recalibrate",
+    "reconstruct",
     "repair",
     "saliency",
     "save",
@@ -90,7 +91,7 @@ _HOMES = {
     ".engines": "export",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
-    ".fitness": "recalibrate",
+    ".fitness": "recalibrate reconstruct",
     ".graph": "ChannelGraph",
     ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",
