@@ -27,6 +27,9 @@ from lcprune.runs import PruneOptions, SweepPoint, SweepSummary, prune_job, read
 
 KEYS = ("network", "strategy", "budgets", "bound", "how", "seed", "trials", "images", "epochs")
 
+Pairs = dict[tuple[str, int], dict[str, runner.Row]]
+"""By bound and seed: the rows of the sweep and of the search alone."""
+
 
 def main() -> None:
     bench = runner.Bench("sweep", __doc__, KEYS, table)
@@ -123,8 +126,7 @@ class Study:
 
 
 def table(_: argparse.Namespace) -> None:
-    Group = dict[tuple[str, int], dict[str, runner.Row]]  # noqa: N806: a type
-    groups: dict[tuple[Any, ...], Group] = defaultdict(lambda: defaultdict(dict))
+    groups: dict[tuple[Any, ...], Pairs] = defaultdict(lambda: defaultdict(dict))
     for row in runner.rows("sweep"):
         group = (row["network"], row["strategy"], row["trials"], row["epochs"])
         groups[group][row["bound"], row["seed"]][row["how"]] = row
@@ -150,7 +152,7 @@ HEADINGS = ("MACs", "trials in the sweep", "seeds", "loss, sweep", "alone", "rec
             "alone", "top-1 after, sweep", "alone")  # fmt: skip
 
 
-def seconds(found: dict[tuple[str, int], dict[str, runner.Row]]) -> str:
+def seconds(found: Pairs) -> str:
     """How long all searches of a seed took."""
     swept: dict[int, float] = defaultdict(float)
     alone: dict[int, float] = defaultdict(float)
