@@ -75,10 +75,9 @@ def sweep_job(
 
     Each is a run like any other. The tightest and the middle one search with all trials. The
     others start from the best plans of these, with a quarter of the trials: from widths between
-    theirs and, but for the strategy ``auto``, from their β, cut at another bound (Chin, Ding,
-    Zhang, Marculescu, "Towards efficient model compression via learned global ranking", CVPR
-    2020). The base network is trained, traced and evaluated once. ``budget`` is a further bound
-    for all.
+    theirs, and from their β, cut at another bound (Chin, Ding, Zhang, Marculescu, "Towards
+    efficient model compression via learned global ranking", CVPR 2020). The base network is
+    trained, traced and evaluated once. ``budget`` is a further bound for all.
 
     The other arguments and errors are those of ``prune_job``; all bounds are checked before
     anything is written. What was interrupted goes on with ``resume``, and ends with the same plans.
@@ -237,8 +236,6 @@ def _start(
     wider = min((limit for limit in widths if limit > point.limit), default=None)
     end = ranker.widths.full if wider is None else widths[wider]
     middle = between(ranker, widths[narrower], end)
-    if options.strategy == "auto":  # it moves in widths, not in β
-        return [middle]
     return [middle, *(_latent(ranker, problem, plan) for plan in plans.values())]
 
 
