@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lcprune._text import one_line, shown
+from lcprune._text import described, shown
 from lcprune.errors import InputError, LcpruneError, ModelError
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def told_in_one_line(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        raise ModelError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"{what}: {described(error)}") from error
 
 
 def _between(least: float, most: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lcprune.engines import ENGINES, FORMATS
-from lcprune.runs._resolve import Concern, option, redefault, required
+from lcprune.runs._resolve import Concern, option, options_of, redefault, required
 
 AUTO = "auto"
 
@@ -96,13 +96,22 @@ class SearchOptions(Concern):
 
     title = "Budget and search"
 
-    budget: tuple[str, ...] = required(
+    budget: tuple[str, ...] = option(
+        (),
         "An upper bound on macs, params, weights (bytes), activations (peak bytes), energy or "
         "latency, such as macs=50%, activations=256KiB, energy=3mJ or latency=5ms; may be "
         "repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
+        unset="required, unless there is a sweep",
+    )
+    sweep: tuple[str, ...] = option(
+        (),
+        "Several bounds on one resource, such as macs=70%,50%,30%: a run for each, in a directory "
+        "each, and a table of all; a budget beside it holds for all of them.",
+        metavar="BOUNDS",
+        example="macs=70%,50%,30%",
     )
     energy: str | None = option(
         None,
@@ -246,11 +255,20 @@ class TrainingOptions(Concern):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningOptions(Concern):
-    """What is trained around the cut. ``base_epochs`` is for a model that comes without weights."""
+    """What is trained around the cut. ``base_epochs`` is for a model that comes without weights.
+
+    ``reconstruct`` refits the cut network to the original, on the images that BatchNorm
+    statistics come from, before any training.
+    """
 
     title = "Fine-tuning"
 
     finetune_epochs: int = option(5, "Epochs after the cut.", at_least=0, at_most=_MANY)
+    reconstruct: bool | None = option(
+        None,
+        "Refit the cut layers to the original's outputs by least squares, without labels.",
+        unset="where there are no epochs after",
+    )
     distill: bool = option(True, "Learn from the original network too.")
     distill_weight: float = option(
         0.7, "Share of the distillation in the loss.", at_least=0, at_most=1
@@ -288,9 +306,14 @@ class PruneOptions(
 ):
     """Everything that decides the result of a pruning run, each value checked.
 
-    ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
-    value of a wrong type or out of its range.
+    ``model``, ``data`` and at least one bound of ``budget`` must be given, or a ``sweep``.
+    ``InputError`` for a value of a wrong type or out of its range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.budget or self.sweep):
+            raise options_of(type(self))["budget"].absent()
 
     @property
     def rounding(self) -> int | Literal["auto"]:
@@ -422,7 +445,10 @@ class ResultOptions(Concern):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ResultOptions):
-    """What ``evaluate`` measures; with ``engine`` on that, on the CPU, beside PyTorch."""
+    """What ``evaluate`` measures; with ``engine`` on that, on the CPU, beside PyTorch.
+
+    With ``int8`` what the engine makes of the network in 8 bits, too.
+    """
 
     title = "Measurement"
 
@@ -442,11 +468,19 @@ class EvaluateOptions(ResultOptions):
         at_most=_PROCESSES,
         unset="1 of an engine",
     )
+    int8: bool = option(
+        False,
+        "In int8 too, with ranges from 300 training images; accuracy beside float32.",
+        flag=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(ResultOptions):
-    """What ``export`` writes; without ``out`` a file in the directory: model.onnx and the like."""
+    """What ``export`` writes; without ``out`` a file in the directory: model.onnx and the like.
+
+    With ``int8``, which needs ``data``, that is model-int8.onnx.
+    """
 
     title = "File"
 
@@ -460,3 +494,5 @@ class ExportOptions(ResultOptions):
     dynamic_batch: bool = option(
         False, "Take any number of images at once, not only one.", flag=True
     )
+    int8: bool = redefault(EvaluateOptions, "int8", False)
+    data: str | None = redefault(DataOptions, "data", None)

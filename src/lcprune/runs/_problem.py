@@ -137,6 +137,12 @@ class Problem:
         """What cuts at a budget, which it can meet; ``BudgetError`` otherwise."""
         return _ranker(options, budget, self.graph, self.saliency, self.resources)
 
+    def of_budget(self, options: PruneOptions) -> Problem:
+        """The same for another budget on the same resources; ``BudgetError`` if it can't be met."""
+        budget = Budget.parse(options.budget)
+        ranker = self.ranker(options, budget)
+        return replace(self, budget=budget, before=ranker.before, limits=ranker.limits)
+
     def of_model(self, options: PruneOptions, model: nn.Module) -> Problem:
         """The same for the same network with other weights, on ``device``."""
         scores = _score(options, model, self.graph, self.data, self.split, self.device)

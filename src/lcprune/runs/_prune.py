@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -14,12 +14,15 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from lcprune._checks import of_type
 from lcprune._checks import path as checked_path
 from lcprune._files import replacing, write_text
 from lcprune.artifact import save, versions
 from lcprune.cost import RESOURCES
 from lcprune.engines import LatencyTable
-from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
+from lcprune.errors import InputError, RunError
+from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate, reconstruct
+from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
@@ -35,6 +38,8 @@ from lcprune.runs._run import (
     GRAPH,
     JOURNAL,
     LATENCY,
+    RUN,
+    START,
     Run,
     RunState,
     earlier_run,
@@ -61,6 +66,9 @@ from lcprune.searching import Executor, RayExecutor, SearchProgress, SearchResul
 from lcprune.slimming import VISIBLE, Difference, difference, effect, slim
 from lcprune.training import TrainingResult, evaluate_top1
 
+Latents = tuple[tuple[tuple[float, ...], ...], ...]
+"""Of several plans, for each family the numbers of its β."""
+
 
 def prune_job(
     config: PruneOptions,
@@ -84,6 +92,8 @@ def prune_job(
     is published.
     """
     out = checked_path("out", out)
+    if config.sweep:
+        raise InputError("a run has one budget, expected no sweep (sweep_job takes one)")
     reporter = reporter or Silent()
     state, record = earlier_run(config, out, command, resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
@@ -95,12 +105,23 @@ def prune_job(
     for note in problem.graph.notes:
         reporter.stage(note)
     with open_run(out, config, command, record, reporter, force=force) as run:
-        summary = _Stages(run, config, choices).go_through(problem)
+        summary = Stages(run, config, choices).go_through(problem)
         run.finish(summary.to_json())
     return summary
 
 
-class _Stages:
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A problem with its base network: the hash of its ``weights``, its accuracy in percent on the
+    test split, and the precision that a search runs in."""
+
+    problem: Problem
+    weights: str
+    top1: float
+    precision: Precision
+
+
+class Stages:
     """Every stage takes what an earlier process left of it and does the rest.
 
     What a stage finds out and a later process needs again (a choice by measurement, an accuracy)
@@ -114,6 +135,10 @@ class _Stages:
 
     def go_through(self, problem: Problem) -> Summary:
         """All stages, and the network saved; the summary is not written yet."""
+        return self.cut(self.measured(problem))
+
+    def measured(self, problem: Problem) -> Measured:
+        """The base network, trained where that is asked for, and what is measured of it."""
         run, options = self._run, self._options
         problem = self._with_base(problem)
         run.same("data_sha256", problem.data.fingerprint, "data")
@@ -139,6 +164,13 @@ class _Stages:
             choose_precision,
             self._choices,
         )
+        return Measured(problem, weights, before, precision)
+
+    def cut(self, base: Measured) -> Summary:
+        """All stages from the search on."""
+        run, options = self._run, self._options
+        problem, weights, before = base.problem, base.weights, base.top1
+        precision = base.precision
         result = self._search(problem, precision, weights)
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
         timed = cut_in_time(run, options, problem, chosen.plan)
@@ -148,6 +180,9 @@ class _Stages:
         recalibrate(small, problem.recalibration_batches())
         pruned = self._top1("top1_pruned", problem, small)
         run.reporter.stage(f"pruned and recalibrated: top-1 {pruned:.2f} %")
+        scores = {"before": Scores(before), "pruned": Scores(pruned)}
+        if self._reconstructs(problem):
+            scores["reconstructed"] = self._reconstruct(problem, small, plan)
         trained = self._finetune(problem, small, precision)
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
@@ -168,11 +203,7 @@ class _Stages:
             data=options.data,
             seed=options.seed,
             costs=costs,
-            scores={
-                "before": Scores(before),
-                "pruned": Scores(pruned),
-                "after": Scores(after),
-            },
+            scores=scores | {"after": Scores(after)},
             criterion=options.criterion,
             compensation=options.compensation,
             strategy=options.strategy,
@@ -260,10 +291,18 @@ class _Stages:
                 identity=identity,
                 executor=self._executor(problem.device),
                 finalists=options.finalists,
+                start=self._start,
                 on_trial=on_trial,
             )
         reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
         return result
+
+    @property
+    def _start(self) -> Latents:
+        """What a sweep has told the run to start from; for others nothing."""
+        found = self._run.record.state.get(START, [])
+        start: Latents = of_type(f"{self._run.directory / RUN}: {START}", found, Latents, RunError)
+        return start
 
     def _executor(self, device: torch.device) -> Executor | None:
         options = self._options
@@ -293,6 +332,23 @@ class _Stages:
                 "the comparison says little: a base network that was hardly trained?"
             )
         return seen
+
+    def _reconstructs(self, problem: Problem) -> bool:
+        asked = self._options.reconstruct
+        if asked is None:  # a layer is fitted on some images and judged on others
+            return not self._options.finetune_epochs and len(problem.split.recalibrate) > 1
+        return asked
+
+    def _reconstruct(self, problem: Problem, small: nn.Module, plan: Plan) -> Scores:
+        report = reconstruct(
+            problem.model, small, plan, problem.recalibration_batches(), seed=self._options.seed
+        )
+        top1 = self._top1("top1_reconstructed", problem, small)
+        taken = sum(refit.ridge is not None for refit in report.layers)
+        self._run.reporter.stage(f"reconstructed: {taken} layers refitted, top-1 {top1:.2f} %")
+        for layer, why in report.left_alone.items():
+            self._run.reporter.stage(f"not refitted: {layer} ({why})")
+        return Scores(top1)
 
     def _finetune(self, problem: Problem, small: nn.Module, precision: Precision) -> TrainingResult:
         run, options = self._run, self._options
@@ -395,10 +451,16 @@ def graph_json(problem: Problem, plan: Plan, costs: Mapping[str, Cost]) -> str:
 def _kept(problem: Problem, plan: Plan) -> Mapping[int, int]:
     """How many groups of each family a plan keeps."""
     graph = problem.graph
-    keep = np.ones(len(graph.family_of), dtype=bool)
+    keep = mask_of(graph, plan)
+    counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
+    return {family.id: int(counts[family.id]) for family in graph.families}
+
+
+def mask_of(graph: ChannelGraph, plan: Plan) -> BoolArray:
+    """The groups that a plan keeps, bool [prunable]."""
+    keep = np.ones(len(graph.family_of), dtype=np.bool_)
     for (tensor, dim), indices in plan.kept.items():
         channels = graph.dimension(tensor, dim).channels
         removed = np.delete(channels, list(indices))
         keep[removed[(removed >= 0) & (removed < len(keep))]] = False
-    counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
-    return {family.id: int(counts[family.id]) for family in graph.families}
+    return keep

@@ -83,6 +83,11 @@ class Details:
         return value in self.also or all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
 
 
+def _joined(bound: object) -> object:
+    """Several bounds in a list as one text has them."""
+    return ",".join(map(str, bound)) if isinstance(bound, list) else bound
+
+
 def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
@@ -170,7 +175,7 @@ class Option:
             return None
         if tuple in self.types:
             if isinstance(value, Mapping) and "=" in self.details.example:
-                return tuple(f"{name}={bound}" for name, bound in value.items())
+                return tuple(f"{name}={_joined(bound)}" for name, bound in value.items())
             values = [value] if isinstance(value, str) else value
             if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
                 return tuple(values)

@@ -70,10 +70,10 @@ class FinalistOutcome:
     loss_trained: float | None
 
 
-Kind = TypeVar("Kind", bound="_Figures")
+Kind = TypeVar("Kind", bound="Figures")
 
 
-class _Figures:
+class Figures:
     """A dataclass as JSON."""
 
     def to_json(self) -> str:
@@ -106,16 +106,17 @@ class _Figures:
 
 
 @dataclass(frozen=True)
-class Summary(_Figures):
+class Summary(Figures):
     """What a pruning run did; none: not measured.
 
     ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
     parameters always, others where they were bounded, latency where it was measured on an engine.
     ``scores`` are those of the base network (``before``), of the cut one after recalibration and
-    before any training (``pruned``), and after the last epoch (``after``). ``training_checked``
-    tells whether training mode was followed and compared, too. ``finalists`` are those that the
-    plan was chosen from, in the order of the search; none where it is the search's best without a
-    choice. ``choices`` are those that were made by measurement.
+    before any training (``pruned``), of that with its layers refitted to the original
+    (``reconstructed``, where that was done), and after the last epoch (``after``).
+    ``training_checked`` tells whether training mode was followed and compared, too. ``finalists``
+    are those that the plan was chosen from, in the order of the search; none where it is the
+    search's best without a choice. ``choices`` are those that were made by measurement.
     """
 
     model: str
@@ -146,7 +147,7 @@ class Summary(_Figures):
 
 
 @dataclass(frozen=True)
-class TrainSummary(_Figures):
+class TrainSummary(Figures):
     """What a training did; none: not measured.
 
     ``scores`` has ``after``, on the test split after the last epoch, and ``held_out``, on the
@@ -176,12 +177,12 @@ class TrainSummary(_Figures):
 
 def read_summary(directory: str | os.PathLike[str]) -> Summary:
     """The summary of a pruning run; ``InputError`` where there is none or it can't be read."""
-    return _read(path("directory", directory), Summary)
+    return read_figures(path("directory", directory), Summary)
 
 
 def read_train_summary(directory: str | os.PathLike[str]) -> TrainSummary:
     """The summary of a training; ``InputError`` where there is none or it can't be read."""
-    return _read(path("directory", directory), TrainSummary)
+    return read_figures(path("directory", directory), TrainSummary)
 
 
 def peak_rss_mb() -> float | None:
@@ -194,11 +195,12 @@ def peak_rss_mb() -> float | None:
     return float(peak) / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def _read(directory: Path, kind: type[Kind]) -> Kind:
-    where = directory / SUMMARY
+def read_figures(directory: Path, kind: type[Kind], name: str = SUMMARY) -> Kind:
+    """The figures of that kind in a finished directory; ``InputError`` where there are none."""
+    where = directory / name
     if not os.path.lexists(where):
         raise InputError(f"{directory} holds no finished run: {where} is missing")
-    content = read_result(directory, SUMMARY)
+    content = read_result(directory, name)
     try:
         return kind.from_json(content)
     except InputError as error:
