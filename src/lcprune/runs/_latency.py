@@ -19,7 +19,7 @@ from lcprune.slimming import slim
 ROUNDS = 3
 """How often a cut is made again after it was measured."""
 AIM = 0.99
-"""The part of the bound that a further cut aims at: times of the same network differ by a percent."""
+"""The part of the bound that a further cut aims at, since times differ by a percent."""
 SLACK = 0.03
 """The share by which a measurement may differ from the prediction."""
 

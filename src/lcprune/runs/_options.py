@@ -125,8 +125,7 @@ class SearchOptions(Concern):
     )
     round_to: int | str = option(
         AUTO,
-        "Families keep a multiple of this many channels, or all of them; auto is what the engine "
-        "likes, 1 is exact.",
+        "Families keep a multiple of this many channels, or all; auto is what engines like.",
         at_least=1,
         at_most=_CHANNELS,
         also=(AUTO,),
