@@ -56,6 +56,7 @@ def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
         return
     yield f"{options.model} on {'x'.join(map(str, example.shape))}"
     yield from graph.summary().split("\n")  # a line break within text is shown as an escape
+    yield _memory_sentence(graph)
     if energy is not None:
         yield _energy_sentence(graph, energy)
     if graph.uncounted:
@@ -76,6 +77,13 @@ def traced(
         network, example, only=choice.only, skip=choice.skip, skip_types=choice.skip_types
     )
     return network, example, repair(network, graph, example)
+
+
+def _memory_sentence(graph: ChannelGraph) -> str:
+    """What the weights take, and what is alive beside them at once."""
+    cost = CostModel(graph, ["weights", "activations"]).evaluate()
+    weights, peak = (quantity(amount, "B") for amount in cost.values())
+    return f"weights {weights}, peak of activations {peak} at batch 1"
 
 
 def _energy_sentence(graph: ChannelGraph, energy: Energy) -> str:

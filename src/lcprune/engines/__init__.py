@@ -10,6 +10,7 @@ from lcprune._lazy import lazily
 
 TYPE_CHECKING = False  # to type checkers it is true; `typing` itself takes milliseconds to import
 if TYPE_CHECKING:
+    from lcprune.engines._calibration import calibration_images
     from lcprune.engines._engine import Engine, Machine, Opened, engine_named, machine, processor
     from lcprune.engines._export import Exported, export
     from lcprune.engines._measure import measure
@@ -31,9 +32,13 @@ FORMATS = {
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
 """How the names of files end, by format."""
 
+INT8 = ("onnx", "openvino", "executorch")
+"""The formats that can be written in int8."""
+
 __all__ = [
     "ENGINES",
     "FORMATS",
+    "INT8",
     "SUFFIXES",
     "Engine",
     "Exported",
@@ -42,6 +47,7 @@ __all__ = [
     "Opened",
     "Stairs",
     "Timing",
+    "calibration_images",
     "engine_named",
     "export",
     "machine",
@@ -54,6 +60,7 @@ __all__ = [
 
 # What needs PyTorch is imported when it is asked for: the options of the command line are not it.
 _HOMES = {
+    "._calibration": "calibration_images",
     "._engine": "Engine Machine Opened engine_named machine processor",
     "._export": "Exported export",
     "._measure": "measure",

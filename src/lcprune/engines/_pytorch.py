@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +14,12 @@ from torch.utils._pytree import tree_unflatten
 
 from lcprune._text import one_line
 from lcprune.engines._capture import captured, quiet, taken_by
-from lcprune.engines._engine import Engine, Opened, output_tensors
+from lcprune.engines._engine import Case, Engine, Opened, output_tensors
 from lcprune.engines._onnx import noise
 from lcprune.engines._parity import with_folded_norms
 from lcprune.engines._timing import with_threads
 from lcprune.engines._units import Node, Operator
-from lcprune.errors import ModelError
+from lcprune.errors import InputError, ModelError
 from lcprune.tracing import Inputs
 
 
@@ -31,10 +31,19 @@ class PyTorch:
     suffix = ".pt2"
     packages: tuple[str, ...] = ()
     runtime = "torch"
+    int8_packages: tuple[str, ...] = ()
 
     def write(
-        self, model: nn.Module, example: Inputs, path: Path, *, dynamic_batch: bool = False
+        self,
+        model: nn.Module,
+        example: Inputs,
+        path: Path,
+        *,
+        dynamic_batch: bool = False,
+        int8: Sequence[Case] | None = None,
     ) -> None:
+        if int8 is not None:
+            raise InputError("pt2 files are not written in int8")
         program = captured(with_folded_norms(model, example), example, dynamic_batch=dynamic_batch)
         content = BytesIO()
         with taken_by(self.format):
