@@ -140,8 +140,7 @@ def test_what_is_converted_at_the_ends_of_a_call_is_taken_off(clock: Clock) -> N
     assert table.overhead == 500
     whole = [CostModel(graph, [each]).evaluate()["latency"] for each in (plain, table)]
     assert whole[1] == pytest.approx(whole[0], rel=0.15)
-    raw = max(max(cells.values()) for cells in table.times.values())
-    assert raw > 2 * whole[0]
+    assert max(max(cells.values()) for cells in table.times.values()) > whole[0]
 
 
 def test_what_was_not_reached_counts_as_the_next_wider(clock: Clock) -> None:

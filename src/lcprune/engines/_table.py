@@ -130,17 +130,21 @@ class LatencyTable:
     def net(self, unit: Unit) -> dict[tuple[int, ...], int]:
         """The times of a unit by widths within a network: without a call, and what is at its ends.
 
-        At least a quarter of its time stays, whatever these are.
+        At least a quarter of its time stays, whatever these are. ``Unit.ends`` says where a network
+        has more to convert than the measurement.
         """
-        sizes, times = np.array([*map(int, self.ends)]), np.array([*self.ends.values()])
-        found: dict[tuple[int, ...], int] = {}
-        for widths, ns in self.times.get(unit.key, {}).items():
-            alone = max(0, ns - self.overhead)
-            for count in unit.ends(widths) if len(sizes) else ():
-                beyond = max(1.0, count / sizes[-1])
-                ns -= round(beyond * float(np.interp(count, sizes, times)))
-            found[widths] = max(ns - self.overhead, alone // 4)
-        return found
+        cells = self.times.get(unit.key, {})
+        widths = np.array([*cells], dtype=np.int64).reshape(len(cells), len(unit.full))
+        alone = np.maximum(0, np.array([*cells.values()], dtype=np.int64) - self.overhead)
+        found = alone.astype(np.float64)
+        if self.ends:
+            sizes, times = np.array([*map(int, self.ends)]), np.array([*self.ends.values()])
+            counts = unit.ends(widths)
+            amounts = np.abs(counts)
+            beyond = np.maximum(1, amounts / sizes[-1])
+            found -= (np.sign(counts) * beyond * np.interp(amounts, sizes, times)).sum(axis=0)
+        net = np.maximum(np.rint(found).astype(np.int64), alone // 4)
+        return dict(zip(cells, net.tolist(), strict=True))
 
     def _bound(self, graph: ChannelGraph) -> TabledTime:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
