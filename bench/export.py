@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 import runner
 from lcprune.data import Data, load_data
-from lcprune.engines import FORMATS, INT8, SUFFIXES, Opened, calibration_images, engine_named, export
+from lcprune.engines import (
+    FORMATS,
+    INT8,
+    SUFFIXES,
+    Opened,
+    calibration_images,
+    engine_named,
+    export,
+)
 from lcprune.models import build, load_weights
 from lcprune.training import evaluate_top1
 
