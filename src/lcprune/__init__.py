@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel, Energy, fit_energy
     from lcprune.criteria import Saliency, saliency
-    from lcprune.engines import export
+    from lcprune.engines import export, measure
     from lcprune.errors import (
         BudgetError,
         DataError,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         VerificationError,
         WeightsError,
     )
-    from lcprune.fitness import recalibrate
+    from lcprune.fitness import recalibrate, reconstruct
     from lcprune.graph import ChannelGraph
     from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
@@ -71,8 +71,10 @@ __all__ = [
     "finetune",
     "fit_energy",
     "load",
+    "measure",
     "rank",
     "recalibrate",
+    "reconstruct",
     "repair",
     "saliency",
     "save",
@@ -87,10 +89,10 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel Energy fit_energy",
     ".criteria": "Saliency saliency",
-    ".engines": "export",
+    ".engines": "export measure",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
-    ".fitness": "recalibrate",
+    ".fitness": "recalibrate reconstruct",
     ".graph": "ChannelGraph",
     ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",

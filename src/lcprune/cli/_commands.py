@@ -15,11 +15,18 @@ from torch import Tensor, nn
 
 from lcprune.artifact import load, read_example
 from lcprune.cli._inspect import inspect_model
+from lcprune.cli._measure import measured
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, result_table, timing_rows, training_table
+from lcprune.cli._table import (
+    cost_name,
+    result_table,
+    sweep_table,
+    timing_rows,
+    training_table,
+)
 from lcprune.cost import CostModel, read_energy
 from lcprune.data import Data, first_pixels, load_data
 from lcprune.engines import (
@@ -45,6 +52,7 @@ from lcprune.runs import (
     EvaluateOptions,
     ExportOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     Reporter,
@@ -52,6 +60,7 @@ from lcprune.runs import (
     RunState,
     TrainOptions,
     check_command,
+    check_is_run,
     check_logits,
     check_run,
     check_trust,
@@ -62,6 +71,7 @@ from lcprune.runs import (
     resolve,
     resume_line,
     run_state,
+    sweep_job,
     train_job,
 )
 from lcprune.tracing import trace
@@ -111,6 +121,34 @@ def inspect(asked: Asked) -> int:
     return 0
 
 
+def measure_command(asked: Asked) -> int:
+    options = MeasureOptions.of(asked.values)
+    console = Output()
+    with ending_on_signals() as stop:
+        reporter = stop.reporter(OnConsole(console, Output(stderr=True)))
+        try:
+            parts = list(measured(options, reporter))
+        except KeyboardInterrupt:
+            return _left(options.out, stop.exit_code)
+        except PipeClosedError:
+            return _left(options.out, PIPE_CLOSED)
+        except Exception:
+            if stop.number is None:
+                raise
+            return _left(options.out, stop.exit_code)
+    for part in parts:
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def _left(table: Path, code: int) -> int:
+    if table.exists():
+        tell(f"interrupted; {table} has what was measured: the same command goes on with it")
+    else:
+        tell("interrupted; nothing was written")
+    return code
+
+
 def evaluate(asked: Asked) -> int:
     options = EvaluateOptions.of(asked.values)
     return _printed(lambda reporter: [evaluate_saved(options, reporter)])
@@ -138,6 +176,7 @@ def _printed(work: Callable[[Reporter], Sequence[Table | str]]) -> int:
 
 def export_saved(options: ExportOptions, reporter: Reporter) -> list[str]:
     """Write the file, and give the lines that say so."""
+    check_is_run(options.directory)
     example = read_example(options.directory)  # what is missing first: it, then the engine
     engine = engine_named(FORMATS[options.format], int8=options.int8)
     if options.int8 and options.data is None:
@@ -190,6 +229,7 @@ def evaluate_saved(options: EvaluateOptions, reporter: Reporter) -> Table:
     named. ``InputError`` where the directory, the data or the engine can't be used or don't fit
     one another, ``VerificationError`` where the engine computes something else.
     """
+    check_is_run(options.directory)
     read_example(options.directory)  # what is missing first: it, then the engine
     if options.engine:
         engine_named(options.engine, int8=options.int8)
@@ -357,9 +397,14 @@ def _run(
             "remeasure": where.remeasure,
             "reporter": reporter,
         }
+        held = True
         try:
-            if isinstance(config, PruneOptions):
-                table = result_table(prune_job(config, out, command=command, **how))
+            if isinstance(config, PruneOptions) and config.sweep:
+                table = sweep_table(sweep_job(config, out, command=command, **how))
+            elif isinstance(config, PruneOptions):
+                summary = prune_job(config, out, command=command, **how)
+                table = result_table(summary)
+                held = not config.strict_latency or all(c.met for c in summary.costs.values())
             else:
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
@@ -374,7 +419,7 @@ def _run(
             return _interrupted(out, stop.exit_code)
     console.print(table)
     console.print(f"saved to {out}", soft_wrap=True)
-    return 0
+    return 0 if held else 1
 
 
 def _interrupted(out: Path, code: int) -> int:
@@ -395,6 +440,7 @@ _COMMANDS = {
     "prune": prune,
     "train": train,
     "inspect": inspect,
+    "measure": measure_command,
     "evaluate": evaluate,
     "export": export_command,
 }

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lcprune._checks import choice
 from lcprune.engines import ENGINES, INT8
+from lcprune.engines._units import Operator
 from lcprune.errors import InputError
 from lcprune.tracing import Inputs
 
@@ -31,13 +36,17 @@ class Engine(Protocol):
     file; what it gives is called with the tensors of the inputs and runs on so many ``threads``. A
     file is parsed by the engine's own parser: open none of a stranger.
 
-    ``packages`` are what it needs, ``int8_packages`` what writing in int8 needs as well.
+    ``operator`` makes ready, in milliseconds, a few operators in a row with any weights and inputs:
+    what it gives runs them once, and does as little else as can be. ``ModelError`` for operators
+    that it can't. ``packages`` are what it needs, ``int8_packages`` what writing in int8 needs as
+    well, ``runtime`` the one that computes, whose version times depend on.
     """
 
     name: str
     format: str
     suffix: str
     packages: tuple[str, ...]
+    runtime: str
     int8_packages: tuple[str, ...]
 
     def write(
@@ -51,6 +60,30 @@ class Engine(Protocol):
     ) -> None: ...
 
     def open(self, path: Path, threads: int = 1) -> Opened: ...
+
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]: ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes, and with which versions: what times depend on."""
+
+    processor: str
+    versions: Mapping[str, str]
+
+
+def machine(engine: Engine) -> Machine:
+    """This machine, as far as an engine's times depend on it."""
+    return Machine(processor(), {engine.runtime: metadata.version(engine.runtime)})
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def engine_named(name: str, *, int8: bool = False) -> Engine:

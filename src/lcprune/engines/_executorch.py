@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_unflatten
 
 from lcprune.engines._capture import captured, quiet, taken_by
 from lcprune.engines._engine import Case, Engine, Opened, input_tensors
+from lcprune.engines._units import Operator
 from lcprune.errors import InputError
 from lcprune.tracing import Inputs
 
@@ -27,6 +28,7 @@ class ExecuTorch:
     format = "executorch"
     suffix = ".pte"
     packages: tuple[str, ...] = ("executorch",)
+    runtime = "executorch"
     int8_packages: tuple[str, ...] = ()
 
     def write(
@@ -69,6 +71,12 @@ class ExecuTorch:
             return [found.clone() for found in method.execute(list(tensors))]
 
         return run
+
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]:
+        raise InputError(
+            "executorch makes a program of one operator in seconds, so there is no table of its"
+            " times, expected one of the other engines"
+        )
 
 
 def _quantised(program: ExportedProgram, example: Inputs, cases: Sequence[Case]) -> ExportedProgram:

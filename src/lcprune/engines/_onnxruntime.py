@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,9 @@ from torch.export import ExportedProgram
 
 from lcprune.engines._capture import captured, quiet, taken_by
 from lcprune.engines._engine import Case, Engine, Opened
+from lcprune.engines._onnx import as_onnx, noise
 from lcprune.engines._parity import with_folded_norms
+from lcprune.engines._units import Operator
 from lcprune.tracing import Inputs
 
 LARGEST = 2**31 - 2**26
@@ -29,6 +32,7 @@ class OnnxRuntime:
     format = "onnx"
     suffix = ".onnx"
     packages: tuple[str, ...] = ("onnx", "onnxscript", "onnxruntime")
+    runtime = "onnxruntime"
     int8_packages: tuple[str, ...] = ()
 
     def write(
@@ -52,15 +56,7 @@ class OnnxRuntime:
             _quantise(whole, path, int8, large)
 
     def open(self, path: Path, threads: int = 1) -> Opened:
-        onnxruntime = _imported()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        with quiet():
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+        session = _session(str(path), threads)
         names = [given.name for given in session.get_inputs()]
 
         def run(*tensors: Tensor) -> list[Tensor]:
@@ -69,7 +65,27 @@ class OnnxRuntime:
 
         return run
 
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]:
+        session = _session(as_onnx(operator), threads)
+        bound = session.io_binding()  # what is given and found stays in its place
+        for position in operator.inputs:
+            value = _imported().OrtValue.ortvalue_from_numpy(noise(operator.shapes[position]))
+            bound.bind_ortvalue_input(f"t{position}", value)
+        bound.bind_output(f"t{operator.output}", "cpu")
+        return partial(session.run_with_iobinding, bound)
 
+
+def _session(model: str | bytes, threads: int) -> Any:
+    onnxruntime = _imported()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    with quiet():
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@cache
 def _imported() -> Any:
     """The package, which from 1.29 on reports its use to Microsoft unless told not to."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

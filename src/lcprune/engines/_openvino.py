@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from lcprune.engines._capture import captured, quiet, taken_by
 from lcprune.engines._engine import Case, Engine, Opened, input_tensors
+from lcprune.engines._onnx import as_onnx, noise
+from lcprune.engines._units import Operator
 from lcprune.tracing import Inputs
 
 
@@ -23,6 +26,7 @@ class OpenVino:
     format = "openvino"
     suffix = ".xml"
     packages: tuple[str, ...] = ("openvino",)
+    runtime = "openvino"
     int8_packages: tuple[str, ...] = ("nncf",)
 
     def write(
@@ -55,16 +59,7 @@ class OpenVino:
         openvino = _imported()
         with quiet():
             core = openvino.Core()
-            compiled = core.compile_model(
-                core.read_model(path),
-                "CPU",
-                {
-                    "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": 1,
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "INFERENCE_PRECISION_HINT": "f32",  # where there are bfloat16 units too
-                },
-            )
+            compiled = core.compile_model(core.read_model(path), "CPU", _settings(threads))
         request = compiled.create_infer_request()
 
         def run(*tensors: Tensor) -> list[Tensor]:
@@ -73,6 +68,39 @@ class OpenVino:
             return [torch.from_numpy(found[output].copy()) for output in compiled.outputs]
 
         return run
+
+    def operator(self, operator: Operator, threads: int = 1) -> Callable[[], object]:
+        openvino = _imported()
+        with quiet():
+            core = _core()
+            compiled = core.compile_model(
+                core.read_model(as_onnx(operator)), "CPU", _settings(threads)
+            )
+        request = compiled.create_infer_request()
+        for number, position in enumerate(operator.inputs):
+            request.set_input_tensor(
+                number, openvino.Tensor(noise(operator.shapes[position]), shared_memory=False)
+            )
+
+        def run() -> None:
+            request.start_async()
+            request.wait()
+
+        return run
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",  # where there are bfloat16 units too
+    }
+
+
+@cache
+def _core() -> Any:
+    return _imported().Core()
 
 
 @contextmanager
