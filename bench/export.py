@@ -82,7 +82,9 @@ def measure(options: argparse.Namespace, network: str, format: str, int8: bool) 
             found["agreement"] = round(written.agreement, 4)
         if data is not None and format in INT8:
             if options.images is not None:
-                data = replace(data, test=data.test.subset(torch.arange(options.images)))
+                step = len(data.test) // options.images  # of all classes, which lie in order
+                rows = torch.arange(0, len(data.test), max(step, 1))
+                data = replace(data, test=data.test.subset(rows))
             found["images"] = len(data.test)
             opened = engine_named(written.engine).open(path)
             began = time.perf_counter()

@@ -170,9 +170,12 @@ def replayed(model: nn.Module, example: Tensor) -> int:
 
 def planned(program: torch.export.ExportedProgram) -> int:
     """Bytes that ExecuTorch plans for a program without a delegate."""
-    from executorch.exir import to_edge
+    from executorch.exir import EdgeCompileConfig, to_edge
 
-    plan = to_edge(program).to_executorch().executorch_program.execution_plan[0]
+    # Else a linear layer is a product with its weight transposed, and the copy is in the plan.
+    whole = EdgeCompileConfig(preserve_ops=[torch.ops.aten.linear.default])
+    edge = to_edge(program, compile_config=whole)
+    plan = edge.to_executorch().executorch_program.execution_plan[0]
     return sum(plan.non_const_buffer_sizes)
 
 
