@@ -6,7 +6,8 @@
 
 Parity is the largest difference from PyTorch relative to an output's largest value, in a fresh
 process, whose start is part of the seconds. Accuracies are of the engine at batch 1, with the
-published weights of a CIFAR-10 network; the others are as they were built.
+published weights of a CIFAR-10 network, for formats that int8 is written in; the others are as they
+were built.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def main() -> None:
     bench.argument("--cifar", metavar="DIR")
     bench.argument("--networks", nargs="+", default=[*CIFAR, *LARGE], choices=[*CIFAR, *LARGE])
     bench.argument("--formats", nargs="+", default=["pt2", "onnx", "openvino"], choices=FORMATS)
+    bench.argument("--images", type=int, help="of the test split; all unless that is said")
     options = bench.parse()
     for network in options.networks:
         for format in options.formats:
@@ -77,7 +80,12 @@ def measure(options: argparse.Namespace, network: str, format: str, int8: bool) 
         }
         if written.agreement is not None:
             found["agreement"] = round(written.agreement, 4)
-        if data is not None:
+        if data is not None and format in INT8:
+            if options.images is not None:
+                step = len(data.test) // options.images  # of all classes, which lie in order
+                rows = torch.arange(0, len(data.test), max(step, 1))
+                data = replace(data, test=data.test.subset(rows))
+            found["images"] = len(data.test)
             opened = engine_named(written.engine).open(path)
             began = time.perf_counter()
             found["top1"] = round(top1(opened, data), 2)
@@ -117,6 +125,8 @@ def table(_: argparse.Namespace) -> None:
     for (network, format, int8), row in rows.items():
         error = f"{row['error']:.0e}" if not int8 else f"{row['error']:.1%} rms"
         accuracy = f"{row['top1']:.2f}" if "top1" in row else "–"
+        if row.get("images", 10_000) != 10_000:
+            accuracy += f" of {row['images']:,}"
         name = f"{format}, int8" if int8 else format
         size = f"{row['bytes'] / 1e6:.2f}"
         lines.append([network, name, error, f"{row['seconds']:.0f}", size, accuracy])

@@ -59,6 +59,35 @@ def test_a_network_in_every_format(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("engine", every_engine())
+def test_a_dynamic_batch_is_tried_at_1_7_and_128(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [format] = [format for format, by in FORMATS.items() if by == engine]
+    tried: list[list[int]] = []
+    model = classifier()
+
+    def run(engine: Any, path: Path, cases: Any) -> Any:
+        tried.append([len(case[0]) for case in cases])
+        return [[model(*case).detach()] for case in cases]
+
+    def write(self: Any, model: nn.Module, example: Any, path: Path, **how: Any) -> None:
+        path.write_bytes(b"a file")
+
+    monkeypatch.setattr("lcprune.engines._engine._is_there", lambda package: True)
+    monkeypatch.setattr("lcprune.engines._parity._in_fresh_process", run)
+    monkeypatch.setattr(type(engine_named(engine)), "write", write)
+    for dynamic in (True, False):
+        lp.export(
+            model,
+            tmp_path / f"net{SUFFIXES[format]}",
+            format=format,
+            example_input=X,
+            dynamic_batch=dynamic,
+        )
+    assert tried == [[1, 7, 128], [1, 1, 1]]
+
+
 @pytest.mark.thorough
 def test_keywords_and_parametrised_weights(tmp_path: Path) -> None:
     model = keywords()

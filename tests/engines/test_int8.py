@@ -30,7 +30,7 @@ from lcprune.engines import (
 from lcprune.engines._calibration import calibration
 from lcprune.engines._engine import input_tensors
 from lcprune.engines._parity import root_mean_square
-from lcprune.errors import InputError, VerificationError
+from lcprune.errors import InputError, ModelError, RunError, VerificationError
 from lcprune.tracing import Inputs
 
 X = images(1, 1, 9, 9)
@@ -159,6 +159,36 @@ def test_one_value_that_is_not_finite_is_found_in_the_last_sample(
         with pytest.raises(InputError, match="batch 1 holds NaN or infinity, expected finite"):
             lp.export(classifier(), tmp_path / "net.onnx", example_input=X, int8=[X, wrong])
     assert names(tmp_path) == set()
+
+
+def test_a_network_of_nan_is_told_before_ranges_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcprune.engines._engine._is_there", lambda package: True)
+    model = classifier()
+    model[-1].bias.data[1] = float("nan")
+    with pytest.raises(ModelError, match=r"the model gives values .* that are not finite"):
+        lp.export(model, tmp_path / "net.onnx", example_input=X, int8=[X])
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_disk_that_is_full(engine: str, tmp_path: Path) -> None:
+    engine_or_skip(engine, int8=True)
+    resource = pytest.importorskip("resource")
+    [format] = [format for format, by in FORMATS.items() if by == engine]
+    path = tmp_path / f"net{SUFFIXES[format]}"
+    path.write_bytes(b"the old one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(RunError, match=r"can't write .*File too large"):
+            lp.export(wide(), path, format=format, example_input=X, int8=BATCHES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == {path.name}
+    assert path.read_bytes() == b"the old one"
 
 
 def test_formats_that_have_no_int8_say_which_have(tmp_path: Path) -> None:

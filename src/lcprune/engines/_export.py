@@ -21,7 +21,7 @@ from lcprune._files import PARTIAL, make_directory, replacing, sync
 from lcprune.engines import FORMATS
 from lcprune.engines._calibration import calibration
 from lcprune.engines._engine import engine_named, input_tensors
-from lcprune.engines._parity import check_file, check_int8_file
+from lcprune.engines._parity import check_file, check_int8_file, expected
 from lcprune.errors import InputError, ModelError, RunError
 from lcprune.tracing import ExampleInput, Inputs, as_examples, bake
 
@@ -95,6 +95,8 @@ def export(
     example = _on_cpu(as_examples(example_input, example_kwargs)[0])
     samples = None if int8 is None else calibration(int8, example)
     plain = bake(model).cpu().eval().requires_grad_(False)
+    if samples is not None:
+        expected(plain, samples[0])  # before ranges are taken of values that are not finite
     make_directory(target.parent)
     with _scratch(target.parent) as folder:
         written = folder / target.name
