@@ -19,12 +19,14 @@ _SHORT = {"macs": "MACs", "activations": "peak of activations"}
 
 
 def result_table(summary: Summary) -> Table:
-    """Before, after and their ratio: every cost, accuracy, latency."""
+    """Before, after and their ratio: every cost, accuracy, and latency beside its prediction."""
     table = Table(title=f"{summary.model} on {summary.data}", title_justify="left")
     table.add_column("")
     for heading in ("before", "after", "ratio"):
         table.add_column(heading, justify="right")
     for name, cost in summary.costs.items():
+        if name == "latency":  # it is among the latencies below
+            continue
         before, after = quantity(cost.before, cost.unit), quantity(cost.after, cost.unit)
         table.add_row(cost_name(name), before, after, f"{cost.ratio:.1%}")
     before, pruned, after = (
@@ -37,6 +39,10 @@ def result_table(summary: Summary) -> Table:
         first, last = latency.before_ms, latency.after_ms
         ratio = f"{last / first:.1%}" if first and last else ""
         table.add_row(name, _milliseconds(first), _milliseconds(last), ratio)
+        if latency.predicted_ms is not None:
+            table.add_row("  predicted", "", _milliseconds(latency.predicted_ms), "")
+    if "latency" in summary.costs and not summary.costs["latency"].met:
+        table.add_row(f"  bound of {summary.costs['latency'].asked} not met", "", "", "")
     return table
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from lcprune._lazy import lazily
 from lcprune.runs._options import (
     AUTO,
+    ChoiceOptions,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
     ExportOptions,
     GlobalOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     RunOptions,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         BASE_CHECKPOINT,
         CHECKPOINT,
         EXPORTED,
+        EXPORTED_INT8,
         GRAPH,
         JOURNAL,
         RUN,
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
         Scores,
         Summary,
         TrainSummary,
-        measure_latencies,
         read_summary,
         read_train_summary,
     )
@@ -67,12 +69,14 @@ __all__ = [
     "BASE_CHECKPOINT",
     "CHECKPOINT",
     "EXPORTED",
+    "EXPORTED_INT8",
     "GRAPH",
     "JOURNAL",
     "RUN",
     "SUMMARY",
     "SWEEP",
     "Advance",
+    "ChoiceOptions",
     "Choices",
     "Concern",
     "Cost",
@@ -84,6 +88,7 @@ __all__ = [
     "GlobalOptions",
     "InspectOptions",
     "Latency",
+    "MeasureOptions",
     "Option",
     "Options",
     "Problem",
@@ -107,7 +112,6 @@ __all__ = [
     "check_run",
     "check_trust",
     "choose_device",
-    "measure_latencies",
     "option",
     "options_of",
     "prune_job",
@@ -129,10 +133,10 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY SWEEP Run "
-    "RunRecord RunState check_command check_is_run check_run check_trust read_run resume_line "
-    "run_state",
-    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED EXPORTED_INT8 GRAPH JOURNAL RUN SUMMARY "
+    "SWEEP Run RunRecord RunState check_command check_is_run check_run check_trust read_run "
+    "resume_line run_state",
+    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary "
     "read_summary read_train_summary",
     "._sweep": "sweep_job",
     "._sweep_summary": "SweepPoint SweepSummary read_sweep",

@@ -19,6 +19,7 @@ from lcprune._checks import path as checked_path
 from lcprune._files import replacing, write_text
 from lcprune.artifact import save, versions
 from lcprune.cost import RESOURCES
+from lcprune.engines import LatencyTable
 from lcprune.errors import InputError, RunError
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
 from lcprune.graph import BoolArray, ChannelGraph
@@ -26,7 +27,8 @@ from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
 from lcprune.runs._finalists import Finals
-from lcprune.runs._options import PruneOptions
+from lcprune.runs._latency import Stopwatch, Timed, cut_in_time, time_models
+from lcprune.runs._options import AUTO, PruneOptions
 from lcprune.runs._problem import Problem
 from lcprune.runs._reporter import Reporter, Silent, warnings_to
 from lcprune.runs._run import (
@@ -35,6 +37,7 @@ from lcprune.runs._run import (
     CHECKPOINT,
     GRAPH,
     JOURNAL,
+    LATENCY,
     RUN,
     START,
     Run,
@@ -47,7 +50,6 @@ from lcprune.runs._summary import (
     Latency,
     Scores,
     Summary,
-    measure_latencies,
     peak_rss_mb,
     read_summary,
 )
@@ -96,12 +98,14 @@ def prune_job(
     state, record = earlier_run(config, out, command, resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
         return read_summary(out)
+    choices = Choices(remeasure=remeasure)
     with warnings_to(reporter.warn):
-        problem = Problem.of(config)
+        watch = Stopwatch.of(config, choices, None if record is None else out / LATENCY)
+        problem = Problem.of(config, watch, reporter)
     for note in problem.graph.notes:
         reporter.stage(note)
     with open_run(out, config, command, record, reporter, force=force) as run:
-        summary = Stages(run, config, Choices(remeasure=remeasure)).go_through(problem)
+        summary = Stages(run, config, choices).go_through(problem)
         run.finish(summary.to_json())
     return summary
 
@@ -138,8 +142,12 @@ class Stages:
         run, options = self._run, self._options
         problem = self._with_base(problem)
         run.same("data_sha256", problem.data.fingerprint, "data")
-        for energy in problem.resources:
-            run.same("energy", repr(energy), "coefficients of the energy")
+        for resource in problem.resources:
+            if isinstance(resource, LatencyTable):
+                if not (run.directory / LATENCY).exists():
+                    resource.save(run.directory / LATENCY)
+            else:
+                run.same("energy", repr(resource), "coefficients of the energy")
         what = "weights"
         if options.base_epochs:
             what += f" in {run.directory / BASE} (remove it to train them again)"
@@ -165,7 +173,8 @@ class Stages:
         precision = base.precision
         result = self._search(problem, precision, weights)
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
-        plan = chosen.plan
+        timed = cut_in_time(run, options, problem, chosen.plan)
+        plan = chosen.plan if timed is None else timed.plan
         small = slim(problem.model, plan)
         seen = self._verify(problem, small, plan)
         recalibrate(small, problem.recalibration_batches())
@@ -175,9 +184,9 @@ class Stages:
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
         after = self._top1("top1_after", problem, small)
-        example = problem.example.to(problem.device)
-        latencies = measure_latencies([problem.model, small], example)
-        write_text(run.directory / GRAPH, graph_json(problem, plan))
+        latencies = self._latencies(problem, small, timed)
+        costs = costs_of(problem, plan, timed)
+        write_text(run.directory / GRAPH, graph_json(problem, plan, costs))
         save(
             small.cpu(),
             run.directory,
@@ -190,7 +199,7 @@ class Stages:
             model=options.model,
             data=options.data,
             seed=options.seed,
-            costs=costs_of(problem, plan),
+            costs=costs,
             scores={
                 "before": Scores(before),
                 "pruned": Scores(pruned),
@@ -207,7 +216,7 @@ class Stages:
             search_seconds=result.seconds,
             finetune_epochs=options.finetune_epochs,
             finetune_seconds=trained.seconds,
-            latency=(Latency("pytorch", len(example), torch.get_num_threads(), *latencies),),
+            latency=latencies,
             dtype_search=precision.dtype,
             threads=torch.get_num_threads(),
             device=str(problem.device),
@@ -277,7 +286,7 @@ class Stages:
                 compensation=options.compensation,
                 strategy=options.strategy,
                 min_keep=options.min_keep,
-                round_to=options.round_to,
+                round_to=options.rounding,
                 resources=problem.resources,
                 prepare=precision.apply,
                 identity=identity,
@@ -343,6 +352,35 @@ class Stages:
             validate=True,
         )
 
+    def _latencies(
+        self, problem: Problem, small: nn.Module, timed: Timed | None
+    ) -> tuple[Latency, ...]:
+        """Of the base network and the small one: as PyTorch runs them, and on the engine."""
+        found = []
+        watch = problem.watch
+        if watch is None or watch.engine != "pytorch":  # else there would be two of one name
+            example = problem.example.to(problem.device)
+            times = time_models([problem.model, small], example)
+            found.append(Latency("pytorch", len(example), torch.get_num_threads(), *times))
+        if watch is not None and timed is not None:
+            before, after = timed.times.before_ms, timed.times.after_ms
+            found.append(
+                Latency(watch.engine, watch.batch, watch.threads, before, after, timed.predicted_ms)
+            )
+            if after >= before:
+                self._run.reporter.warn(
+                    f"the pruned network is not faster on {watch.engine}: {after:.3g} ms, the base"
+                    f" network {before:.3g} ms; {self._what_helps(problem)} would help"
+                )
+        return tuple(found)
+
+    def _what_helps(self, problem: Problem) -> str:
+        if self._options.round_to != AUTO:
+            return "widths that engines like (--round-to auto)"
+        if "latency" not in problem.limits:
+            return "a bound on the time itself (--budget latency=60%)"
+        return "a lower bound on latency"
+
     def _top1(self, key: str, problem: Problem, model: nn.Module) -> float:
         top1: float = self._run.once(
             key, float, lambda: evaluate_top1(model, problem.data.test, problem.data)
@@ -350,9 +388,12 @@ class Stages:
         return top1
 
 
-def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
-    """What the network cost and costs, and whether that is within its bounds."""
-    return {
+def costs_of(problem: Problem, plan: Plan, timed: Timed | None = None) -> dict[str, Cost]:
+    """What the network cost and costs, and whether that is within its bounds.
+
+    Latency is what was measured, if it was.
+    """
+    costs = {
         name: Cost(
             unit=RESOURCES[name].unit,
             asked=problem.budget.asked.get(name),
@@ -364,9 +405,12 @@ def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
         )
         for name, before in problem.before.items()
     }
+    if timed is not None:
+        costs["latency"] = timed.cost(problem.budget.asked.get("latency"))
+    return costs
 
 
-def graph_json(problem: Problem, plan: Plan) -> str:
+def graph_json(problem: Problem, plan: Plan, costs: Mapping[str, Cost]) -> str:
     """``graph.json``: the families, their widths before and after, and the costs; no weights."""
     graph = problem.graph
     widths = {family.id: len(family.groups) for family in graph.families}
@@ -380,12 +424,12 @@ def graph_json(problem: Problem, plan: Plan) -> str:
         }
         for family in graph.families
     ]
-    costs = {
+    figures = {
         name: {"unit": cost.unit, "before": cost.before, "after": cost.after}
-        for name, cost in costs_of(problem, plan).items()
+        for name, cost in costs.items()
     }
     untouched = [asdict(entry) for entry in graph.untouched]
-    return json.dumps({"schema": 1, "costs": costs, "families": families, "untouched": untouched})
+    return json.dumps({"schema": 1, "costs": figures, "families": families, "untouched": untouched})
 
 
 def _kept(problem: Problem, plan: Plan) -> Mapping[int, int]:

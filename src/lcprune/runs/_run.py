@@ -58,8 +58,11 @@ CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
 SUMMARY = "summary.json"
 SWEEP = "sweep.json"
+LATENCY = "latency.json"
 EXPORTED = "model"
 """How a network's files for engines are named, before the suffix of the format."""
+EXPORTED_INT8 = "model-int8"
+"""The same, of those in int8."""
 
 START = "start"
 """What in the state of a run the search starts from."""
@@ -71,13 +74,18 @@ _OWN = (
     SWEEP,  # removed first, since they mean done
     SUMMARY,
     GRAPH,
+    LATENCY,
     *_SAVED,
     *(name + NEW for name in _SAVED),
     CHECKPOINT,
     BASE_CHECKPOINT,
     BASE,
     *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
-    *(f"{EXPORTED}{suffix}" for suffix in (*SUFFIXES.values(), ".bin")),
+    *(
+        f"{name}{suffix}"
+        for name in (EXPORTED, EXPORTED_INT8)
+        for suffix in (*SUFFIXES.values(), ".bin")
+    ),
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""

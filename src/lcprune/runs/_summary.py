@@ -1,39 +1,29 @@
-"""The figures of a finished run, as ``summary.json`` holds them, and how they are measured."""
+"""The figures of a finished run, as ``summary.json`` holds them."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import torch
-from torch import Tensor, nn
-
 from lcprune._checks import of_type, path
 from lcprune._text import shown
 from lcprune.errors import InputError
-from lcprune.fitness import eval_mode
 from lcprune.runs._run import SUMMARY, read_result
 
 SCHEMA = 1
-
-_WARM_UP = 3
-_LEAST_RUNS = 10
-_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Cost:
     """A resource before and after the cut, in ``unit``; ``asked`` and ``limit`` of its bound.
 
-    Those are none where there was no bound.
+    Those are none where there was no bound. ``latency`` is as it was measured, all others are as
+    they were counted.
     """
 
     unit: str
@@ -54,7 +44,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for a forward pass of ``batch`` samples: the median of repeated passes."""
+    """Milliseconds for a forward pass of ``batch`` samples, on the CPU but for PyTorch's own.
+
+    The least of at least 100 passes, before and after in turns (10 where they take minutes).
+    ``predicted_ms`` is what the table of operators said of the network after the cut, with the
+    factor that measurements had corrected it by.
+    """
 
     engine: str
     batch: int
@@ -115,12 +110,12 @@ class Summary(Figures):
     """What a pruning run did; none: not measured.
 
     ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
-    parameters always, others where they were bounded. ``scores`` are those of the base network
-    (``before``), of the cut one after recalibration and before any training (``pruned``), and
-    after the last epoch (``after``). ``training_checked`` tells whether training mode was followed
-    and compared, too. ``finalists`` are those that the plan was chosen from, in
-    the order of the search; none where it is the search's best without a choice. ``choices`` are
-    those that were made by measurement.
+    parameters always, others where they were bounded, latency where it was measured on an engine.
+    ``scores`` are those of the base network (``before``), of the cut one after recalibration and
+    before any training (``pruned``), and after the last epoch (``after``). ``training_checked``
+    tells whether training mode was followed and compared, too. ``finalists`` are those that the
+    plan was chosen from, in the order of the search; none where it is the search's best without a
+    choice. ``choices`` are those that were made by measurement.
     """
 
     model: str
@@ -131,7 +126,7 @@ class Summary(Figures):
     criterion: str
     compensation: str
     strategy: str
-    round_to: int
+    round_to: int | str
     verify_error: float | None
     training_checked: bool
     loss_search_best: float | None
@@ -189,29 +184,6 @@ def read_train_summary(directory: str | os.PathLike[str]) -> TrainSummary:
     return read_figures(path("directory", directory), TrainSummary)
 
 
-def measure_latencies(models: Sequence[nn.Module], example_input: Tensor) -> list[float]:
-    """Milliseconds of one forward pass of each model: the median over about half a second each.
-
-    The models take turns, so that what else the machine does falls on all of them. In eval mode,
-    with the tensors' own precision and PyTorch's present number of threads.
-    """
-    times: list[list[float]] = [[] for _ in models]
-    with ExitStack() as stack, torch.inference_mode():
-        for model in models:
-            stack.enter_context(eval_mode(model))
-            for _ in range(_WARM_UP):
-                model(example_input)
-        _wait(example_input)
-        began = time.perf_counter()
-        while len(times[0]) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS * len(models):
-            for model, own in zip(models, times, strict=True):
-                start = time.perf_counter()
-                model(example_input)
-                _wait(example_input)
-                own.append(time.perf_counter() - start)
-    return [1000 * statistics.median(own) for own in times]
-
-
 def peak_rss_mb() -> float | None:
     """The largest resident set of this process so far in MiB; none where the system can't say."""
     try:
@@ -232,8 +204,3 @@ def read_figures(directory: Path, kind: type[Kind], name: str = SUMMARY) -> Kind
         return kind.from_json(content)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _wait(example_input: Tensor) -> None:
-    if example_input.is_cuda:
-        torch.cuda.synchronize(example_input.device)

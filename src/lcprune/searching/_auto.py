@@ -229,6 +229,7 @@ class Moves:
         # One array for all: the families' rungs one after the other.
         self._joined = np.concatenate(widths.rungs)
         self._starts = np.cumsum([0, *(self.top[:-1] + 1)])
+        self._even = all(_even(np.diff(rungs).tolist()) for rungs in widths.rungs)
 
     def widths(self, levels: IntArray) -> IntArray:
         """The widths of levels [..., families]."""
@@ -245,16 +246,23 @@ class Moves:
 
     def uniform(self) -> IntArray:
         """The same share of every family, as wide as fits."""
-        low, high = 0, int(self.top.max())
+        most = int((self.top if self._even else self.space.full).max())
+        low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            share = middle / max(int(self.top.max()), 1)
-            if self._fit(np.floor(share * self.top).astype(np.int64)):
+            if self._fit(self._share(middle / max(most, 1))):
                 low = middle
             else:
                 high = middle - 1
-        share = low / max(int(self.top.max()), 1)
-        return self.filled(np.floor(share * self.top).astype(np.int64))
+        return self.filled(self._share(low / max(most, 1)))
+
+    def _share(self, share: float) -> IntArray:
+        """The levels of the same share of every family, counted from its lowest one."""
+        if self._even:
+            levels: IntArray = np.floor(share * self.top).astype(np.int64)
+            return levels
+        lowest = np.array([rungs[0] for rungs in self.space.rungs], dtype=np.int64)
+        return self.levels(lowest + share * (self.space.full - lowest))
 
     def between(self, narrow: IntArray, wide: IntArray) -> IntArray:
         """The levels on the way from ``narrow`` to ``wide`` widths [families], as far as fits.
@@ -262,12 +270,11 @@ class Moves:
         All families go the same share of their way, and what is left is ``filled``; ``uniform``
         where even ``narrow`` does not fit.
         """
-        begin, end = self.levels(narrow), self.levels(wide)
 
         def on_the_way(share: int) -> IntArray:
-            return np.rint(begin + share / _SHARES * (end - begin)).astype(np.int64)
+            return self.levels(narrow + share / _SHARES * (wide - narrow))
 
-        if not self._fit(begin):
+        if not self._fit(on_the_way(0)):
             return self.uniform()
         low, high = 0, _SHARES
         while low < high:
@@ -336,6 +343,11 @@ class Moves:
 
     def _fit(self, levels: IntArray) -> BoolArray:
         return self.space.fit(self.widths(levels))
+
+
+def _even(steps: list[int]) -> bool:
+    """Whether a share of levels is one of widths: equal steps, of which the last may lack some."""
+    return len(set(steps[:-1])) <= 1 and (len(steps) < 2 or steps[-1] <= steps[0])
 
 
 def between(ranker: Ranker, narrow: IntArray, wide: IntArray) -> FloatArray:

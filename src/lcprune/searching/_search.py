@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from lcprune.cost import Budget, Resource
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning, RunError
 from lcprune.graph import ChannelGraph, FloatArray, uncounted_sentence
-from lcprune.ranking import Compensation, Plan, Ranker
+from lcprune.ranking import Compensation, Plan, Ranker, RoundTo
 from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
 from lcprune.searching._evolution import Evolution
@@ -133,7 +134,7 @@ def search(
     compensation: str | Compensation = "additive",
     strategy: str | Strategy | MakeStrategy = "evolution",
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: RoundTo = 1,
     resources: Sequence[str | Resource] = (),
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -197,7 +198,6 @@ def search(
     integer("trials", trials, 1)
     integer("finalists", finalists, 1)
     integer("seed", seed, 0)
-    integer("round_to", round_to, 1)
     number("min_keep", min_keep, 0, 1)
     if identity is not None:
         instance("identity", identity, Mapping, "a dictionary of JSON values")
@@ -236,6 +236,9 @@ def search(
     if latents:
         content = np.stack(latents).astype("<f8").tobytes()
         settings["start"] = hashlib.sha256(content).hexdigest()
+    if round_to == "auto":  # these may have come from a table, and it may be another one now
+        rungs = json.dumps([own.tolist() for own in ranker.rungs])
+        settings["widths_sha256"] = hashlib.sha256(rungs.encode()).hexdigest()
     if isinstance(recalibrate, Iterator):  # it would be empty at the second candidate
         recalibrate = list(recalibrate)
     work = Work(model, fitness, recalibrate, prepare, seed)
