@@ -100,6 +100,7 @@ def every_stage(options: dict[str, Any]) -> dict[str, Any]:
         "base_epochs": 2,
         "finalists": 2,
         "finalist_steps": 3,
+        "reconstruct": True,
         "finetune_epochs": 2,
     }
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         VerificationError,
         WeightsError,
     )
-    from lcprune.fitness import recalibrate
+    from lcprune.fitness import recalibrate, reconstruct
     from lcprune.graph import ChannelGraph
     from lcprune.ranking import Plan, compose, rank
     from lcprune.searching import SearchResult, Trial, search
@@ -74,6 +74,7 @@ __all__ = [
     "measure",
     "rank",
     "recalibrate",
+    "reconstruct",
     "repair",
     "saliency",
     "save",
@@ -91,7 +92,7 @@ _HOMES = {
     ".engines": "export measure",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
-    ".fitness": "recalibrate",
+    ".fitness": "recalibrate reconstruct",
     ".graph": "ChannelGraph",
     ".ranking": "Plan compose rank",
     ".searching": "SearchResult Trial search",

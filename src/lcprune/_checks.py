@@ -154,7 +154,7 @@ def of_type(name: str, value: Any, hint: Any, error: type[InputError] = InputErr
     """What was read from JSON as a type hint has it, whatever is in it checked.
 
     An object becomes a dataclass or a mapping, a list a sequence. Numbers are finite and integers
-    within 64 bits. A union is one kind or none, or several plain kinds; of ``Any`` nothing is
+    within 64 bits. A union is one kind or none, or several plain ones; of ``Any`` nothing is
     looked at.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)

@@ -119,9 +119,17 @@ class Told(Silent):
         self.staged.append(text)
 
 
+def bounded(file: Path) -> dict[str, Any]:
+    return {
+        "budget": ["latency=60%"],
+        "latency_table": str(file),
+        "finetune_epochs": 0,
+        "trials": 3,
+    }
+
+
 def asked(options: dict[str, Any], file: Path, **changes: Any) -> PruneOptions:
-    bounds = {"budget": ["latency=60%"], "latency_table": str(file), "finetune_epochs": 1}
-    return PruneOptions.of({**options, **bounds, **changes})
+    return PruneOptions.of({**options, **bounded(file), **changes})
 
 
 def check_latency(summary: Summary) -> None:
@@ -188,7 +196,7 @@ def test_where_none_is_within_the_bound_the_fastest_stays_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(Stopwatch, "times", lambda *_: Times(WHOLE, 0.7 * WHOLE))
-    changes = {"budget": ["latency=60%"], "latency_table": str(file), "finetune_epochs": 1}
+    changes = bounded(file)
     assert prune(tmp_path / "out", **changes) == 0
     errors = capsys.readouterr().err
     assert "no cut measured within latency=60%: the fastest takes 7 ms of 10" in errors
@@ -208,7 +216,7 @@ def test_an_engine_without_a_bound_times_the_result_and_says_what_would_help(
 ) -> None:
     monkeypatch.setattr(Stopwatch, "times", lambda *_: Times(WHOLE, 1.1 * WHOLE))
     told = Told()
-    config = PruneOptions.of(options | {"engine": "pytorch", "round_to": 1, "finetune_epochs": 1})
+    config = PruneOptions.of(options | {"engine": "pytorch", "round_to": 1, "finetune_epochs": 0})
     summary = prune_job(config, tmp_path / "out", reporter=told)
     check_latency(summary)
     cost = summary.costs["latency"]
@@ -235,7 +243,7 @@ def test_a_missing_table_is_measured_once(
     config = PruneOptions.of(
         options
         | {"budget": ["latency=60%"], "engine": "pytorch", "finetune_epochs": 0}
-        | {"measure_seconds": 7}
+        | {"measure_seconds": 7, "trials": 2}
     )
     prune_job(config, tmp_path / "one")
     prune_job(config, tmp_path / "two")

@@ -34,6 +34,9 @@ def result_table(summary: Summary) -> Table:
     )
     table.add_row("top-1, %", before, after, "")
     table.add_row("  recalibrated, not trained", "", pruned, "")
+    if "reconstructed" in summary.scores:
+        refitted = _percent(summary.scores["reconstructed"].top1)
+        table.add_row("  reconstructed, not trained", "", refitted, "")
     for latency in summary.latency:
         name = latency_name(latency.batch, latency.threads, latency.engine)
         first, last = latency.before_ms, latency.after_ms

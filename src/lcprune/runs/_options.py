@@ -255,11 +255,20 @@ class TrainingOptions(Concern):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningOptions(Concern):
-    """What is trained around the cut. ``base_epochs`` is for a model that comes without weights."""
+    """What is trained around the cut. ``base_epochs`` is for a model that comes without weights.
+
+    ``reconstruct`` refits the cut network to the original, on the images that BatchNorm
+    statistics come from, before any training.
+    """
 
     title = "Fine-tuning"
 
     finetune_epochs: int = option(5, "Epochs after the cut.", at_least=0, at_most=_MANY)
+    reconstruct: bool | None = option(
+        None,
+        "Refit the cut layers to the original's outputs by least squares, without labels.",
+        unset="where there are no epochs after",
+    )
     distill: bool = option(True, "Learn from the original network too.")
     distill_weight: float = option(
         0.7, "Share of the distillation in the loss.", at_least=0, at_most=1

@@ -21,7 +21,7 @@ from lcprune.artifact import save, versions
 from lcprune.cost import RESOURCES
 from lcprune.engines import LatencyTable
 from lcprune.errors import InputError, RunError
-from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate
+from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate, reconstruct
 from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
@@ -180,6 +180,9 @@ class Stages:
         recalibrate(small, problem.recalibration_batches())
         pruned = self._top1("top1_pruned", problem, small)
         run.reporter.stage(f"pruned and recalibrated: top-1 {pruned:.2f} %")
+        scores = {"before": Scores(before), "pruned": Scores(pruned)}
+        if self._reconstructs(problem):
+            scores["reconstructed"] = self._reconstruct(problem, small, plan)
         trained = self._finetune(problem, small, precision)
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
@@ -200,11 +203,7 @@ class Stages:
             data=options.data,
             seed=options.seed,
             costs=costs,
-            scores={
-                "before": Scores(before),
-                "pruned": Scores(pruned),
-                "after": Scores(after),
-            },
+            scores=scores | {"after": Scores(after)},
             criterion=options.criterion,
             compensation=options.compensation,
             strategy=options.strategy,
@@ -333,6 +332,23 @@ class Stages:
                 "the comparison says little: a base network that was hardly trained?"
             )
         return seen
+
+    def _reconstructs(self, problem: Problem) -> bool:
+        asked = self._options.reconstruct
+        if asked is None:  # a layer is fitted on some images and judged on others
+            return not self._options.finetune_epochs and len(problem.split.recalibrate) > 1
+        return asked
+
+    def _reconstruct(self, problem: Problem, small: nn.Module, plan: Plan) -> Scores:
+        report = reconstruct(
+            problem.model, small, plan, problem.recalibration_batches(), seed=self._options.seed
+        )
+        top1 = self._top1("top1_reconstructed", problem, small)
+        taken = sum(refit.ridge is not None for refit in report.layers)
+        self._run.reporter.stage(f"reconstructed: {taken} layers refitted, top-1 {top1:.2f} %")
+        for layer, why in report.left_alone.items():
+            self._run.reporter.stage(f"not refitted: {layer} ({why})")
+        return Scores(top1)
 
     def _finetune(self, problem: Problem, small: nn.Module, precision: Precision) -> TrainingResult:
         run, options = self._run, self._options

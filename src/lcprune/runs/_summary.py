@@ -112,10 +112,11 @@ class Summary(Figures):
     ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
     parameters always, others where they were bounded, latency where it was measured on an engine.
     ``scores`` are those of the base network (``before``), of the cut one after recalibration and
-    before any training (``pruned``), and after the last epoch (``after``). ``training_checked``
-    tells whether training mode was followed and compared, too. ``finalists`` are those that the
-    plan was chosen from, in the order of the search; none where it is the search's best without a
-    choice. ``choices`` are those that were made by measurement.
+    before any training (``pruned``), of that with its layers refitted to the original
+    (``reconstructed``, where that was done), and after the last epoch (``after``).
+    ``training_checked`` tells whether training mode was followed and compared, too. ``finalists``
+    are those that the plan was chosen from, in the order of the search; none where it is the
+    search's best without a choice. ``choices`` are those that were made by measurement.
     """
 
     model: str

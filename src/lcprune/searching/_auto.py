@@ -270,11 +270,12 @@ class Moves:
         All families go the same share of their way, and what is left is ``filled``; ``uniform``
         where even ``narrow`` does not fit.
         """
+        begin, end = self.levels(narrow), self.levels(wide)
 
         def on_the_way(share: int) -> IntArray:
-            return self.levels(narrow + share / _SHARES * (wide - narrow))
+            return np.rint(begin + share / _SHARES * (end - begin)).astype(np.int64)
 
-        if not self._fit(on_the_way(0)):
+        if not self._fit(begin):
             return self.uniform()
         low, high = 0, _SHARES
         while low < high:
@@ -345,11 +346,6 @@ class Moves:
         return self.space.fit(self.widths(levels))
 
 
-def _even(steps: list[int]) -> bool:
-    """Whether a share of levels is one of widths: equal steps, of which the last may lack some."""
-    return len(set(steps[:-1])) <= 1 and (len(steps) < 2 or steps[-1] <= steps[0])
-
-
 def between(ranker: Ranker, narrow: IntArray, wide: IntArray) -> FloatArray:
     """A latent for widths between ``narrow`` and ``wide``, int64 [families], that fit the budget.
 
@@ -357,6 +353,11 @@ def between(ranker: Ranker, narrow: IntArray, wide: IntArray) -> FloatArray:
     """
     moves = Moves(ranker.widths)
     return ranker.widths.latent(moves.widths(moves.between(narrow, wide)))
+
+
+def _even(steps: list[int]) -> bool:
+    """Whether a share of levels is one of widths: equal steps, of which the last may lack some."""
+    return len(set(steps[:-1])) <= 1 and (len(steps) < 2 or steps[-1] <= steps[0])
 
 
 Probe = tuple[int, int, float]

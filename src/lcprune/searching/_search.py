@@ -233,12 +233,12 @@ def search(
         "round_to": round_to,
         "budget": ranker.limits,
     }
-    if latents:
-        content = np.stack(latents).astype("<f8").tobytes()
-        settings["start"] = hashlib.sha256(content).hexdigest()
     if round_to == "auto":  # these may have come from a table, and it may be another one now
         rungs = json.dumps([own.tolist() for own in ranker.rungs])
         settings["widths_sha256"] = hashlib.sha256(rungs.encode()).hexdigest()
+    if latents:
+        content = np.stack(latents).astype("<f8").tobytes()
+        settings["start"] = hashlib.sha256(content).hexdigest()
     if isinstance(recalibrate, Iterator):  # it would be empty at the second candidate
         recalibrate = list(recalibrate)
     work = Work(model, fitness, recalibrate, prepare, seed)
