@@ -22,8 +22,19 @@ from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph
 from lcprune.models import build
 from lcprune.ranking import Plan
-from lcprune.runs import PruneOptions, Silent, Summary, _latency, prune_job, read_summary
+from lcprune.runs import (
+    SUMMARY,
+    PruneOptions,
+    Silent,
+    Summary,
+    _latency,
+    prune_job,
+    read_run,
+    read_summary,
+    sweep_job,
+)
 from lcprune.runs._latency import Stopwatch, Times
+from lcprune.runs._run import LATENCY
 from lcprune.tracing import trace
 
 WHOLE = 10.0
@@ -252,6 +263,31 @@ def test_a_missing_table_is_measured_once(
     assert outcome(tmp_path / "one") == outcome(tmp_path / "two")
     prune_job(config, tmp_path / "three", remeasure=True)
     assert len(calls) == 2
+
+
+def test_a_sweep_over_latency_is_of_one_table_and_its_runs_go_on_by_themselves(
+    tmp_path: Path,
+    options: dict[str, Any],
+    table: LatencyTable,
+    file: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Fake(table, 1.2).use(monkeypatch)
+    out = tmp_path / "out"
+    bounds = {"budget": [], "sweep": ["latency=80%,60%,70%"], "trials": 4}
+    sweep = sweep_job(asked(options, file, **bounds), out)
+    assert [point.directory for point in sweep.points] == ["latency-60", "latency-70", "latency-80"]
+    assert [len(point.start) for point in sweep.points] == [0, 0, 2]
+    for point in sweep.points:
+        check_latency(read_summary(out / point.directory))
+        assert (out / point.directory / LATENCY).read_bytes() == (out / LATENCY).read_bytes()
+    file.unlink()
+    (out / "latency-80" / SUMMARY).unlink()
+    before = (out / "latency-80" / PLAN).read_bytes()
+    alone = read_run(out / "latency-80").configuration
+    prune_job(PruneOptions.of(alone), out / "latency-80", resume=True)
+    assert (out / "latency-80" / PLAN).read_bytes() == before
 
 
 def refusal(options: dict[str, Any], out: Path, **changes: Any) -> str:
