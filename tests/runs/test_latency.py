@@ -23,15 +23,18 @@ from lcprune.graph import ChannelGraph
 from lcprune.models import build
 from lcprune.ranking import Plan
 from lcprune.runs import (
+    SUMMARY,
     Choices,
     PruneOptions,
     Silent,
     Summary,
     _stopwatch,
     prune_job,
+    read_run,
     read_summary,
     sweep_job,
 )
+from lcprune.runs._run import LATENCY
 from lcprune.runs._stopwatch import Stopwatch, Times
 from lcprune.tracing import trace
 
@@ -264,6 +267,35 @@ def test_a_missing_table_is_measured_once(
     assert len(calls) == 2
 
 
+def test_a_sweep_over_latency_is_of_one_table_and_its_runs_go_on_by_themselves(
+    tmp_path: Path,
+    options: dict[str, Any],
+    table: LatencyTable,
+    file: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = Fake(table, 1.2).use(monkeypatch)
+    out = tmp_path / "out"
+    bounds = {"budget": [], "sweep": ["latency=80%,60%,70%"], "trials": 4}
+    sweep = sweep_job(asked(options, file, **bounds), out)
+    assert [point.directory for point in sweep.points] == ["latency-60", "latency-70", "latency-80"]
+    assert [len(point.start) for point in sweep.points] == [0, 0, 2]
+    assert len(fake.plans) > 3
+    for point in sweep.points:
+        check_latency(read_summary(out / point.directory))
+        cost = point.costs["latency"]
+        assert cost.limit is not None
+        assert 0.85 * cost.limit < cost.after <= cost.limit
+        assert (out / point.directory / LATENCY).read_bytes() == (out / LATENCY).read_bytes()
+    file.unlink()
+    (out / "latency-80" / SUMMARY).unlink()
+    before = (out / "latency-80" / PLAN).read_bytes()
+    alone = read_run(out / "latency-80").configuration
+    prune_job(PruneOptions.of(alone), out / "latency-80", resume=True)
+    assert (out / "latency-80" / PLAN).read_bytes() == before
+
+
 def refusal(options: dict[str, Any], out: Path, **changes: Any) -> str:
     with pytest.raises(InputError) as error:
         prune_job(PruneOptions.of(options | changes), out)
@@ -305,22 +337,6 @@ def test_an_engine_that_is_not_installed_is_refused_in_a_line(
     monkeypatch.setattr("lcprune.engines._engine._is_there", lambda _: False)
     told = refusal(options, tmp_path / "out", engine="openvino")
     assert "pip install 'lcprune[openvino]'" in told
-
-
-def test_a_sweep_over_latency_times_every_point(
-    options: dict[str, Any], table: LatencyTable, file: Path, cache: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    fake = Fake(table, 1.1).use(monkeypatch)
-    config = asked(options, file, budget=[], sweep=["latency=80%,60%"])
-    points = sweep_job(config, tmp_path / "out").points
-    assert len(fake.plans) > 2
-    for point in points:
-        cost = point.costs["latency"]
-        assert cost.met
-        assert cost.limit is not None
-        assert 0.85 * cost.limit < cost.after <= cost.limit
-        assert (tmp_path / "out" / point.directory / "latency.json").exists()
 
 
 def test_networks_are_really_timed_on_the_engine(tmp_path: Path) -> None:

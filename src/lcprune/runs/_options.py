@@ -100,11 +100,10 @@ class SearchOptions(Concern):
         (),
         "An upper bound on macs, params, weights (bytes), activations (peak bytes), energy or "
         "latency, such as macs=50%, activations=256KiB, energy=3mJ or latency=5ms; may be "
-        "repeated.",
+        "repeated; required unless there is a sweep.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
-        unset="required, unless there is a sweep",
     )
     sweep: tuple[str, ...] = option(
         (),

@@ -164,11 +164,10 @@ def _checked(
     problem, points = None, []
     for bound, options in zip(bounds, each, strict=True):
         try:
-            own = (
-                Problem.of(options, watch, reporter)
-                if problem is None
-                else problem.of_budget(options)
-            )
+            if problem is None:
+                own = Problem.of(options, watch, reporter)
+            else:
+                own = problem.of_budget(options)
         except BudgetError as error:
             raise BudgetError(f"sweep, {resource}={bound}: {error}") from error
         problem = problem or own
@@ -218,10 +217,10 @@ def _run(
         start = _start(problem, options, sweep.directory, point, points)
         begun |= {START: [latent.tolist() for latent in start]} if start else {}
     with open_run(out, options, "prune", record, sweep.reporter, state=begun) as run:
-        if options.base_epochs and not (out / BASE).exists():
-            # So that the run can go on by itself, like any other.
-            with replacing(out / BASE) as temporary:
-                shutil.copyfile(sweep.directory / BASE, temporary)
+        for name in (BASE, LATENCY):  # so that the run can go on by itself, like any other
+            if (sweep.directory / name).exists() and not (out / name).exists():
+                with replacing(out / name) as temporary:
+                    shutil.copyfile(sweep.directory / name, temporary)
         summary = Stages(run, options, choices).cut(replace(base, problem=problem))
         run.finish(summary.to_json())
     return summary
