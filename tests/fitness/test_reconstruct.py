@@ -203,6 +203,37 @@ def test_no_layer_gets_worse_on_what_is_held_out(seed: int) -> None:
     assert [p.shape for p in small.parameters()] == [p.shape for p in before.parameters()]
 
 
+def test_the_error_of_the_outputs_is_that_of_every_fifth_piece() -> None:
+    model, small, plan = residual(0)
+    x = images(200, 1, 8, 8).float()
+    before = copy.deepcopy(small)
+    report = lp.reconstruct(model, small, plan, x.split(10))
+    held = torch.cat(x.split(10)[1::5])
+    with torch.no_grad():
+        target = model(held).double()
+        spread = (target - target.mean()).square().sum()
+        for network, error in ((before, report.before), (small, report.after)):
+            own = float((network(held) - target).square().sum() / spread)
+            assert own == pytest.approx(error, rel=1e-3)
+    assert report.after is not None
+    assert report.before is not None
+    assert report.after < report.before
+
+
+def test_nothing_is_taken_where_the_outputs_end_up_no_nearer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, small, plan = residual(0)
+    before = copy.deepcopy(small.state_dict())
+    errors = iter([0.5, 0.5])
+    monkeypatch.setattr(_reconstruct, "_output_error", lambda *_: next(errors))
+    report = lp.reconstruct(model, small, plan, [images(50, 1, 8, 8).float()])
+    assert {refit.ridge for refit in report.layers} == {None}
+    assert (report.before, report.after) == (0.5, 0.5)
+    for name, value in small.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_the_same_call_gives_the_same_bits_and_touches_nothing_else() -> None:
     model, small, plan = residual(0)
     other, state = copy.deepcopy(small), copy.deepcopy(model.state_dict())
@@ -250,7 +281,8 @@ def test_a_network_with_nothing_to_refit_stays_bit_for_bit() -> None:
     for a, b in zip(small.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     bare = nn.Sequential(nn.ReLU(), nn.Flatten())
-    assert lp.reconstruct(bare, bare, WHOLE, [torch.ones(4, 3)]) == Reconstruction(())
+    found = lp.reconstruct(bare, bare, WHOLE, [images(4, 3)])
+    assert found == Reconstruction((), {}, 0.0, 0.0)
 
 
 class Odd(nn.Module):
