@@ -290,36 +290,47 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 8, 1)
         self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
         self.computed = parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
         self.tied, self.also = nn.Conv2d(8, 8, 1, bias=False), nn.Conv2d(8, 8, 1, bias=False)
         self.also.weight = self.tied.weight
-        self.unused = nn.Conv2d(8, 8, 1)
+        self.part, self.read, self.seldom = (nn.Conv2d(8, 8, 1) for _ in range(3))
         self.last = nn.Conv2d(8, 2, 1)
+        self.before = nn.ModuleList(nn.Conv2d(3, 8, 1) for _ in range(7))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.up(self.first(x).relu()).relu()
-        x = self.tied(self.computed(x).relu()).relu()
-        x = self.also(x).relu()
-        if x.sum() < -1:
-            x = self.unused(x)
-        found: Tensor = self.last(x)
-        return found
+        a, b, c, d, e, f, g = (layer(x).relu() for layer in self.before)
+        found = self.up(a)[:, :, ::2, ::2] + self.computed(b) + self.tied(c) + self.also(c)
+        found = found + functional.conv2d(d, self.part.weight[:4].repeat(2, 1, 1, 1))
+        found = found + self.read(e) * self.read.weight.square().mean()
+        if float(x[0, 0, 0, 0]) > 50:
+            found = found + self.seldom(f)
+        output: Tensor = self.last(g) + found[:, :2]
+        return output
 
 
 def test_what_cannot_be_refitted_is_left_alone_with_its_reason() -> None:
     model = randomise(Odd(), 0).eval()
-    small, plan = cut(model, torch.zeros(1, 3, 4, 4), {"first": [1, 2], "up": [0]})
+    hot = torch.full((1, 3, 4, 4), 60.0)
+    graph = lp.trace(model, hot)
+    keep = np.ones(graph.prunable, dtype=np.bool_)
+    for number in range(7):
+        keep[graph.dimension(f"before.{number}.weight", 0).channels[[1, 2]]] = False
+    plan = PlanBuilder(graph).plan(keep)
+    small = lp.slim(model, plan)
     before = copy.deepcopy(small.state_dict())
     report = lp.reconstruct(model, small, plan, [images(60, 3, 4, 4).float()])
-    assert report.left_alone["up.weight"] == "a transposed convolution"
-    for name in ("up.weight", "tied.weight", "unused.weight"):
+    assert dict(report.left_alone) == {
+        "up.weight": "a transposed convolution",
+        "computed.parametrizations.weight.original1": "its weight is computed from others",
+        "tied.weight": "its weight is tied to another layer's",
+        "part.weight": "its weight is computed from others",
+        "read.weight": "pow reads its weight too",
+        "seldom.weight": "the images don't reach it",
+    }
+    for name in report.left_alone:
         assert torch.equal(before[name], small.state_dict()[name])
-    assert all(not name.startswith("last") for name in report.left_alone)
-    fitted = {refit.layer for refit in report.layers}
-    assert not fitted & {"up.weight", "tied.weight", "also.weight", "unused.weight"}
-    assert "last.weight" in fitted
+    assert [refit.layer for refit in report.layers if refit.ridge is not None] == ["last.weight"]
 
 
 def test_images_that_take_another_way_are_left_out() -> None:

@@ -43,6 +43,9 @@ ROWS = (40_000, 80)
 UNKNOWNS = 8192
 """The most inputs of a layer, times its kernel, that a regression has."""
 
+UNREACHED = "the images don't reach it"
+COMPUTED = "its weight is computed from others"
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -142,9 +145,11 @@ def _output_error(original: nn.Module, small: nn.Module, pieces: Sequence[Inputs
 
 
 def _check_cut(model: nn.Module, small: nn.Module, plan: Plan) -> None:
-    expected = {name: list(tensor.shape) for name, tensor in named_state(model)}
+    state = dict(named_state(model))
+    shapes = {id(tensor): list(tensor.shape) for tensor in state.values()}
     for (name, dim), indices in plan.kept.items():
-        expected[name][dim] = len(indices)
+        shapes[id(state[name])][dim] = len(indices)
+    expected = {name: shapes[id(tensor)] for name, tensor in state.items()}
     found = {name: list(tensor.shape) for name, tensor in named_state(small)}
     for name in {**expected, **found}:
         if expected.get(name) != found.get(name):
@@ -251,7 +256,7 @@ class _Refitting:
         shorter = min(len(own.names), len(other.names))
         common = next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
         self._bytes = [a + b for a, b in zip(own.alive[:common], other.alive, strict=False)]
-        self._why = dict(own.refused)
+        self._why, self._read = dict(own.refused), own.read
         self._layers: dict[str, list[Call]] = defaultdict(list)
         for call in own.calls:
             self._layers[call.weight].append(call)
@@ -274,7 +279,7 @@ class _Refitting:
                 self._have(max(2, MEMORY // max(1, ahead)))
                 refit = self._refit(number, name, calls)
                 if refit is None:
-                    self._why[name] = "the images don't reach it"
+                    self._why[name] = UNREACHED
                 else:
                     refits.append(refit)
         finally:
@@ -287,7 +292,8 @@ class _Refitting:
             if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
                 for name, _ in part.named_parameters(path):
                     if name not in self._layers:
-                        found.setdefault(name, "no layer reads it as it is")
+                        why = COMPUTED if name in self._read else UNREACHED
+                        found.setdefault(name, why)
         return {
             name: why
             for name, why in found.items()
