@@ -93,7 +93,8 @@ class _Op:
 class Record:
     """The operators of a pass by name, its calls of layers, and what can't be refitted and why.
 
-    ``read`` names all parameters that an operator read. ``alive`` has, for each operator, the bytes of what is computed and still held after it.
+    ``read`` names all parameters that an operator read. ``alive`` has, for each operator, the
+    bytes of what is computed and still held after it.
     """
 
     names: tuple[str, ...]
