@@ -163,6 +163,50 @@ def test_a_layer_that_is_used_twice_is_fitted_to_all_that_it_reads() -> None:
     torch.testing.assert_close(small.state_dict(), model.state_dict(), rtol=1e-8, atol=1e-8)
 
 
+def test_what_a_layer_reads_is_taken_before_the_sum_is_written_over_it() -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        hidden: Tensor = self.a(x)
+        hidden += self.b(hidden)
+        return hidden.relu()
+
+    model = Called(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1, bias=False)).double()
+    small = scrambled(model, "b.weight")
+    x = images(100, 3, 7, 7)
+    assert lp.reconstruct(model, small, WHOLE, [x]).layers[1].after < 1e-12
+    assert far(model, small, x) < 1e-6
+
+
+def test_an_output_that_is_read_beside_the_sum_is_a_target_itself() -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        y = self.b(x)
+        return torch.cat([y + self.a(x), y], 1)
+
+    a, b = nn.ConvTranspose2d(4, 6, 1), nn.Conv2d(4, 6, 1)
+    model = randomise(Called(forward, a=a, b=b), 2).double().eval()
+    small = scrambled(model, "a.weight")
+    report = lp.reconstruct(model, small, WHOLE, [images(100, 4, 7, 7)])
+    assert [refit.ridge for refit in report.layers] == [None]
+    assert report.layers[0].before < 1e-20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_layer_that_reads_what_it_gave_itself_gets_no_worse(seed: int) -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = self.a(x).relu()
+        return x.sum((2, 3))
+
+    model = randomise(Called(forward, a=nn.Conv2d(4, 4, 3, padding=1)), seed).double().eval()
+    small = scrambled(model, "a.weight")
+    x = images(60, 4, 6, 6, seed=seed)
+    with torch.no_grad():
+        before = float((model(x[::2]) - small(x[::2])).square().mean())
+    (refit,) = lp.reconstruct(model, small, WHOLE, [x]).layers
+    assert refit.after <= refit.before
+    with torch.no_grad():
+        assert float((model(x[::2]) - small(x[::2])).square().mean()) <= before
+
+
 def test_statistics_are_those_of_the_images_afterwards() -> None:
     convolution, norm = nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5)
     model = randomise(nn.Sequential(convolution, norm, nn.ReLU()), 4).double().eval()
