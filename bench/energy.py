@@ -50,6 +50,7 @@ def measure(options: argparse.Namespace, bound: str, seed: int) -> dict[str, Any
             data=f"cifar10:{options.cifar}",
             weights=options.weights,
             budget=(bound,),
+            round_to=1,
             energy=options.energy,
             strategy=options.strategy,
             trials=options.trials,

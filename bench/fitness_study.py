@@ -97,6 +97,7 @@ def searched(options: argparse.Namespace, budget: float, strategy: str, seed: in
         data=f"cifar10:{options.cifar}",
         weights=str(options.weights),
         budget=(f"macs={budget:.0%}",),
+        round_to=1,
         trials=options.trials,
         recalibrate_images=250,
         fitness_images=500,

@@ -99,6 +99,7 @@ class Cut:
             data=f"cifar10:{options.cifar}",
             weights=str(options.weights),
             budget=(f"macs={self._budget}",),
+            round_to=1,
             trials=options.trials,
             finetune_epochs=0,
             hold_out=10,

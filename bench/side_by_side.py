@@ -46,6 +46,7 @@ STEP_LIMIT = 200
 MEMORY_LIMIT = 8
 SIZES = (
     "an output of the model",
+    "output ",
     "a fixed size",
     "a size",
     "cut at places",
@@ -264,7 +265,7 @@ def _fresh(name: str) -> nn.Module:
 def _ends(graph: ChannelGraph | None) -> list[str]:
     """The modules whose filters are outputs of the model."""
     untouched = graph.untouched if graph is not None else ()
-    tensors = [entry.tensor for entry in untouched if entry.reason == zoo.OUTPUT]
+    tensors = [entry.tensor for entry in untouched if zoo.OUTPUT.fullmatch(entry.reason)]
     return sorted({tensor.rpartition(".")[0] for tensor in tensors})
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import workers
+from zoo import OUTPUT
 
 Row = dict[str, Any]
 
@@ -22,7 +23,6 @@ OURS = ("exact", "exact except", "refused", "blind", "wrong")
 PEERS = ("right", "silently wrong", "unpruned", "exception", "not judged")
 FAMILIES = ("BatchNorm", "LayerNorm", "others")
 OTHER_NORMS = ("GroupNorm", "InstanceNorm", "ResponseNorm", "RmsNorm", "RMSNorm", "SimpleNorm")
-OUTPUT = "an output of the model"
 REASONS = 20
 
 
@@ -137,7 +137,9 @@ def _why(row: Row) -> str:
     if row["verdict"] == "blind":
         return f"masking changes the output by {row['effect']:.2g} only"
     stays = row.get("untouched", {})
-    found = sorted(((r, n) for r, n in stays.items() if r != OUTPUT), key=lambda item: -item[1])
+    found = sorted(
+        ((r, n) for r, n in stays.items() if not OUTPUT.fullmatch(r)), key=lambda item: -item[1]
+    )
     found = found or list(stays.items())
     return "; ".join(f"{reason} ({count} filters)" for reason, count in found[:2])
 

@@ -14,6 +14,7 @@ that is reachable when every family keeps at least 10 %.
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from collections import Counter
@@ -39,7 +40,8 @@ PLANS = 3
 TOLERANCE = 1e-9
 VISIBLE = 1e-3
 MOST_COVERAGE = 0.8
-OUTPUT = "an output of the model"
+OUTPUT = re.compile("(an output|output .+) of the model")
+"""The reason of what stays as it is since the model returns it."""
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _verdict(row: dict[str, Any]) -> str:
         return "refused"
     if not row["effect"] > VISIBLE:
         return "blind"
-    return "exact" if set(row["untouched"]) <= {OUTPUT} else "exact except"
+    return "exact" if all(map(OUTPUT.fullmatch, row["untouched"])) else "exact except"
 
 
 def main() -> None:

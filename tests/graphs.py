@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
 from torch import nn
 
+from lcprune.cost import BoundCost, LargestSum
 from lcprune.graph import (
     FIXED,
     Attribute,
@@ -157,6 +159,28 @@ def chain(widths: Sequence[int], seed: int = 0) -> tuple[nn.Sequential, ChannelG
         dimensions=dimensions,
     )
     return model, graph
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A resource that costs nothing and names the widths of each family, as a table may."""
+
+    widths: tuple[tuple[int, ...], ...]
+    name: str = "steps"
+    unit: str = "steps"
+
+    def bind(self, graph: ChannelGraph) -> BoundCost:
+        return LargestSum([{}])
+
+    def rungs(self, graph: ChannelGraph) -> list[IntArray]:
+        return [np.array(own) for own in self.widths]
+
+
+@st.composite
+def steps(draw: st.DrawFn, sizes: Sequence[int]) -> Steps:
+    """Any widths for families of the sizes given."""
+    below = [draw(st.lists(st.integers(1, n), max_size=n, unique=True)) for n in sizes]
+    return Steps(tuple(tuple(sorted({*some, n})) for some, n in zip(below, sizes, strict=True)))
 
 
 def places(graph: ChannelGraph) -> list[set[tuple[str, int, int]]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lcprune.artifact import load, save
     from lcprune.cost import Budget, CostModel, Energy, fit_energy
     from lcprune.criteria import Saliency, saliency
-    from lcprune.engines import export
+    from lcprune.engines import export, measure
     from lcprune.errors import (
         BudgetError,
         DataError,
@@ -71,6 +71,7 @@ __all__ = [
     "finetune",
     "fit_energy",
     "load",
+    "measure",
     "rank",
     "recalibrate",
     "reconstruct",
@@ -88,7 +89,7 @@ _HOMES = {
     ".artifact": "load save",
     ".cost": "Budget CostModel Energy fit_energy",
     ".criteria": "Saliency saliency",
-    ".engines": "export",
+    ".engines": "export measure",
     ".errors": "BudgetError DataError DivergenceError InputError LcpruneError LcpruneWarning"
     " ModelError RunError VerificationError WeightsError",
     ".fitness": "recalibrate reconstruct",

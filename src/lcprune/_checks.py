@@ -13,12 +13,12 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lcprune._text import one_line, shown
+from lcprune._text import described, shown
 from lcprune.errors import InputError, LcpruneError, ModelError
 
 if TYPE_CHECKING:
@@ -154,11 +154,17 @@ def of_type(name: str, value: Any, hint: Any, error: type[InputError] = InputErr
     """What was read from JSON as a type hint has it, whatever is in it checked.
 
     An object becomes a dataclass or a mapping, a list a sequence. Numbers are finite and integers
-    within 64 bits. A union is one kind or none; of ``Any`` nothing is looked at.
+    within 64 bits. A union is one kind or none, or several plain ones; of ``Any`` nothing is
+    looked at.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType and types.NoneType in inner:
         return None if value is None else of_type(name, value, inner[0], error)
+    if origin is types.UnionType:
+        for kind in inner:
+            with suppress(error):
+                return of_type(name, value, kind, error)
+        raise refused(name, value, " or ".join(map(_in_words, inner)), error)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _dataclass(name, value, hint, error)
     if origin in (tuple, abc.Sequence) and isinstance(value, list):
@@ -234,7 +240,7 @@ def told_in_one_line(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        raise ModelError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"{what}: {described(error)}") from error
 
 
 def _between(least: float, most: float) -> str:

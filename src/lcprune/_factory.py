@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from lcprune._checks import path as checked_path
-from lcprune._text import one_line
+from lcprune._text import described
 from lcprune.errors import InputError, LcpruneError
 
 FACTORY_MODULES = "_lcprune_factory_"
@@ -47,7 +47,7 @@ def call_factory(spec: str, error: type[InputError], **offered: Any) -> Any:
     except LcpruneError:
         raise
     except (Exception, SystemExit) as caught:
-        raise error(f"{spec}: {type(caught).__name__}: {one_line(caught)}") from caught
+        raise error(f"{spec}: {described(caught)}") from caught
 
 
 def _module(name: str) -> ModuleType:

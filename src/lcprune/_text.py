@@ -29,6 +29,12 @@ def one_line(message: object, limit: int = 300) -> str:
     return shortened(printable(" ".join(text.split())), limit)
 
 
+def described(error: BaseException, limit: int = 300) -> str:
+    """The type of an error and its text, in one line."""
+    text = one_line(error, limit)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def shortened(text: str, limit: int) -> str:
     """``text``, cut to ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

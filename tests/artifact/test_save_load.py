@@ -673,6 +673,18 @@ def test_the_factories_that_run_unasked(tmp_path: Path) -> None:
             load(tmp_path)
 
 
+@pytest.mark.parametrize("factory", ["no/such", "nothing", "resnet50", "../x", "", "a b:c", "x\ny"])
+def test_a_factory_that_no_model_is_called_is_refused_before_anything_is_written(
+    tmp_path: Path, factory: str
+) -> None:
+    x = torch.ones(1, 1, 8, 8)
+    model = build("digits_resnet", classes=4, input_shape=(1, 8, 8))
+    with pytest.raises(ModelError, match="unknown model") as caught:
+        save(model, tmp_path / "out", plan=Plan({}), example_input=x, factory=factory)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_factory_that_fails_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = tmp_path / "f.py"
     source.write_text("def make():\n    raise RuntimeError('one\\ntwo')\n")

@@ -23,6 +23,7 @@ from lcprune.cli import _commands, main
 from lcprune.cost import CostModel
 from lcprune.data import load_data
 from lcprune.errors import VerificationError
+from lcprune.graph import quantity
 from lcprune.models import build, load_weights, state_sha256
 from lcprune.runs import GRAPH, JOURNAL, RUN, SUMMARY, PruneOptions, Summary, read_summary
 from lcprune.searching import read_journal
@@ -219,6 +220,9 @@ def test_inspect_lists_families_and_what_stays(capsys: pytest.CaptureFixture[str
         assert entry.reason in printed
     lines = printed.splitlines()
     assert all(line in lines for line in graph.summary().splitlines())
+    cost = CostModel(graph, ["weights", "activations"]).evaluate()
+    weights, peak = (quantity(n, "B") for n in cost.values())
+    assert f"weights {weights}, peak of activations {peak} at batch 1" in lines
 
 
 def test_inspect_takes_a_shape(capsys: pytest.CaptureFixture[str]) -> None:

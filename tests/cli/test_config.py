@@ -184,7 +184,9 @@ def test_a_value_is_taken_or_refused_alike_whatever_way_it_comes(
             assert outcome(lambda: known.parse(value)) == found, value  # noqa: B023
             refused += [value] if value and found is InputError else []
     # And from a line that is typed, with a good value and a bad one.
-    good = next(v for v in (known.default, "text", True, 3) if fits(kind, key, v))
+    good = next(
+        v for v in (known.default, "text", True, 3, *known.details.choices) if fits(kind, key, v)
+    )
     assert typed(kind, key, good) == ((good,) if tuple in known.types else good)
     if refused:
         assert outcome(lambda: typed(kind, key, refused[0])) is InputError

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from digit_runs import Prune
+from engines.networks import engine_or_skip
 from lcprune.artifact import load
-from lcprune.cli import main
+from lcprune.cli import _commands, main
 from lcprune.data import load_data
 from lcprune.engines import engine_named
 from lcprune.errors import VerificationError
-from lcprune.runs import EXPORTED
+from lcprune.graph import quantity
+from lcprune.runs import EXPORTED, EXPORTED_INT8
 from lcprune.training import evaluate_top1
 
 
@@ -90,6 +92,29 @@ def test_threads_are_those_that_were_asked_for(
             "engines run on the CPU, expected no --device cuda",
         ),
         (["evaluate", "OUT", "--data", "digits", "--threads", "0"], "threads = 0: expected"),
+        # What is missing is named first: the folder, then the engine, then the data.
+        (["export", "nowhere", "--format", "openvino"], "nowhere holds no saved model"),
+        (
+            ["evaluate", "nowhere", "--data", "digits", "--engine", "openvino"],
+            "nowhere holds no saved model",
+        ),
+        (
+            ["export", "OUT", "--format", "onnx", "--int8", "--data", "digits"],
+            "pip install 'lcprune[onnxruntime]'",
+        ),
+        (
+            ["export", "OUT", "--format", "pt2", "--int8", "--data", "digits"],
+            "pt2 files are not written in int8, expected one of onnx",
+        ),
+        (
+            ["export", "OUT", "--format", "pt2", "--data", "digits"],
+            "only int8 needs images, expected --data together with --int8",
+        ),
+        (["evaluate", "OUT", "--data", "digits", "--int8"], "expected --engine with --int8"),
+        (
+            ["evaluate", "OUT", "--data", "digits", "--int8", "--engine", "pytorch"],
+            "pt2 files are not written in int8",
+        ),
     ],
 )
 def test_what_can_not_be_done_is_one_line(
@@ -109,6 +134,90 @@ def test_what_can_not_be_done_is_one_line(
     assert said in captured.err
     assert {path.name for path in out.iterdir()} == before
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_int8_without_data_is_one_line(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lcprune.engines._engine._is_there", lambda package: True)
+    before = {path.name for path in out.iterdir()}
+    for extra in ([], ["--format", "openvino"], ["--dynamic-batch"]):
+        assert main(["export", str(out), "--int8", *extra]) == 2
+        said = "error: int8 needs training images to calibrate on, expected --data DATA\n"
+        assert capsys.readouterr().err == said
+    # Data of another network.
+    (out.parent / "other.py").write_text(
+        "import torch\n"
+        "from lcprune.data import Data, Images\n"
+        "def make():\n"
+        "    pixels, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])\n"
+        "    images = Images(pixels, labels)\n"
+        "    return Data(images, images, ('a', 'b'), (0.0,) * 3, (1.0,) * 3, (3, 8, 8))\n"
+    )
+    data = f"{out.parent / 'other.py'}:make"
+    assert main(["export", str(out), "--int8", "--data", data]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert {path.name for path in out.iterdir()} == before
+
+
+def test_a_run_in_int8_goes_with_it(
+    out: Path,
+    prune: Prune,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also its accuracy is that of the file, beside that in float32, and a loss is told."""
+    engine_or_skip("onnxruntime", int8=True)
+    monkeypatch.setattr(_commands, "LARGEST_DROP", -1000.0)
+    assert main(["export", str(out), "--int8", "--data", "digits"]) == 0
+    path = out / f"{EXPORTED_INT8}.onnx"
+    captured = capsys.readouterr()
+    data = load_data("digits")
+    run = engine_named("onnxruntime").open(path)
+    scores = [evaluate_top1(_commands.OnEngine(run, 1), data.test, data, batch=1)]
+    scores.append(evaluate_top1(load(out), data.test, data))
+    lines = captured.out.splitlines()
+    assert lines[-2] == f"wrote {path} ({quantity(path.stat().st_size, 'B')})"
+    found = f"{scores[0]:.2f} %, in float32 {scores[1]:.2f} % ("
+    assert lines[-1].startswith(f"top-1 of 359 test images on onnxruntime: {found}")
+    assert "top-1, int8 359/359" in captured.out  # how far it is
+    assert captured.err.startswith(f"warning: int8 loses {scores[1] - scores[0]:.2f} points of")
+    assert captured.err.count("\n") == 1
+    assert not (out / f"{EXPORTED}.onnx").exists()
+    # Another run has another network.
+    assert prune(out, "--force", trials=1, finetune_epochs=0) == 0
+    assert not path.exists()
+
+
+@pytest.mark.thorough
+def test_a_result_on_an_engine_in_int8(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine_or_skip("onnxruntime", int8=True)
+    before = {path.name for path in out.iterdir()}
+    arguments = ["evaluate", str(out), "--data", "digits", "--engine", "onnxruntime", "--int8"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for name in ("onnxruntime", "onnxruntime, int8"):
+        assert f"top-1 of 359 test images, % ({name})" in printed
+        assert f"file, {name} " in printed
+        assert f"least latency, ms ({name}, batch 1, 1 thread)" in printed
+    assert "least latency, ms (batch 1, 1 thread)" in printed
+    assert {path.name for path in out.iterdir()} == before
+
+
+def test_the_last_images_fill_a_fixed_batch() -> None:
+    seen: list[int] = []
+
+    def opened(x: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(len(x))
+        return [x * 2, x]
+
+    x = torch.arange(6.0).reshape(3, 2)
+    model = _commands.OnEngine(opened, 2)
+    assert torch.equal(model(x[:2]), 2 * x[:2])
+    assert torch.equal(model(x[2:]), 2 * x[2:])
+    assert seen == [2, 2]
 
 
 def test_a_file_that_differs_is_a_failed_check_of_ours(

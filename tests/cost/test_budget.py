@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.cost import Budget
+from graphs import make_graph
+from lcprune.cost import Budget, CostModel
 from lcprune.errors import BudgetError
 
 BEFORE = {"macs": 2_000_000_000, "params": 1_000_003}
@@ -184,3 +185,39 @@ def test_what_is_no_list_of_bounds_is_refused(bounds: Any) -> None:
 def test_numbers_of_numpy_are_bounds() -> None:
     assert Budget(macs=np.float32(0.5)).limits({"macs": 100}) == {"macs": 50}  # type: ignore[arg-type]
     assert Budget(macs=np.int64(5)).limits({"macs": 100}) == {"macs": 5}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"),
+    [
+        ("5ms", 5_000_000),
+        ("800us", 800_000),
+        ("0.5 ms", 500_000),
+        ("2e-3s", 2_000_000),
+        ("999ns", 999),
+        ("60%", 6_000_000),
+        (0.25, 2_500_000),
+        ("1.0005us", 1000),
+    ],
+)
+def test_every_form_of_a_bound_in_seconds(asked: float | str, limit: int) -> None:
+    assert Budget(latency=asked).limits({"latency": 10_000_000}) == {"latency": limit}
+
+
+@pytest.mark.parametrize("asked", ["5", 5, "5mJ", "5m", "5KiB", "5M", "5min", "5MS", "0ms", "100%"])
+def test_a_latency_always_has_a_unit_of_time(asked: int | str) -> None:
+    with pytest.raises(BudgetError, match=r"\bms\b|5ms") as caught:
+        Budget(latency=asked)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BudgetError):
+        Budget(macs="5ms")
+
+
+def test_a_latency_that_is_met_already_is_told_in_its_unit() -> None:
+    with pytest.raises(BudgetError, match="1,000,000 ns of latency"):
+        Budget(latency="5ms").limits({"latency": 1_000_000})
+
+
+def test_latency_without_a_table_is_told() -> None:
+    with pytest.raises(BudgetError, match=r"needs a table .*lcprune\.measure .*--engine"):
+        CostModel(make_graph([2], [[0, 1]]), ["latency"])

@@ -248,11 +248,12 @@ def test_no_cost_of_a_network_falls_where_a_group_returns(seed: int) -> None:
 
 def check_monotone(graph: ChannelGraph, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    cost = CostModel(graph, [*RESOURCES])
+    every = [name for name in RESOURCES if name != "latency"]  # which needs a table
+    cost = CostModel(graph, every)
     large = rng.random(graph.prunable) < 0.8
     small = large & (rng.random(graph.prunable) < 0.8)
     before, after = cost.evaluate(large), cost.evaluate(small)
-    assert all(after[name] <= before[name] for name in RESOURCES)
+    assert all(after[name] <= before[name] for name in every)
     kept = np.stack(
         [np.bincount(cost.signatures[m], minlength=len(cost.populations)) for m in (large, small)],
         axis=1,

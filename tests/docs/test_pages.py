@@ -102,7 +102,7 @@ def test_the_table_of_options_is_that_of_the_help(
     monkeypatch.setenv("COLUMNS", "200")
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    asked = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) - {"--help"}
+    asked = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown)) - {"--help"}
     assert {name for names, *_ in rows for name in names.split()} == asked
     assert all(text.endswith(".") for *_, text in rows)
     for _, default, bounds, _ in rows:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcprune.engines import ENGINES, Engine, engine_named
+from lcprune.engines import ENGINES, FORMATS, INT8, Engine, engine_named
 from lcprune.errors import InputError
 
 SLOW = {"executorch"}
 """Engines that take half a minute for the smallest network."""
 
 
-def engine_or_skip(name: str) -> Engine:
+def engine_or_skip(name: str, *, int8: bool = False) -> Engine:
     try:
-        return engine_named(name)
+        return engine_named(name, int8=int8)
     except InputError as error:
         pytest.skip(str(error))
 
@@ -27,6 +27,14 @@ def every_engine() -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.thorough) if name in SLOW else name for name in ENGINES
     ]
+
+
+INT8_ENGINES = [
+    pytest.param(FORMATS[format], marks=pytest.mark.thorough)
+    if FORMATS[format] != "onnxruntime"
+    else FORMATS[format]
+    for format in INT8
+]
 
 
 def has(*packages: str) -> bool:

@@ -91,6 +91,11 @@ def infinite(state: State) -> None:
     state["linear.bias"][3] = float("inf")
 
 
+def too_large(state: State) -> None:
+    state["linear.bias"] = state["linear.bias"].double()
+    state["linear.bias"][3] = 1e300  # finite, but not in the network's own float32
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -99,6 +104,7 @@ def infinite(state: State) -> None:
         (misshapen, r"'linear.weight' has shape \(5, 64\), expected \(10, 64\)"),
         (not_a_number, "'layer2.0.conv1.weight' holds values that are not finite"),
         (infinite, "'linear.bias' holds values that are not finite"),
+        (too_large, "'linear.bias' holds values that are not finite"),
     ],
 )
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])

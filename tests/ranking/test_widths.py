@@ -5,12 +5,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from graphs import chain, graphs
+from graphs import Steps, chain, graphs, steps
 from lcprune.cost import Budget, CostModel
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, IntArray
-from lcprune.ranking import Ranker
+from lcprune.ranking import Ranker, RoundTo
 from lcprune.ranking._widths import Widths
 
 COMPENSATIONS = ["additive", "additive:family-rank", "affine", "affine:log"]
@@ -28,13 +28,15 @@ def rankers(draw: st.DrawFn, ties: bool = False) -> tuple[ChannelGraph, Saliency
         for name in ("macs", "params")
     }
     given = Saliency(scores, "l2", "sum")
+    table = draw(steps([len(family.groups) for family in graph.families]))
     ranker = Ranker(
         graph,
         given,
         Budget(**bounds),
         compensation=draw(st.sampled_from(COMPENSATIONS)),
         min_keep=draw(st.sampled_from([0.0, 0.1, 0.5])),
-        round_to=draw(st.sampled_from([1, 1, 2, 3])),
+        round_to=draw(st.sampled_from([1, 1, 2, 3, "auto"])),
+        resources=[table],
     )
     return graph, given, ranker
 
@@ -72,19 +74,33 @@ def test_costs_are_those_of_the_best_of_every_family(
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     compensation=st.sampled_from(COMPENSATIONS),
-    round_to=st.sampled_from([1, 2, 3]),
+    round_to=st.sampled_from([1, 2, 3, "auto"]),
     bounds=st.sampled_from([{"macs": 0.6}, {"params": 0.5}, {"macs": 0.7, "params": 0.6}]),
     seed=st.integers(0, 99),
+    data=st.data(),
 )
 def test_maximal_widths_that_fit_are_those_of_their_latents_plan(
-    sizes: list[int], compensation: str, round_to: int, bounds: dict[str, float], seed: int
+    sizes: list[int],
+    compensation: str,
+    round_to: RoundTo,
+    bounds: dict[str, float],
+    seed: int,
+    data: st.DataObject,
 ) -> None:
     # Layers of a chain, in which all channels of a family cost the same: of others, the cut gives
     # a cheap one back where a better one won't fit.
     _, graph = chain(sizes)
     generator = np.random.default_rng(seed)
     given = Saliency(generator.random(graph.prunable), "l2", "sum")
-    ranker = Ranker(graph, given, Budget(**bounds), compensation=compensation, round_to=round_to)
+    table: Steps = data.draw(steps(sizes))
+    ranker = Ranker(
+        graph,
+        given,
+        Budget(**bounds),
+        compensation=compensation,
+        round_to=round_to,
+        resources=[table],
+    )
     space = ranker.widths
     now = np.array([rungs[0] for rungs in space.rungs], dtype=np.int64)
     if not space.fit(now):
@@ -116,7 +132,7 @@ def test_what_a_latent_scores_at_least_0_has_its_widths_whatever_the_budget(
     assert keep.tolist() == best.tolist()
     assert ranker.widths.of(keep).tolist() == widths.tolist()
     if best.any():
-        assert ranker.plan_of(keep).cost == CostModel(graph).evaluate(best)
+        assert ranker.plan_of(keep).cost == CostModel(graph).evaluate(best) | {"steps": 0}
 
 
 @pytest.mark.parametrize("round_to", [1, 2, 4])

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprune.ranking import Ranker
+from graphs import Steps
+from lcprune.ranking import Ranker, RoundTo
 from lcprune.searching import STRATEGIES, Candidate, Evolution, Strategy
 from searching.spaces import Convex, Run, chain_ranker, drive
 
@@ -79,11 +80,14 @@ def test_candidates_are_numbered_whole_and_of_the_share_that_they_say(name: str)
 
 @every
 @pytest.mark.parametrize("compensation", ["additive", "affine:rank"])
-@pytest.mark.parametrize("round_to", [1, 3])
+@pytest.mark.parametrize("round_to", [1, 3, "auto"])
 def test_final_masks_are_within_the_budget_and_maximal(
-    name: str, compensation: str, round_to: int
+    name: str, compensation: str, round_to: RoundTo
 ) -> None:
-    ranker = chain_ranker(SIZES, 0.6, compensation=compensation, round_to=round_to)
+    table = Steps(((2, 5, 6), (3, 4, 8, 10), (1, 4), (2, 3, 5, 8)))
+    ranker = chain_ranker(
+        SIZES, 0.6, compensation=compensation, round_to=round_to, resources=[table]
+    )
     space = ranker.widths
     finals = [c for c, _ in drive(new(name, ranker=ranker), TRIALS, Convex(ranker)) if c.final]
     assert len({candidate.keep.tobytes() for candidate in finals}) > 1

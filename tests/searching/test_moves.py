@@ -4,14 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphs import Steps, steps
+from lcprune.ranking import RoundTo
 from lcprune.searching._auto import Moves
 from searching.spaces import chain_ranker
 
 SIZES = st.lists(st.integers(1, 24), min_size=1, max_size=7)
 
 
-def moves_of(sizes: list[int], macs: float, round_to: int) -> Moves | None:
-    ranker = chain_ranker(sizes, macs, round_to=round_to)
+def moves_of(
+    sizes: list[int], macs: float, round_to: RoundTo, table: Steps | None = None
+) -> Moves | None:
+    ranker = chain_ranker(sizes, macs, round_to=round_to, resources=[table] if table else [])
     least = np.array([rungs[0] for rungs in ranker.widths.rungs])
     return Moves(ranker.widths) if ranker.widths.fit(least) else None
 
@@ -19,13 +23,14 @@ def moves_of(sizes: list[int], macs: float, round_to: int) -> Moves | None:
 @given(
     sizes=SIZES,
     macs=st.sampled_from([0.3, 0.6]),
-    round_to=st.sampled_from([1, 2, 4]),
+    round_to=st.sampled_from([1, 2, 4, "auto"]),
     seed=st.integers(0, 99),
+    data=st.data(),
 )
 def test_proposals_fit_and_are_maximal_once_filled(
-    sizes: list[int], macs: float, round_to: int, seed: int
+    sizes: list[int], macs: float, round_to: RoundTo, seed: int, data: st.DataObject
 ) -> None:
-    moves = moves_of(sizes, macs, round_to)
+    moves = moves_of(sizes, macs, round_to, data.draw(steps(sizes)))
     if moves is None:
         return
     generator = np.random.default_rng(seed)
@@ -57,6 +62,17 @@ def test_one_width_for_all_is_about_one_share() -> None:
     # Two of three layers lie between two others: their cost falls with the square.
     assert shares.max() - shares.min() < 0.1
     assert 0.6 < shares.mean() < 0.75
+
+
+def test_one_width_for_all_is_one_share_of_widths_where_steps_are_unequal() -> None:
+    # By levels the last family, most of whose widths are narrow ones, would be a third.
+    fine = tuple(range(4, 41))
+    table = Steps((fine, fine, fine, (*range(1, 20), 26, 40)))
+    moves = moves_of([40, 40, 40, 40], 0.5, "auto", table)
+    assert moves is not None
+    widths = moves.widths(moves.uniform())
+    assert widths[3] == 26
+    assert abs(widths[:3] - 28).max() <= 2
 
 
 def test_a_few_families_move_and_all_others_by_one_share_the_other_way() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphs import chain
+from graphs import Steps, chain
 from lcprune.cost import Budget
 from lcprune.criteria import Saliency, saliency
 from lcprune.errors import BudgetError, InputError, RunError
@@ -163,6 +163,7 @@ IDENTITY = {"data": "digits", "split": {"recalibrate": 10, "validate": 20}}
         ({"compensation": "affine"}, "compensation was 'additive' and is 'affine'"),
         ({"min_keep": 0.2}, "min_keep was 0.1"),
         ({"round_to": 2}, "round_to was 1 and is 2 now"),
+        ({"round_to": "auto"}, "round_to was 1 and is 'auto' now"),
         ({"identity": {**IDENTITY, "data": "cifar10"}}, "run.data was 'digits' and is 'cifar10'"),
         (
             {"identity": {"data": "digits", "split": {"recalibrate": 10, "validate": 30}}},
@@ -180,6 +181,16 @@ def test_a_journal_of_another_run_is_refused(
     with pytest.raises(RunError, match=key):
         run(**{"journal": journal, "trials": 3, "identity": IDENTITY, **change})
     assert journal.read_bytes() == before
+
+
+def test_a_journal_of_other_widths_is_refused(tmp_path: Path) -> None:
+    table = Steps(((3, 8, 24), (2, 20), (3, 14, 28), (8, 16, 32)))
+    another = Steps(((3, 8, 24), (2, 20), (3, 14, 28), (8, 24, 32)))
+    how = {"journal": tmp_path / "search.sqlite", "trials": 3, "round_to": "auto"}
+    plan = run(resources=[table], **how).plan
+    assert run(resources=[table], **how).plan == plan
+    with pytest.raises(RunError, match="widths_sha256 was"):
+        run(resources=[another], **how)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lcprune.errors import InputError, ModelError
-from lcprune.tracing import Inputs, as_examples, first_sample, trace, training_forms
+from lcprune.tracing import Inputs, as_examples, first_sample, inputs_for_training, trace
 
 IMAGE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 MASK = torch.ones(1, 1, 8, 8)
@@ -127,7 +129,7 @@ def test_a_batch_in_any_container_is_cut_and_repeated(
     make: Callable[[], Any], read: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> None:
     (inputs,) = as_examples(make())
-    *forms, as_it_is = training_forms(inputs)
+    *forms, as_it_is = inputs_for_training(Reads(read), inputs)
     assert [len(read(form.args[0])[0]) for form in forms] == [4, 2, 12]
     first = forms[0]
     image, mask = read(first.args[0])
@@ -179,11 +181,53 @@ def test_costs_are_of_one_sample_where_other_inputs_have_other_sizes() -> None:
 
 def test_noise_never_makes_the_same_values_twice_and_leaves_integers_alone() -> None:
     flat = Inputs(torch.zeros(1, 2), torch.arange(3)[None], torch.full((1, 2), float("inf")))
-    (zeros, integers, _), *_ = (form.args for form in training_forms(flat))
+    (zeros, integers, _), *_ = (form.args for form in inputs_for_training(nn.Identity(), flat))
     assert len(set(zeros.flatten().tolist())) == 7
     assert integers.tolist() == [[0, 1, 2]] * 4
-    again = training_forms(flat)[0].args[0]
+    again = inputs_for_training(nn.Identity(), flat)[0].args[0]
     assert torch.equal(zeros, again)
+
+
+def test_a_model_of_many_activations_gets_fewer_samples_in_training_mode() -> None:
+    class Repeats(nn.Module):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.times = times
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(self.times):
+                x = x[..., None].expand(*x.shape, 2)[..., 0] + 1  # views hold nothing of their own
+            return x
+
+    inputs = Inputs(torch.zeros(1, 2**17))
+    samples = {
+        times: [form.batch for form in inputs_for_training(Repeats(times), inputs)]
+        for times in (2**9 - 1, 2**9 + 1, 2**11 + 1)
+    }
+    # 2**28 numbers in all are the most for four samples, and for one before two.
+    assert samples == {2**9 - 1: [4, 2, 1], 2**9 + 1: [2, 1], 2**11 + 1: [1, 2]}
+
+
+def test_what_is_followed_is_let_go_without_the_collector_of_cycles() -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            made = self.stem(image)
+            held.append(weakref.ref(made))
+            return self.head(made if made.mean() > 0 else -made)
+
+    gc.disable()
+    try:
+        trace(Keeps(), IMAGE)
+        assert len(held) > 1
+        assert [made() for made in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 class TakesList(nn.Module):

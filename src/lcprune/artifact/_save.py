@@ -71,14 +71,16 @@ def save(
     model may be on any device and stays there. ``InputError`` where the directory can't be
     written or another process writes there, the plan is not that of the model, its state holds
     something that is not a dense tensor, a parameter is not finite or a buffer of the state is
-    not a number, or the example holds what can't be recorded.
+    not a number, ``factory`` is no name of a model, or the example holds what can't be recorded.
     """
     module("the model", small, ModelError)
     instance("the plan", plan, Plan, A_PLAN)
     example = as_examples(example_input, example_kwargs)[0]
     recorded(example)
     if factory is not None:
-        instance("the factory", factory, str, "its name, such as 'package.module:function'")
+        from lcprune.models import check_name  # a later stage, needed only where one is named
+
+        check_name(factory)
     if classes is not None:
         integer("classes", classes, 1, MOST_CLASSES)
     directory = checked_path("the directory", directory)

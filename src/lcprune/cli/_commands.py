@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,18 +15,27 @@ from torch import Tensor, nn
 
 from lcprune.artifact import load, read_example
 from lcprune.cli._inspect import inspect_model
+from lcprune.cli._measure import measured
 from lcprune.cli._parser import Asked
 from lcprune.cli._progress import OnConsole, Output
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError, ending_on_signals
 from lcprune.cli._stderr import tell
-from lcprune.cli._table import cost_name, latency_name, result_table, timing_rows, training_table
-from lcprune.cost import RESOURCES, CostModel, read_energy
+from lcprune.cli._table import (
+    cost_name,
+    result_table,
+    sweep_table,
+    timing_rows,
+    training_table,
+)
+from lcprune.cost import CostModel, read_energy
 from lcprune.data import Data, first_pixels, load_data
 from lcprune.engines import (
     FORMATS,
     SUFFIXES,
+    Engine,
+    Exported,
     Opened,
-    Timing,
+    calibration_images,
     engine_named,
     export,
     time_in_turns,
@@ -37,28 +46,32 @@ from lcprune.graph import quantity
 from lcprune.runs import (
     AUTO,
     EXPORTED,
+    EXPORTED_INT8,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
     ExportOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
+    Reporter,
     RunOptions,
     RunState,
     TrainOptions,
     check_command,
+    check_is_run,
     check_logits,
     check_run,
     check_trust,
     choose_device,
-    measure_latencies,
     prune_job,
     read_config,
     read_run,
     resolve,
     resume_line,
     run_state,
+    sweep_job,
     train_job,
 )
 from lcprune.tracing import trace
@@ -78,6 +91,12 @@ DEMO: Mapping[str, Any] = {
     "batch_size": 64,
 }
 """Scikit-learn's digits: about a minute on two cores."""
+
+COUNTED = ("macs", "params", "weights", "activations")
+"""The resources that every network has figures of, without prices or a table."""
+
+LARGEST_DROP = 0.5
+"""Points of top-1 that int8 may cost without a word."""
 
 
 def demo(asked: Asked) -> int:
@@ -102,121 +121,251 @@ def inspect(asked: Asked) -> int:
     return 0
 
 
+def measure_command(asked: Asked) -> int:
+    options = MeasureOptions.of(asked.values)
+    console = Output()
+    with ending_on_signals() as stop:
+        reporter = stop.reporter(OnConsole(console, Output(stderr=True)))
+        try:
+            parts = list(measured(options, reporter))
+        except KeyboardInterrupt:
+            return _left(options.out, stop.exit_code)
+        except PipeClosedError:
+            return _left(options.out, PIPE_CLOSED)
+        except Exception:
+            if stop.number is None:
+                raise
+            return _left(options.out, stop.exit_code)
+    for part in parts:
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def _left(table: Path, code: int) -> int:
+    if table.exists():
+        tell(f"interrupted; {table} has what was measured: the same command goes on with it")
+    else:
+        tell("interrupted; nothing was written")
+    return code
+
+
 def evaluate(asked: Asked) -> int:
-    return _printed(lambda: evaluate_saved(EvaluateOptions.of(asked.values)))
+    options = EvaluateOptions.of(asked.values)
+    return _printed(lambda reporter: [evaluate_saved(options, reporter)])
 
 
 def export_command(asked: Asked) -> int:
-    return _printed(lambda: export_saved(ExportOptions.of(asked.values)))
+    options = ExportOptions.of(asked.values)
+    return _printed(lambda reporter: export_saved(options, reporter))
 
 
-def _printed(work: Callable[[], Table | str]) -> int:
+def _printed(work: Callable[[Reporter], Sequence[Table | str]]) -> int:
     """Print what comes out, unless a signal ends it."""
     with ending_on_signals() as stop:
         try:
-            result = work()
+            result = work(stop.reporter(OnConsole(Output(), Output(stderr=True))))
         except (Exception, KeyboardInterrupt):
             if stop.number is None:
                 raise
         if stop.number is None:
-            Output().print(result, soft_wrap=True)
+            for part in result:
+                Output().print(part, soft_wrap=True)
             return 0
     return stop.exit_code
 
 
-def export_saved(options: ExportOptions) -> str:
-    """Write the file, and give the line that says so."""
-    path = options.out or options.directory / f"{EXPORTED}{SUFFIXES[options.format]}"
-    engine_named(FORMATS[options.format])  # before a network is built
-    written = export(
-        load(options.directory, trust_factory=options.trust_factory),
-        path,
-        format=options.format,
-        example_input=read_example(options.directory),
-        dynamic_batch=options.dynamic_batch,
-    )
+def export_saved(options: ExportOptions, reporter: Reporter) -> list[str]:
+    """Write the file, and give the lines that say so."""
+    check_is_run(options.directory)
+    example = read_example(options.directory)  # what is missing first: it, then the engine
+    engine = engine_named(FORMATS[options.format], int8=options.int8)
+    if options.int8 and options.data is None:
+        raise InputError("int8 needs training images to calibrate on, expected --data DATA")
+    if options.data is not None and not options.int8:
+        raise InputError("only int8 needs images, expected --data together with --int8")
+    name = EXPORTED_INT8 if options.int8 else EXPORTED
+    path = options.out or options.directory / f"{name}{SUFFIXES[options.format]}"
+    how: dict[str, Any] = {
+        "format": options.format,
+        "example_input": example,
+        "dynamic_batch": options.dynamic_batch,
+    }
+    model = load(options.directory, trust_factory=options.trust_factory)
+    if options.data is None:
+        written = export(model, path, **how)
+        error = f"{written.engine} differs from PyTorch by at most {written.error:.1g}"
+        return [f"{_wrote(written)}: {error}"]
+    (image,) = example.args if len(example.args) == 1 else (None,)
+    if not isinstance(image, Tensor) or example.kwargs:
+        raise InputError(
+            "the network takes more than images, expected lcprune.export(…, int8=batches) for it"
+        )
+    data = load_data(options.data)
+    check_logits(model, image, data)
+    written = export(model, path, **how, int8=[calibration_images(data)])
+    with TemporaryDirectory() as folder:
+        whole = export(model, Path(folder) / path.name, **how)
+        before, after = (
+            _engine_top1(engine, file.path, data, example.batch, reporter, kind)
+            for file, kind in ((whole, "float32"), (written, "int8"))
+        )
+    _warn_of_drop(engine, before, after, reporter)
+    return [
+        _wrote(written),
+        f"top-1 of {len(data.test)} test images on {engine.name}: {after:.2f} %, in float32 "
+        f"{before:.2f} % ({quantity(whole.bytes, 'B')})",
+    ]
+
+
+def _wrote(written: Exported) -> str:
     files = " and ".join(map(str, written.files))
-    size = quantity(written.bytes, "B")
-    return (
-        f"wrote {files} ({size}): {written.engine} differs from PyTorch by at most "
-        f"{written.error:.1g}"
-    )
+    return f"wrote {files} ({quantity(written.bytes, 'B')})"
 
 
-def evaluate_saved(options: EvaluateOptions) -> Table:
+def evaluate_saved(options: EvaluateOptions, reporter: Reporter) -> Table:
     """What to print about a saved model: top-1 on the test split, costs, latency.
 
     Everything is measured on the loaded model, accuracy and latency on the engine where one is
     named. ``InputError`` where the directory, the data or the engine can't be used or don't fit
     one another, ``VerificationError`` where the engine computes something else.
     """
+    check_is_run(options.directory)
+    read_example(options.directory)  # what is missing first: it, then the engine
     if options.engine:
-        engine_named(options.engine)
+        engine_named(options.engine, int8=options.int8)
         if options.device not in (AUTO, "cpu"):
             raise InputError(f"engines run on the CPU, expected no --device {options.device}")
+    elif options.int8:
+        raise InputError("int8 is an engine's, expected --engine with --int8")
     device = choose_device("cpu" if options.engine else options.device)
     energy = () if options.energy is None else (read_energy(options.energy),)
     model = load(options.directory, trust_factory=options.trust_factory)
     data = load_data(options.data)
     example_input = data.normalise(first_pixels(data.test, 1))
     check_logits(model, example_input, data)
-    resources = [*(name for name in RESOURCES if name != "energy"), *energy]
-    cost = CostModel(trace(model, example_input), resources).evaluate()
+    cost = CostModel(trace(model, example_input), [*COUNTED, *energy])
+    counted = cost.evaluate()
     table = Table("", title=f"{options.directory} on {data.name}", title_justify="left")
     table.add_column("value", justify="right")
     heading = f"top-1 of {len(data.test)} test images, %"
-    rows = {cost_name(name): quantity(n, RESOURCES[name].unit) for name, n in cost.items()}
     with with_threads(options.threads or (1 if options.engine else torch.get_num_threads())):
+        calls = {"pytorch": lambda: _run_model(model, example_input)}
         if options.engine:
-            top1, timings = _on_engine(options.engine, model, data, example_input)
-            heading += f" ({options.engine})"
-            for name, timing in timings.items():
-                rows |= timing_rows(name, timing)
+            scores, rest = _on_engine(options, model, data, example_input, calls, reporter)
         else:
-            (latency,) = measure_latencies([model], example_input)
-            top1 = evaluate_top1(model.to(device), data.test, data)
-            rows[latency_name(len(example_input), torch.get_num_threads())] = f"{latency:.2f}"
-    table.add_row(heading, f"{top1:.2f}")
-    for name, value in rows.items():
+            rest = _timed(calls, example_input)
+            top1 = _top1(model.to(device), data, None, reporter, "top-1")
+            scores = {"": top1}
+    for name, top1 in scores.items():
+        table.add_row(f"{heading} ({name})" if name else heading, f"{top1:.2f}")
+    for name, amount in counted.items():
+        table.add_row(cost_name(name), quantity(amount, cost.units[name]))
+    for name, value in rest.items():
         table.add_row(name, value)
     return table
 
 
+def _run_model(model: nn.Module, example_input: Tensor) -> None:
+    with torch.inference_mode():
+        model(example_input)
+
+
+def _timed(calls: Mapping[str, Callable[[], object]], example_input: Tensor) -> dict[str, str]:
+    timings = time_in_turns(calls, batch=len(example_input), threads=torch.get_num_threads())
+    return {
+        name: text
+        for call, timing in timings.items()
+        for name, text in timing_rows(call, timing).items()
+    }
+
+
 def _on_engine(
-    name: str, model: nn.Module, data: Data, example_input: Tensor
-) -> tuple[float, dict[str, Timing]]:
-    """Top-1 on an engine, and its time for an image in turns with PyTorch's.
+    options: EvaluateOptions,
+    model: nn.Module,
+    data: Data,
+    example_input: Tensor,
+    calls: Mapping[str, Callable[[], object]],
+    reporter: Reporter,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Top-1 on an engine, in int8 too where asked for; sizes of files, and times with ``calls``.
 
     It runs what ``export`` would write, and nothing that is in the directory.
     """
-    engine, threads = engine_named(name), torch.get_num_threads()
+    engine, threads = engine_named(str(options.engine), int8=options.int8), torch.get_num_threads()
+    label = f"{engine.name}, {engine.format}" if engine.name == "pytorch" else engine.name
+    kinds: dict[str, list[Tensor] | None] = {label: None}
+    if options.int8:
+        kinds[f"{label}, int8"] = [calibration_images(data)]
+    scores: dict[str, float] = {}
+    rows: dict[str, str] = {}
+    calls = dict(calls)
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{EXPORTED}{engine.suffix}"
-        export(model, path, format=engine.format, example_input=example_input)
-        opened = engine.open(path, threads)
+        for number, (kind, int8) in enumerate(kinds.items()):
+            path = Path(folder) / f"{number}{engine.suffix}"
+            written = export(
+                model, path, format=engine.format, example_input=example_input, int8=int8
+            )
+            rows[f"file, {kind}"] = quantity(written.bytes, "B")
+            opened = engine.open(path, threads)
+            calls[kind] = lambda opened=opened: opened(example_input)  # type: ignore[misc]
+        rows |= _timed(calls, example_input)
+        for number, kind in enumerate(kinds):
+            path = Path(folder) / f"{number}{engine.suffix}"
+            scores[kind] = _engine_top1(engine, path, data, 1, reporter, kind, threads)
+    if options.int8:
+        before, after = scores.values()
+        _warn_of_drop(engine, before, after, reporter)
+    return scores, rows
 
-        def plain() -> None:
-            with torch.inference_mode():
-                model(example_input)
 
-        file = f"{name}, {engine.format}" if name == "pytorch" else name
-        timings = time_in_turns(
-            {"pytorch": plain, file: lambda: opened(example_input)},
-            batch=len(example_input),
-            threads=threads,
+def _engine_top1(
+    engine: Engine,
+    path: Path,
+    data: Data,
+    batch: int,
+    reporter: Reporter,
+    kind: str,
+    threads: int | None = None,
+) -> float:
+    """Top-1 of a file on its engine, ``batch`` test images at once."""
+    opened = engine.open(path, threads or torch.get_num_threads())
+    return _top1(OnEngine(opened, batch), data, batch, reporter, f"top-1, {kind}")
+
+
+def _top1(model: nn.Module, data: Data, batch: int | None, reporter: Reporter, name: str) -> float:
+    with reporter.progress(name, len(data.test)) as advance:
+        done = 0
+
+        def count(_: nn.Module, args: tuple[Tensor, ...], __: Tensor) -> None:
+            nonlocal done
+            done += len(args[0])
+            advance(done, "")
+
+        hook = model.register_forward_hook(count)
+        try:
+            return evaluate_top1(model, data.test, data, batch)
+        finally:
+            hook.remove()
+
+
+def _warn_of_drop(engine: Engine, before: float, after: float, reporter: Reporter) -> None:
+    if before - after > LARGEST_DROP:
+        reporter.warn(
+            f"int8 loses {before - after:.2f} points of top-1 on {engine.name}: {before:.2f} % in "
+            f"float32, {after:.2f} % in int8"
         )
-        return evaluate_top1(OnEngine(opened), data.test, data, batch=1), timings
 
 
 class OnEngine(nn.Module):
-    """A network on an engine as a module; its first output is what counts."""
+    """A network on an engine as a module that takes up to ``batch`` images; its first output."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, batch: int) -> None:
         super().__init__()
-        self._opened = opened
+        self._opened, self._batch = opened, batch
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._opened(x)[0]
+        rows = torch.arange(self._batch) % len(x)
+        return self._opened(x[rows])[0][: len(x)]
 
 
 def _run(
@@ -248,9 +397,14 @@ def _run(
             "remeasure": where.remeasure,
             "reporter": reporter,
         }
+        held = True
         try:
-            if isinstance(config, PruneOptions):
-                table = result_table(prune_job(config, out, command=command, **how))
+            if isinstance(config, PruneOptions) and config.sweep:
+                table = sweep_table(sweep_job(config, out, command=command, **how))
+            elif isinstance(config, PruneOptions):
+                summary = prune_job(config, out, command=command, **how)
+                table = result_table(summary)
+                held = not config.strict_latency or all(c.met for c in summary.costs.values())
             else:
                 table = training_table(train_job(config, out, **how))
         except KeyboardInterrupt:
@@ -265,7 +419,7 @@ def _run(
             return _interrupted(out, stop.exit_code)
     console.print(table)
     console.print(f"saved to {out}", soft_wrap=True)
-    return 0
+    return 0 if held else 1
 
 
 def _interrupted(out: Path, code: int) -> int:
@@ -286,6 +440,7 @@ _COMMANDS = {
     "prune": prune,
     "train": train,
     "inspect": inspect,
+    "measure": measure_command,
     "evaluate": evaluate,
     "export": export_command,
 }

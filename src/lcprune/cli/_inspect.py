@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from rich.text import Text
 from rich.tree import Tree
-from torch import nn
+from torch import Tensor, nn
 
 from lcprune.cost import CostModel, Energy, read_energy
 from lcprune.errors import InputError, LcpruneWarning
 from lcprune.graph import ChannelGraph, Dimension, quantity, uncounted_sentence
 from lcprune.models import build
-from lcprune.runs import InspectOptions
+from lcprune.runs import ChoiceOptions, InspectOptions
 from lcprune.slimming import repair
 from lcprune.tracing import is_within, outermost_named, trace
 
@@ -49,27 +49,41 @@ def inspect_model(options: InspectOptions) -> Iterator[Tree | str]:
     coupled with. ``InputError`` where the model can't be built or run, and for a name that
     matches nothing.
     """
-    model, layer = options.model, options.layer
     energy = None if options.energy is None else read_energy(options.energy)
-    shape = read_shape(options.input, model)
-    network = build(model, classes=None, input_shape=shape[1:])
-    try:
-        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    except RuntimeError as error:
-        raise InputError(f"input {options.input!r}: expected one that fits into memory") from error
-    graph = trace(
-        network, example, only=options.only, skip=options.skip, skip_types=options.skip_types
-    )
-    graph = repair(network, graph, example)
-    if layer is not None:
-        yield from layer_trees(network, graph, layer)
+    network, example, graph = traced(options.model, options.input, options)
+    if options.layer is not None:
+        yield from layer_trees(network, graph, options.layer)
         return
-    yield f"{model} on {'x'.join(map(str, shape))}"
+    yield f"{options.model} on {'x'.join(map(str, example.shape))}"
     yield from graph.summary().split("\n")  # a line break within text is shown as an escape
+    yield _memory_sentence(graph)
     if energy is not None:
         yield _energy_sentence(graph, energy)
     if graph.uncounted:
         warnings.warn(uncounted_sentence(graph), LcpruneWarning, stacklevel=2)
+
+
+def traced(
+    model: str, input: str | None, choice: ChoiceOptions
+) -> tuple[nn.Module, Tensor, ChannelGraph]:
+    """A model with random weights, an input of that shape, and its graph."""
+    shape = read_shape(input, model)
+    network = build(model, classes=None, input_shape=shape[1:])
+    try:
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:
+        raise InputError(f"input {input!r}: expected one that fits into memory") from error
+    graph = trace(
+        network, example, only=choice.only, skip=choice.skip, skip_types=choice.skip_types
+    )
+    return network, example, repair(network, graph, example)
+
+
+def _memory_sentence(graph: ChannelGraph) -> str:
+    """What the weights take, and what is alive beside them at once."""
+    cost = CostModel(graph, ["weights", "activations"]).evaluate()
+    weights, peak = (quantity(amount, "B") for amount in cost.values())
+    return f"weights {weights}, peak of activations {peak} at batch 1"
 
 
 def _energy_sentence(graph: ChannelGraph, energy: Energy) -> str:

@@ -22,6 +22,7 @@ from lcprune.runs import (
     ExportOptions,
     GlobalOptions,
     InspectOptions,
+    MeasureOptions,
     Option,
     PruneOptions,
     RunOptions,
@@ -72,6 +73,11 @@ COMMANDS = {
             "inspect",
             "Show a model's channel groups, their costs, and what can't be pruned and why.",
             (InspectOptions,),
+        ),
+        Command(
+            "measure",
+            "Time MODEL's operators on an inference engine: a table for budgets in milliseconds.",
+            (MeasureOptions,),
         ),
         Command(
             "evaluate",

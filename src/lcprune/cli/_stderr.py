@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from lcprune._text import one_line, printable
+from lcprune._text import described, one_line, printable
 from lcprune.cli._signals import PIPE_CLOSED, PipeClosedError
 from lcprune.errors import InputError, LcpruneError, LcpruneWarning
 
@@ -67,7 +67,7 @@ def _reason(error: BaseException) -> str:
         return "there is not enough memory for that"
     if isinstance(error, SystemExit):
         return f"code of the model or the data ended the program ({one_line(error) or 0})"
-    return f"unexpected {type(error).__name__}: {one_line(error)} (--debug shows where)"
+    return f"unexpected {described(error)} (--debug shows where)"
 
 
 def _nobody_reads() -> bool:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from lcprune.engines import Timing
 from lcprune.graph import quantity
-from lcprune.runs import Summary, TrainSummary
+from lcprune.runs import Cost, Latency, Summary, SweepPoint, SweepSummary, TrainSummary
 
 _NAMES = {
     "macs": "MACs (multiply-adds)",
@@ -15,15 +15,18 @@ _NAMES = {
     "activations": "peak of activations, batch 1",
     "energy": "energy of one sample, by its model",
 }
+_SHORT = {"macs": "MACs", "activations": "peak of activations"}
 
 
 def result_table(summary: Summary) -> Table:
-    """Before, after and their ratio: every cost, accuracy, latency."""
+    """Before, after and their ratio: every cost, accuracy, and latency beside its prediction."""
     table = Table(title=f"{summary.model} on {summary.data}", title_justify="left")
     table.add_column("")
     for heading in ("before", "after", "ratio"):
         table.add_column(heading, justify="right")
     for name, cost in summary.costs.items():
+        if name == "latency":  # it is among the latencies below
+            continue
         before, after = quantity(cost.before, cost.unit), quantity(cost.after, cost.unit)
         table.add_row(cost_name(name), before, after, f"{cost.ratio:.1%}")
     before, pruned, after = (
@@ -39,7 +42,58 @@ def result_table(summary: Summary) -> Table:
         first, last = latency.before_ms, latency.after_ms
         ratio = f"{last / first:.1%}" if first and last else ""
         table.add_row(name, _milliseconds(first), _milliseconds(last), ratio)
+        if latency.predicted_ms is not None:
+            table.add_row("  predicted", "", _milliseconds(latency.predicted_ms), "")
+    if "latency" in summary.costs and not summary.costs["latency"].met:
+        table.add_row(f"  bound of {summary.costs['latency'].asked} not met", "", "", "")
     return table
+
+
+def sweep_table(sweep: SweepSummary) -> Table:
+    """The base network and a row for each run: accuracy, every cost, latencies, and the knee."""
+    first, last = sweep.points[0], sweep.points[-1]
+    costs = sorted(first.costs, key=lambda name: [*_NAMES, name].index(name))
+    table = Table(title=f"{sweep.model} on {sweep.data}", title_justify="left")
+    table.add_column("")
+    for heading in ("top-1, %", *(_SHORT.get(name, name) for name in costs)):
+        table.add_column(heading, justify="right")
+    for latency in first.latency:
+        table.add_column(f"ms, {latency.engine}", justify="right")
+    table.add_column("")
+    whole = [quantity(first.costs[name].before, first.costs[name].unit) for name in costs]
+    times = [_milliseconds(latency.before_ms) for latency in last.latency]
+    table.add_row("base", _percent(first.scores["before"].top1), *whole, *times, "")
+    for point in sweep.points:
+        table.add_row(
+            point.directory,
+            _percent(point.scores["after"].top1),
+            *(_with_share(point.costs[name]) for name in costs),
+            *(_time_with_share(latency) for latency in point.latency),
+            _mark(sweep, point),
+        )
+    table.caption = "; ".join(
+        latency_name(latency.batch, latency.threads, latency.engine) for latency in first.latency
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _mark(sweep: SweepSummary, point: SweepPoint) -> str:
+    """What there is to say of a run of a sweep."""
+    marks = ["knee"] if point.directory == sweep.knee else []
+    marks += [] if point.on_front else ["dominated"]
+    marks += [] if all(cost.met for cost in point.costs.values()) else ["bound not met"]
+    return ", ".join(marks)
+
+
+def _with_share(cost: Cost) -> str:
+    return f"{quantity(cost.after, cost.unit)} ({cost.ratio:.0%})"
+
+
+def _time_with_share(latency: Latency) -> str:
+    before, after = latency.before_ms, latency.after_ms
+    share = f" ({after / before:.0%})" if before and after else ""
+    return _milliseconds(after) + share
 
 
 def training_table(summary: TrainSummary) -> Table:

@@ -2,7 +2,7 @@
 
 from lcprune.cost._bound import BoundCost, LargestSum, Resource
 from lcprune.cost._budget import Budget
-from lcprune.cost._energy import PRESETS, Energy, read_energy
+from lcprune.cost._energy import PRESETS, Energy, is_elementwise, read_energy
 from lcprune.cost._fit import FittedEnergy, fit_energy
 from lcprune.cost._model import CostModel, cost_of
 from lcprune.cost._resources import RESOURCES
@@ -19,5 +19,6 @@ __all__ = [
     "Resource",
     "cost_of",
     "fit_energy",
+    "is_elementwise",
     "read_energy",
 ]

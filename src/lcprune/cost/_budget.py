@@ -17,8 +17,15 @@ _COUNTS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9,
           "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}  # fmt: skip
 _JOULES = {"pJ": 1, "nJ": 10**3, "uJ": 10**6, "mJ": 10**9, "J": 10**12}
-_MEASURES = {"B": (_BYTES, "256KiB, 1.5MB, 4096B"), "pJ": (_JOULES, "3mJ, 250uJ")}
+_SECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_MEASURES = {
+    "B": (_BYTES, "256KiB, 1.5MB, 4096B"),
+    "pJ": (_JOULES, "3mJ, 250uJ"),
+    "ns": (_SECONDS, "5ms, 800us"),
+}
 """The units of what is no count, by that of a resource, and examples."""
+_WITH_UNIT = ("pJ", "ns")
+"""Of these a bare number means nothing."""
 # An exact fraction of 1e999999999 would take all memory: numbers are as long as a float's are.
 _NUMBER = re.compile(
     r"(?P<number>(\d{1,40}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,3})?)\s*(?P<unit>[a-zA-Z%]{0,9})",
@@ -35,8 +42,9 @@ class Budget:
     A bound is a fraction of the original's cost, as a float between 0 and 1 or text such as
     ``"50%"`` or ``"0.5"``, or an absolute number: an int, or text such as ``"60M"``, ``"1.2G"``,
     ``"300k"`` for what is counted (``macs``, ``params``) and ``"256KiB"``, ``"1.5MB"``, ``"4096B"``
-    for bytes (``weights``, ``activations``), or ``"3mJ"``, ``"250uJ"`` for ``energy``, which always
-    has a unit. Raises ``BudgetError`` for anything else.
+    for bytes (``weights``, ``activations``), or ``"3mJ"``, ``"250uJ"`` for ``energy`` and
+    ``"5ms"``, ``"800us"`` for ``latency``, which always have a unit. Raises ``BudgetError`` for
+    anything else.
 
     Example:
         Budget(macs=0.5, activations="256KiB")
@@ -125,6 +133,6 @@ def _read(name: str, value: Bound) -> tuple[Fraction, bool]:
         if number >= 1:
             raise BudgetError(f"{asked} is not a part of the original, expected {forms}")
         return number, True
-    if unit == "" and own_unit == "pJ":
+    if unit == "" and own_unit in _WITH_UNIT:
         raise BudgetError(f"{asked} has no unit, expected {forms}")
     return number * units.get(unit, 1), False

@@ -146,7 +146,7 @@ def _handed_on(graph: ChannelGraph, moving: Iterable[Op]) -> set[int]:
     readers = Counter(position for op in graph.ops for position in set(op.reads))
     readers.update(graph.outputs)
     for op in moving:
-        if op.writes and _is_elementwise(op):
+        if op.writes and is_elementwise(op):
             size = _size(graph.values[op.writes[0]])
             alone = [
                 position
@@ -172,7 +172,8 @@ def _is_view(op: Op, values: tuple[Value, ...]) -> bool:
     return not op.kind.endswith("_") and all(values[p].storage in read for p in op.writes)
 
 
-def _is_elementwise(op: Op) -> bool:
+def is_elementwise(op: Op) -> bool:
+    """Whether an engine computes it in one pass with what is before it."""
     if "batch_norm" in op.kind:  # a constant scale and shift, unless statistics are taken first
         return not dict(op.settings).get("training")
     return _is_pointwise(op.kind)

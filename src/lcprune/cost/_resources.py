@@ -93,8 +93,29 @@ class Activations:
         return LargestSum(total(terms) for terms in alive)
 
 
+@dataclass(frozen=True)
+class Latency:
+    """Time of a batch on an engine: what a budget may bound, and a table of operators tells.
+
+    This entry knows its unit and no times: a ``lcprune.engines.LatencyTable`` stands for it among
+    the ``resources`` of ``rank`` and ``search``.
+    """
+
+    name: str = "latency"
+    unit: str = "ns"
+
+    def bind(self, graph: ChannelGraph) -> BoundCost:
+        raise BudgetError(
+            "latency needs a table of operator times, expected one among the resources, as"
+            " lcprune.measure gives it (--engine NAME on the command line)"
+        )
+
+
 RESOURCES: Mapping[str, Resource] = MappingProxyType(
-    {entry.name: entry for entry in (Macs(), Params(), Weights(), Activations(), Energy())}
+    {
+        entry.name: entry
+        for entry in (Macs(), Params(), Weights(), Activations(), Energy(), Latency())
+    }
 )
 """Every resource that a budget can bound, by name."""
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from lcprune._checks import choice, instance
 from lcprune._checks import path as checked_path
 from lcprune._files import PARTIAL, make_directory, replacing, sync
 from lcprune.engines import FORMATS
-from lcprune.engines._engine import engine_named
-from lcprune.engines._parity import check_file
+from lcprune.engines._calibration import calibration
+from lcprune.engines._engine import engine_named, input_tensors
+from lcprune.engines._parity import check_file, check_int8_file
 from lcprune.errors import InputError, ModelError, RunError
 from lcprune.tracing import ExampleInput, Inputs, as_examples, bake
 
@@ -32,7 +33,10 @@ _LIKELY_FULL = 2**20
 class Exported:
     """A file that was written: ``error`` is its largest relative difference from PyTorch.
 
-    ``bytes`` are those of all its ``files``; ``seconds`` what writing and checking took.
+    In int8 it is the root mean square of the differences on calibration samples, relative to that
+    of PyTorch's outputs, and ``agreement`` is the share of them that get the same class (none in
+    float32, and where no output is a table of logits). ``bytes`` are those of all its ``files``;
+    ``seconds`` what writing and checking took.
     """
 
     path: Path
@@ -42,6 +46,7 @@ class Exported:
     files: tuple[Path, ...]
     bytes: int
     seconds: float
+    agreement: float | None = None
 
 
 def export(
@@ -52,6 +57,7 @@ def export(
     example_input: ExampleInput | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_batch: bool = False,
+    int8: Iterable[ExampleInput] | None = None,
 ) -> Exported:
     """Write a network as a file for another program, and check that it computes the same there.
 
@@ -68,10 +74,16 @@ def export(
     more than 1e-4 of its largest value, or a sample gets another class; ``ModelError`` with the
     operator where the exporter can't take the model; ``InputError`` where the engine is not
     installed or the file can't be written. Then nothing is.
+
+    ``int8`` are batches of a few hundred training samples, each what ``example_input`` may be:
+    from them come the ranges of activations, and the file computes in 8 bits (not pt2). It is
+    compared with PyTorch on the first of them, and refused where it is as far away as zeros are:
+    what it costs in accuracy only a test split tells. ``InputError`` where there is none, or one
+    holds NaN or infinity or is not like the example.
     """
     began = time.perf_counter()
     instance("the model", model, nn.Module, "a torch.nn.Module", ModelError)
-    engine = engine_named(FORMATS[choice("format", format, FORMATS)])
+    engine = engine_named(FORMATS[choice("format", format, FORMATS)], int8=int8 is not None)
     instance("dynamic_batch", dynamic_batch, bool, "true or false")
     target = checked_path("path", path)
     if not target.name.endswith(engine.suffix) or target.name == engine.suffix:
@@ -81,12 +93,20 @@ def export(
     if target.is_dir():
         raise RunError(f"can't write {target}: it is a directory")
     example = _on_cpu(as_examples(example_input, example_kwargs)[0])
+    samples = None if int8 is None else calibration(int8, example)
     plain = bake(model).cpu().eval().requires_grad_(False)
     make_directory(target.parent)
     with _scratch(target.parent) as folder:
         written = folder / target.name
-        engine.write(plain, example, written, dynamic_batch=dynamic_batch)
-        error = check_file(plain, engine, written, example, dynamic_batch=dynamic_batch)
+        cases = None if samples is None else [input_tensors(sample) for sample in samples]
+        engine.write(plain, example, written, dynamic_batch=dynamic_batch, int8=cases)
+        agreement: float | None = None
+        if samples is None:
+            error = check_file(plain, engine, written, example, dynamic_batch=dynamic_batch)
+        else:
+            error, agreement = check_int8_file(
+                plain, engine, written, samples, dynamic_batch=dynamic_batch
+            )
         # The file that names the others comes last.
         names = sorted((file.name for file in folder.iterdir()), key=lambda n: n == target.name)
         _publish(folder, target, names)
@@ -99,6 +119,7 @@ def export(
         files=files,
         bytes=sum(file.stat().st_size for file in files),
         seconds=time.perf_counter() - began,
+        agreement=agreement,
     )
 
 

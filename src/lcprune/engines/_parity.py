@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from lcprune._text import one_line
 from lcprune.engines._capture import batched, noisy, quiet
-from lcprune.engines._engine import Engine, engine_named, input_tensors, output_tensors
+from lcprune.engines._engine import Case, Engine, engine_named, input_tensors, output_tensors
 from lcprune.errors import ModelError, VerificationError
 from lcprune.fitness import folded
 from lcprune.tracing import Inputs, forward
@@ -24,6 +25,8 @@ TOLERANCE = 1e-4
 """Largest difference in float32, relative to the largest value of an output."""
 BATCHES = (1, 7, 128)
 """Sizes that a file with a dynamic batch is tried at."""
+TRIED_IN_INT8 = 64
+"""Calibration samples, or batches of them, that a file in int8 is tried on."""
 _TIE = 1e-6
 _DRAWS = 2
 
@@ -31,8 +34,6 @@ _CHILD = (
     "import sys; engine, path, given, found, *sys.path = sys.argv[1:]; "
     "from lcprune.engines._parity import run_file; run_file(engine, path, given, found)"
 )
-
-Case = list[Tensor]
 
 
 def check_file(
@@ -50,6 +51,58 @@ def check_file(
     return max(
         difference(ours, theirs, engine.name) for ours, theirs in zip(wanted, found, strict=True)
     )
+
+
+def check_int8_file(
+    model: nn.Module,
+    engine: Engine,
+    path: Path,
+    samples: Sequence[Inputs],
+    *,
+    dynamic_batch: bool,
+) -> tuple[float, float | None]:
+    """How far a file in int8 is from ``model`` in PyTorch on what it was calibrated on.
+
+    The first is the root mean square of the difference, relative to that of PyTorch's outputs: 1
+    is as far away as zeros are. The second is the share of samples of the same class, none where
+    no output is a table of logits. Where the batch is dynamic ``BATCHES`` are tried as well.
+    ``VerificationError`` where the file can't be opened or run in a fresh process, gives other
+    shapes or values that are not finite, or the first is not below 1.
+    """
+    cases = list(samples[:TRIED_IN_INT8])
+    if dynamic_batch:
+        cases += [batched(samples[0], size) for size in BATCHES]
+    wanted = [expected(model, case) for case in cases]
+    found = _in_fresh_process(engine, path, [input_tensors(case) for case in cases])
+    for ours, theirs in zip(wanted, found, strict=True):
+        _check_shapes(ours, theirs, engine.name)
+    error, same = 0.0, []
+    for output in range(len(wanted[0])):
+        ours, theirs = ([case[output] for case in cases] for cases in (wanted, found))
+        if not ours[0].is_floating_point():
+            continue  # such as a class: of whatever it was made the error is known
+        if not all(bool(x.isfinite().all()) for x in theirs):
+            raise VerificationError(f"{engine.name} gives values in int8 that are not finite")
+        error = max(error, root_mean_square(ours, theirs))
+        if ours[0].dim() == 2 and ours[0].shape[1] > 1:
+            same += [x.argmax(1) == y.argmax(1) for x, y in zip(ours, theirs, strict=True)]
+    if not error < 1:
+        raise VerificationError(
+            f"{engine.name} in int8 is as far from PyTorch as zeros are ({error:.2g}), expected "
+            "less than 1"
+        )
+    return error, float(torch.cat(same).double().mean()) if same else None
+
+
+def root_mean_square(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """That of the differences over that of what is wanted; every pair counts the same."""
+    of = sum(float(x.double().square().mean()) for x in wanted if x.numel())
+    off = sum(
+        float((x.double() - y.double()).square().mean())
+        for x, y in zip(wanted, found, strict=True)
+        if x.numel()
+    )
+    return math.sqrt(off / of) if of else math.sqrt(off)
 
 
 def _cases(example: Inputs, *, dynamic_batch: bool) -> list[Inputs]:
@@ -123,11 +176,7 @@ def _read(path: Path) -> list[Case]:
 
 def difference(wanted: Case, found: Case, name: str) -> float:
     """The largest relative difference of outputs; ``VerificationError`` where it is too large."""
-    shapes = [[tuple(x.shape) for x in case] for case in (wanted, found)]
-    if shapes[0] != shapes[1]:
-        raise VerificationError(
-            f"{name} gives outputs of other shapes than PyTorch: {shapes[1]} for {shapes[0]}"
-        )
+    _check_shapes(wanted, found, name)
     largest = 0.0
     for ours, theirs in zip(wanted, found, strict=True):
         error = relative(ours, theirs)
@@ -139,6 +188,14 @@ def difference(wanted: Case, found: Case, name: str) -> float:
             raise VerificationError(f"{name} gives a sample another class than PyTorch")
         largest = max(largest, error)
     return largest
+
+
+def _check_shapes(wanted: Case, found: Case, name: str) -> None:
+    shapes = [[tuple(x.shape) for x in case] for case in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        raise VerificationError(
+            f"{name} gives outputs of other shapes than PyTorch: {shapes[1]} for {shapes[0]}"
+        )
 
 
 def relative(wanted: Tensor, found: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from lcprune._checks import function, integer, number, refused
 
 LEAST_RUNS = 100
+FEWEST_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ def time_in_turns(
     runs: int = LEAST_RUNS,
     seconds: float = 0.5,
     warm_up: int = 10,
+    most_seconds: float | None = None,
 ) -> dict[str, Timing]:
     """The times of calls by name, which take turns; the order is turned round after each round.
 
     Each is called ``warm_up`` times first, then at least ``runs`` times (100 or more) and on until
     it took ``seconds`` on average. ``batch`` and ``threads`` are what the calls do, for the record.
+    After ``most_seconds`` in all it ends earlier, with 10 runs of each at least.
     """
     if not isinstance(calls, Mapping) or not calls:
         raise refused("calls", calls, "one or more functions by name")
@@ -55,8 +58,13 @@ def time_in_turns(
     integer("runs", runs, LEAST_RUNS)
     integer("warm_up", warm_up, 0)
     number("seconds", seconds, 0)
+    if most_seconds is not None:
+        number("most_seconds", most_seconds, 0)
+    started = time.perf_counter()
     for call in calls.values():
-        for _ in range(warm_up):
+        for done in range(warm_up):
+            if most_seconds is not None and done and time.perf_counter() - started > most_seconds:
+                break
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls.items())
@@ -65,6 +73,9 @@ def time_in_turns(
     try:
         began = time.perf_counter()
         while _rounds(times) < runs or time.perf_counter() - began < seconds * len(calls):
+            late = most_seconds is not None and time.perf_counter() - started > most_seconds
+            if late and _rounds(times) >= FEWEST_RUNS:
+                break
             for name, call in order:
                 start = time.perf_counter()
                 call()

@@ -66,7 +66,7 @@ def uncounted_sentence(graph: ChannelGraph) -> str:
 
 
 def quantity(count: int, unit: str = "") -> str:
-    """A count for people: 125.75 M, or 1.50 MiB where the unit is bytes, 1.50 mJ where it is pJ."""
+    """A count for people: 125.75 M, or 1.50 MiB of bytes, 1.50 mJ of pJ, 1.50 ms of ns."""
     if unit == "B":
         for name, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
             if count >= size:
@@ -77,6 +77,11 @@ def quantity(count: int, unit: str = "") -> str:
             if count >= size:
                 return f"{count / size:.2f} {name}"
         return f"{count} pJ"
+    if unit == "ns":
+        for name, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+            if count >= size:
+                return f"{count / size:.2f} {name}"
+        return f"{count} ns"
     for name, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.2f} {name}"

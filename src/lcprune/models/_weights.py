@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lcprune._checks import instance
 from lcprune._checks import path as checked_path
 from lcprune._files import open_regular
-from lcprune._text import one_line, shown
+from lcprune._text import described, one_line, shown
 from lcprune.errors import WeightsError
 from lcprune.models._zoo import AUXILIARY, OWN
 
@@ -203,7 +203,7 @@ def _check(
             given, wanted = (str(t.dtype).removeprefix("torch.") for t in (value, own[key]))
             raise WeightsError(f"{source}: {key!r} is of type {given}, expected {wanted}")
         # A buffer may hold infinity where the network's own does, as what a mask adds.
-        if not _finite(value) and (key in parameters or _finite(own[key])):
+        if not _finite(value, own[key].dtype) and (key in parameters or _finite(own[key])):
             raise WeightsError(f"{source}: {key!r} holds values that are not finite")
 
 
@@ -213,10 +213,13 @@ def _kind(tensor: Tensor) -> str:
     return "float" if tensor.is_floating_point() else "int"
 
 
-def _finite(tensor: Tensor) -> bool:
+def _finite(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether all is finite, also in the model's own type, which may reach less far."""
     if _kind(tensor) == "int":
         return True
-    value = tensor.float() if tensor.element_size() == 1 else tensor  # those have no tests
+    reaches = dtype is not None and (dtype.is_floating_point or dtype.is_complex)
+    value = tensor.to(dtype) if reaches else tensor
+    value = value.float() if value.element_size() == 1 else value  # those have no tests
     return bool(value.isfinite().all())
 
 
@@ -250,8 +253,7 @@ def _published(model: nn.Module, name: str) -> dict[str, Tensor]:
             return dict(source.state_dict())
     except Exception as error:  # no network, no such file, a wrong hash: many kinds
         raise WeightsError(
-            f"the default weights of {name} can't be had: "
-            f"{type(error).__name__}: {one_line(error, 160)}"
+            f"the default weights of {name} can't be had: {described(error, 160)}"
         ) from error
     where = "a file" if name in OWN else "a file, or load them in the factory"
     raise WeightsError(f"{name} has no default weights: give {where}, or 'random'")

@@ -14,7 +14,7 @@ from torch import nn
 
 from lcprune._checks import instance, integer, refused, told_in_one_line
 from lcprune._factory import call_factory, is_factory
-from lcprune._text import one_line
+from lcprune._text import described, shown
 from lcprune.errors import LcpruneError, ModelError
 from lcprune.models._cifar_mobilenet import cifar_mobilenet_v2
 from lcprune.models._cifar_resnet import cifar_resnet
@@ -29,6 +29,8 @@ OWN: dict[str, Callable[[int, int], nn.Module]] = {
     "digits_resnet": partial(cifar_resnet, 8),
 }
 """The models of lcprune itself, as functions of the classes and the input's channels."""
+
+PUBLISHERS = ("torchvision/", "timm/")
 
 MOST_CLASSES, LARGEST_SIDE = 10**7, 2**20
 
@@ -66,9 +68,20 @@ def build(name: str, *, classes: int | None, input_shape: Shape, seed: int = 0) 
             return _timm(name, classes, input_shape)
         if is_factory(name):
             return _foreign(name, classes, input_shape)
+    raise _unknown(name)
+
+
+def check_name(name: str) -> None:
+    """Raise ``ModelError`` unless ``build`` takes such a name; whether there is one isn't tried."""
+    instance("model", name, str, "the name of a model", ModelError)
+    if name not in OWN and not name.startswith(PUBLISHERS) and not is_factory(name):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> ModelError:
     if name in _torchvision_names():
-        raise ModelError(f"unknown model {name!r}: did you mean torchvision/{name}?")
-    raise ModelError(f"unknown model {name!r}{_near(name, list(OWN))}")
+        return ModelError(f"unknown model {name!r}: did you mean torchvision/{name}?")
+    return ModelError(f"unknown model {shown(name)}{_near(name, list(OWN))}")
 
 
 def model_names() -> tuple[str, ...]:
@@ -140,7 +153,7 @@ def _module(name: str, make: Callable[[], Any]) -> nn.Module:
     except LcpruneError:
         raise
     except Exception as error:
-        raise ModelError(f"{name}: {type(error).__name__}: {one_line(error)}") from error
+        raise ModelError(f"{name}: {described(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}: expected an nn.Module, got {type(model).__name__}")
     return model

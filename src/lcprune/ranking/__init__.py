@@ -1,5 +1,6 @@
 """Which channels go: compensated saliencies in one global order, cut to a budget."""
 
+from lcprune.ranking._blocks import RoundTo, Rungs
 from lcprune.ranking._builder import PlanBuilder
 from lcprune.ranking._compensation import (
     COMPENSATIONS,
@@ -29,6 +30,8 @@ __all__ = [
     "Plan",
     "PlanBuilder",
     "Ranker",
+    "RoundTo",
+    "Rungs",
     "Uncompensated",
     "Widths",
     "choose_compensation",

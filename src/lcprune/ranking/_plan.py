@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lcprune._checks import LARGEST, refused
-from lcprune._text import one_line, shown
+from lcprune._text import described, shown
 from lcprune.errors import InputError
 
 PLAN_SCHEMA = 1
@@ -144,10 +144,8 @@ class Plan:
         except InputError as error:
             raise InputError(f"not a plan: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            what = one_line(error, 120)
             raise InputError(
-                "not a plan: expected the JSON that Plan.to_json gives "
-                f"({type(error).__name__}: {what})"
+                f"not a plan: expected the JSON that Plan.to_json gives ({described(error, 120)})"
             ) from error
 
 

@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from lcprune._checks import instance, refused
+from lcprune._checks import instance, is_iterable, refused
 from lcprune.cost import Budget, Resource, cost_of
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray, uncounted_sentence
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, uncounted_sentence
+from lcprune.ranking._blocks import RoundTo
 from lcprune.ranking._builder import PlanBuilder
 from lcprune.ranking._compensation import Compensation, choose_compensation
 from lcprune.ranking._cut import Cut
@@ -42,7 +43,7 @@ class Ranker:
         *,
         compensation: str | Compensation = "additive",
         min_keep: float = 0.1,
-        round_to: int = 1,
+        round_to: RoundTo = 1,
         resources: Iterable[str | Resource] = (),
     ) -> None:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
@@ -52,11 +53,17 @@ class Ranker:
         self._criterion = saliency.criterion
         self._families = [family.name for family in graph.families]
         self._graph = graph
+        resources = list(resources) if is_iterable(resources) else resources
         self._cost = cost = cost_of(graph, budget.asked, resources)
         self.before = cost.evaluate()
         self.limits = budget.limits(self.before)
-        self._cutter = Cut(graph, cost, self.limits, min_keep, round_to)
+        self._cutter = Cut(graph, cost, self.limits, min_keep, round_to, resources)
         self._builder = PlanBuilder(graph, cost)
+
+    @property
+    def rungs(self) -> tuple[IntArray, ...]:
+        """By family the numbers of groups that it may keep, ascending, the last one all."""
+        return self._cutter.blocks.rungs
 
     @cached_property
     def widths(self) -> Widths:
@@ -130,15 +137,16 @@ def rank(
     *,
     compensation: str | Compensation = "additive",
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: RoundTo = 1,
     resources: Iterable[str | Resource] = (),
 ) -> Plan:
     """Keep the channels with the highest compensated saliency that a budget allows.
 
     ``beta`` is float [families], or [families, 2] for ``compensation="affine"``; none is the
     criterion's own global ranking. Every family keeps ``max(1, ceil(min_keep * groups))``, and
-    a multiple of ``round_to`` groups or all of them (see ``Cut``). ``resources`` are counted too,
-    bounded or not; one stands for the one of its name, such as an ``Energy`` of another device.
+    a multiple of ``round_to`` groups or all of them; for ``auto`` what engines like (see ``Cut``).
+    ``resources`` are counted too, bounded or not; one stands for the one of its name, such as an
+    ``Energy`` of another device or a table of latencies, whose widths ``auto`` then takes.
 
     Raises ``BudgetError`` for a budget that is met already or that can't be met (with the
     least possible value), ``InputError`` for saliencies or a ``beta`` that don't fit. What the

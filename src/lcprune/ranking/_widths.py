@@ -17,8 +17,8 @@ class Widths:
 
     A latent has dead zones, where another number cuts the same, and cliffs, where a little moves
     many channels; widths have neither. ``rungs`` are the widths that each family may have,
-    ascending, the last one its size: multiples of ``round_to`` from the floor on. A width keeps
-    the groups with the highest scores, so that an order within the family is never changed.
+    ascending, the last one its size: what ``round_to`` lets it keep. A width keeps the groups with
+    the highest scores, so that an order within the family is never changed.
 
     Example:
         widths = ranker.widths

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from lcprune._lazy import lazily
 from lcprune.runs._options import (
     AUTO,
+    ChoiceOptions,
     DemoOptions,
     DirectoryOptions,
     EvaluateOptions,
     ExportOptions,
     GlobalOptions,
     InspectOptions,
+    MeasureOptions,
     Options,
     PruneOptions,
     RunOptions,
@@ -30,14 +32,17 @@ if TYPE_CHECKING:
         BASE_CHECKPOINT,
         CHECKPOINT,
         EXPORTED,
+        EXPORTED_INT8,
         GRAPH,
         JOURNAL,
         RUN,
         SUMMARY,
+        SWEEP,
         Run,
         RunRecord,
         RunState,
         check_command,
+        check_is_run,
         check_run,
         check_trust,
         read_run,
@@ -51,10 +56,11 @@ if TYPE_CHECKING:
         Scores,
         Summary,
         TrainSummary,
-        measure_latencies,
         read_summary,
         read_train_summary,
     )
+    from lcprune.runs._sweep import sweep_job
+    from lcprune.runs._sweep_summary import SweepPoint, SweepSummary, read_sweep
     from lcprune.runs._train import train_job
 
 __all__ = [
@@ -63,11 +69,14 @@ __all__ = [
     "BASE_CHECKPOINT",
     "CHECKPOINT",
     "EXPORTED",
+    "EXPORTED_INT8",
     "GRAPH",
     "JOURNAL",
     "RUN",
     "SUMMARY",
+    "SWEEP",
     "Advance",
+    "ChoiceOptions",
     "Choices",
     "Concern",
     "Cost",
@@ -79,6 +88,7 @@ __all__ = [
     "GlobalOptions",
     "InspectOptions",
     "Latency",
+    "MeasureOptions",
     "Option",
     "Options",
     "Problem",
@@ -91,25 +101,29 @@ __all__ = [
     "Scores",
     "Silent",
     "Summary",
+    "SweepPoint",
+    "SweepSummary",
     "TrainOptions",
     "TrainSummary",
     "cache_folder",
     "check_command",
+    "check_is_run",
     "check_logits",
     "check_run",
     "check_trust",
     "choose_device",
-    "measure_latencies",
     "option",
     "options_of",
     "prune_job",
     "read_config",
     "read_run",
     "read_summary",
+    "read_sweep",
     "read_train_summary",
     "resolve",
     "resume_line",
     "run_state",
+    "sweep_job",
     "train_job",
     "warnings_to",
 ]
@@ -119,10 +133,13 @@ _HOMES = {
     "._choices": "Choices cache_folder",
     "._problem": "Problem check_logits choose_device",
     "._prune": "prune_job",
-    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED GRAPH JOURNAL RUN SUMMARY Run RunRecord "
-    "RunState check_command check_run check_trust read_run resume_line run_state",
-    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary measure_latencies "
+    "._run": "BASE BASE_CHECKPOINT CHECKPOINT EXPORTED EXPORTED_INT8 GRAPH JOURNAL RUN SUMMARY "
+    "SWEEP Run RunRecord RunState check_command check_is_run check_run check_trust read_run "
+    "resume_line run_state",
+    "._summary": "Cost FinalistOutcome Latency Scores Summary TrainSummary "
     "read_summary read_train_summary",
+    "._sweep": "sweep_job",
+    "._sweep_summary": "SweepPoint SweepSummary read_sweep",
     "._train": "train_job",
 }
 __getattr__, __dir__ = lazily(__name__, __all__, _HOMES)

@@ -10,21 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lcprune import engines
 from lcprune._checks import of_type, path
 from lcprune._files import make_directory, read_sealed_json, sealed_json, write_text
 from lcprune.artifact import versions
 from lcprune.errors import InputError
 from lcprune.fitness import Precision
+
+T = TypeVar("T")
 
 
 class Choices:
@@ -36,7 +38,7 @@ class Choices:
 
     def __init__(self, folder: Path | None = None, *, remeasure: bool = False) -> None:
         self._folder = cache_folder() / "choices" if folder is None else folder
-        self._remeasure = remeasure
+        self.remeasure = remeasure
 
     def choose(
         self,
@@ -46,20 +48,28 @@ class Choices:
         measure: Callable[[], Precision],
     ) -> Precision:
         """What ``measure`` returns, or returned for such a model and inputs before."""
-        key = choice_key(kind, model, inputs)
-        file = self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-        found = None if self._remeasure else _read(file, key)
+        return self.once(choice_key(kind, model, inputs), Precision, measure)
+
+    def once(self, key: Mapping[str, Any], kind: type[T], measure: Callable[[], T]) -> T:
+        """What ``measure`` returns, a dataclass, or returned for that key (JSON) before."""
+        file = self.file(key)
+        found = None if self.remeasure else _read(file, key, kind)
         if found is not None:
             return found
         chosen = measure()
         # Another process may have measured meanwhile: the first choice holds.
-        found = None if self._remeasure else _read(file, key)
+        found = None if self.remeasure else _read(file, key, kind)
         if found is not None:
             return found
         with suppress(InputError):
             make_directory(file.parent)
-            write_text(file, sealed_json({"key": key, "choice": asdict(chosen)}))
+            values: Any = chosen
+            write_text(file, sealed_json({"key": key, "choice": asdict(values)}))
         return chosen
+
+    def file(self, key: Mapping[str, Any]) -> Path:
+        """Where what belongs to a key is kept."""
+        return self._folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 
 def cache_folder() -> Path:
@@ -92,11 +102,7 @@ def processor(device: torch.device) -> str:
     """The name of what computes on ``device``."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return engines.processor()
 
 
 def _capability(device: torch.device) -> str:
@@ -105,10 +111,10 @@ def _capability(device: torch.device) -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def _read(file: Path, key: Mapping[str, Any]) -> Precision | None:
+def _read(file: Path, key: Mapping[str, Any], kind: type[T]) -> T | None:
     with suppress(InputError):
         raw = read_sealed_json(file)
-        choice: Precision = of_type("choice", raw.get("choice"), Precision)
+        choice: T = of_type("choice", raw.get("choice"), kind)
         if raw.get("key") == key:
             return choice
     return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lcprune.engines import ENGINES, FORMATS
-from lcprune.runs._resolve import Concern, option, redefault, required
+from lcprune.runs._resolve import Concern, option, options_of, redefault, required
 
 AUTO = "auto"
 
@@ -95,12 +96,22 @@ class SearchOptions(Concern):
 
     title = "Budget and search"
 
-    budget: tuple[str, ...] = required(
-        "An upper bound on macs, params, weights (bytes), activations (peak bytes) or energy, such "
-        "as macs=50%, activations=256KiB or energy=3mJ; may be repeated.",
+    budget: tuple[str, ...] = option(
+        (),
+        "An upper bound on macs, params, weights (bytes), activations (peak bytes), energy or "
+        "latency, such as macs=50%, activations=256KiB, energy=3mJ or latency=5ms; may be "
+        "repeated.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
+        unset="required, unless there is a sweep",
+    )
+    sweep: tuple[str, ...] = option(
+        (),
+        "Several bounds on one resource, such as macs=70%,50%,30%: a run for each, in a directory "
+        "each, and a table of all; a budget beside it holds for all of them.",
+        metavar="BOUNDS",
+        example="macs=70%,50%,30%",
     )
     energy: str | None = option(
         None,
@@ -112,11 +123,14 @@ class SearchOptions(Concern):
     min_keep: float = option(
         0.1, "Share of its channels that each family keeps.", at_least=0, at_most=1
     )
-    round_to: int = option(
-        1,
-        "Families keep a multiple of this many channels, or all of them.",
+    round_to: int | str = option(
+        AUTO,
+        "Families keep a multiple of this many channels, or all of them; auto is what the engine "
+        "likes, 1 is exact.",
         at_least=1,
         at_most=_CHANNELS,
+        also=(AUTO,),
+        metavar="N",
     )
     criterion: str = option("l2", "l1, l2, l2_squared, taylor, bn_scale or random.")
     reduction: str = option("sum", "Over coupled layers: sum, mean or max.")
@@ -156,6 +170,46 @@ class SearchOptions(Concern):
     )
     finalist_steps: int = option(
         150, "Steps that each finalist is trained for.", at_least=1, at_most=_MANY
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyOptions(Concern):
+    """On what engine a result is timed, and where a bound on latency has its table from."""
+
+    title = "Latency"
+
+    engine: str | None = option(
+        None,
+        "Inference engine that the result is timed on, on the CPU; a bound on latency needs one.",
+        choices=ENGINES,
+        unset="of the table, if any",
+    )
+    latency_batch: int | None = option(
+        None,
+        "Images at once on the engine.",
+        at_least=1,
+        at_most=2**16,
+        unset="1, or of the table",
+    )
+    latency_threads: int | None = option(
+        None,
+        "Threads of the engine.",
+        at_least=1,
+        at_most=_PROCESSES,
+        unset="1, or of the table",
+    )
+    latency_table: str | None = option(
+        None,
+        "Times of operators, as lcprune measure writes them.",
+        metavar="FILE",
+        unset="measured, for a bound on latency",
+    )
+    measure_seconds: float = option(
+        600.0, "Longest time that measuring operators takes.", more_than=0, at_most=10**6
+    )
+    strict_latency: bool = option(
+        False, "Exit with 1 where no cut measured within the bound on latency.", flag=True
     )
 
 
@@ -242,13 +296,29 @@ class MachineOptions(Concern):
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(
-    MachineOptions, TrainingOptions, FinetuningOptions, ChoiceOptions, SearchOptions, DataOptions
+    MachineOptions,
+    TrainingOptions,
+    FinetuningOptions,
+    ChoiceOptions,
+    LatencyOptions,
+    SearchOptions,
+    DataOptions,
 ):
     """Everything that decides the result of a pruning run, each value checked.
 
-    ``model``, ``data`` and at least one bound of ``budget`` must be given. ``InputError`` for a
-    value of a wrong type or out of its range.
+    ``model``, ``data`` and at least one bound of ``budget`` must be given, or a ``sweep``.
+    ``InputError`` for a value of a wrong type or out of its range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.budget or self.sweep):
+            raise options_of(type(self))["budget"].absent()
+
+    @property
+    def rounding(self) -> int | Literal["auto"]:
+        """``round_to`` as ``rank`` takes it."""
+        return self.round_to if isinstance(self.round_to, int) else "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +354,7 @@ class DirectoryOptions(Concern):
         False, "Let a run that goes on run the Python code that it names.", flag=True
     )
     remeasure: bool = option(
-        False, "Measure anew which precision and layout are faster here.", flag=True
+        False, "Measure anew what is faster here, and how fast: precision, latency.", flag=True
     )
 
 
@@ -339,6 +409,27 @@ class InspectOptions(ChoiceOptions, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureOptions(ChoiceOptions):
+    """What ``measure`` times, and for how long; ``out`` is gone on with where it is there."""
+
+    title = "Measurement"
+
+    model: str = redefault(DataOptions, "model")
+    input: str | None = redefault(ModelOptions, "input", None)
+    engine: str = required(
+        "Inference engine that operators are timed on, on the CPU.",
+        missing="--engine onnxruntime",
+        choices=ENGINES,
+    )
+    out: Path = required(
+        "The table; one that is there is gone on with.", missing="--out table.json", metavar="FILE"
+    )
+    batch: int = option(1, "Samples in a call.", at_least=1, at_most=_CHANNELS)
+    threads: int = option(1, "Threads of the engine.", at_least=1, at_most=_PROCESSES)
+    seconds: float = option(600.0, "How long it may take in all.", more_than=0, at_most=1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultOptions(Concern):
     """A saved network."""
 
@@ -354,7 +445,10 @@ class ResultOptions(Concern):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ResultOptions):
-    """What ``evaluate`` measures; with ``engine`` on that, on the CPU, beside PyTorch."""
+    """What ``evaluate`` measures; with ``engine`` on that, on the CPU, beside PyTorch.
+
+    With ``int8`` what the engine makes of the network in 8 bits, too.
+    """
 
     title = "Measurement"
 
@@ -374,11 +468,19 @@ class EvaluateOptions(ResultOptions):
         at_most=_PROCESSES,
         unset="1 of an engine",
     )
+    int8: bool = option(
+        False,
+        "In int8 too, with ranges from 300 training images; accuracy beside float32.",
+        flag=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(ResultOptions):
-    """What ``export`` writes; without ``out`` a file in the directory: model.onnx and the like."""
+    """What ``export`` writes; without ``out`` a file in the directory: model.onnx and the like.
+
+    With ``int8``, which needs ``data``, that is model-int8.onnx.
+    """
 
     title = "File"
 
@@ -392,3 +494,5 @@ class ExportOptions(ResultOptions):
     dynamic_batch: bool = option(
         False, "Take any number of images at once, not only one.", flag=True
     )
+    int8: bool = redefault(EvaluateOptions, "int8", False)
+    data: str | None = redefault(DataOptions, "data", None)

@@ -21,12 +21,15 @@ from lcprune.data import (
     load_data,
     search_split,
 )
+from lcprune.engines import LatencyTable
 from lcprune.errors import InputError, ModelError
 from lcprune.fitness import Precision
 from lcprune.graph import ChannelGraph
 from lcprune.models import build, load_weights
 from lcprune.ranking import Ranker
+from lcprune.runs._latency import Stopwatch
 from lcprune.runs._options import Options, PruneOptions
+from lcprune.runs._reporter import Reporter, Silent
 from lcprune.searching import STRATEGIES
 from lcprune.slimming import repair
 from lcprune.tracing import trace
@@ -41,7 +44,8 @@ class Problem:
     ``model`` is the base network on ``device``, in eval mode. It is never touched: who changes
     it copies it. ``before`` is the whole network's cost and ``limits`` the budget's bounds, by
     resource name; ``energy`` is among the ``resources`` where it is bounded or its coefficients
-    are given. ``data.train`` lacks the images that are ``held`` out. ``example`` is one image
+    are given, a table of latencies where there is one. ``watch`` times networks on an engine, where
+    one is named. ``data.train`` lacks the images that are ``held`` out. ``example`` is one image
     as the network takes it, on the CPU.
     """
 
@@ -51,7 +55,8 @@ class Problem:
     budget: Budget
     before: Mapping[str, int]
     limits: Mapping[str, int]
-    resources: tuple[Energy, ...]
+    resources: tuple[Energy | LatencyTable, ...]
+    watch: Stopwatch | None
     example: Tensor
     data: Data
     held: ImageSet | None
@@ -60,9 +65,14 @@ class Problem:
     seed: int
 
     @staticmethod
-    def of(options: PruneOptions) -> Problem:
-        """Load and check what ``options`` name, down to a first cut; writes nothing.
+    def of(
+        options: PruneOptions,
+        watch: Stopwatch | None = None,
+        reporter: Reporter | None = None,
+    ) -> Problem:
+        """Load and check what ``options`` name, down to a first cut; writes nothing of a run.
 
+        Where a bound on latency needs a table that the ``watch`` doesn't have, it is measured.
         ``InputError`` with what was expected where any of it can't be used.
         """
         budget = Budget.parse(options.budget)
@@ -93,19 +103,14 @@ class Problem:
             raise ModelError(
                 f"no channel of the model can be pruned ({why or 'it has no filters'})"
             )
+        if watch is not None:
+            bounded = "latency" in budget.asked
+            reporter = reporter or Silent()
+            table = watch.table(model, graph, base.example, reporter, bounded=bounded)
+            resources = (*resources, table) if table is not None else resources
         model.to(base.device)
         scores = _score(options, model, graph, data, split, base.device)
-        ranker = Ranker(
-            graph,
-            scores,
-            budget,
-            compensation=options.compensation,
-            min_keep=options.min_keep,
-            round_to=options.round_to,
-            resources=resources,
-        )
-        # Criterion, compensation and budget are right if they give a plan.
-        ranker.plan(ranker.compensation.identity())
+        ranker = _ranker(options, budget, graph, scores, resources)
         return Problem(
             model=model,
             graph=graph,
@@ -114,6 +119,7 @@ class Problem:
             before=ranker.before,
             limits=ranker.limits,
             resources=resources,
+            watch=watch,
             example=base.example,
             data=data,
             held=held,
@@ -121,6 +127,21 @@ class Problem:
             device=base.device,
             seed=options.seed,
         )
+
+    @property
+    def table(self) -> LatencyTable | None:
+        """The times of operators, scaled to those of the base network."""
+        return next((one for one in self.resources if isinstance(one, LatencyTable)), None)
+
+    def ranker(self, options: PruneOptions, budget: Budget) -> Ranker:
+        """What cuts at a budget, which it can meet; ``BudgetError`` otherwise."""
+        return _ranker(options, budget, self.graph, self.saliency, self.resources)
+
+    def of_budget(self, options: PruneOptions) -> Problem:
+        """The same for another budget on the same resources; ``BudgetError`` if it can't be met."""
+        budget = Budget.parse(options.budget)
+        ranker = self.ranker(options, budget)
+        return replace(self, budget=budget, before=ranker.before, limits=ranker.limits)
 
     def of_model(self, options: PruneOptions, model: nn.Module) -> Problem:
         """The same for the same network with other weights, on ``device``."""
@@ -241,7 +262,29 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _resources(options: PruneOptions, budget: Budget) -> tuple[Energy, ...]:
+def _ranker(
+    options: PruneOptions,
+    budget: Budget,
+    graph: ChannelGraph,
+    scores: Saliency,
+    resources: tuple[Energy | LatencyTable, ...],
+) -> Ranker:
+    """What cuts at a budget; ``BudgetError`` where it can't be met."""
+    ranker = Ranker(
+        graph,
+        scores,
+        budget,
+        compensation=options.compensation,
+        min_keep=options.min_keep,
+        round_to=options.rounding,
+        resources=resources,
+    )
+    # Criterion, compensation and budget are right if they give a plan.
+    ranker.plan(ranker.compensation.identity())
+    return ranker
+
+
+def _resources(options: PruneOptions, budget: Budget) -> tuple[Energy | LatencyTable, ...]:
     """The energy, where it is bounded or asked for."""
     if options.energy is not None:
         return (read_energy(options.energy),)

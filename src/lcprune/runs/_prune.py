@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -14,16 +14,21 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from lcprune._checks import of_type
 from lcprune._checks import path as checked_path
 from lcprune._files import replacing, write_text
 from lcprune.artifact import save, versions
 from lcprune.cost import RESOURCES
+from lcprune.engines import LatencyTable
+from lcprune.errors import InputError, RunError
 from lcprune.fitness import CrossEntropy, Precision, choose_precision, recalibrate, reconstruct
+from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
 from lcprune.runs._finalists import Finals
-from lcprune.runs._options import PruneOptions
+from lcprune.runs._latency import Stopwatch, Timed, cut_in_time, time_models
+from lcprune.runs._options import AUTO, PruneOptions
 from lcprune.runs._problem import Problem
 from lcprune.runs._reporter import Reporter, Silent, warnings_to
 from lcprune.runs._run import (
@@ -32,6 +37,9 @@ from lcprune.runs._run import (
     CHECKPOINT,
     GRAPH,
     JOURNAL,
+    LATENCY,
+    RUN,
+    START,
     Run,
     RunState,
     earlier_run,
@@ -42,7 +50,6 @@ from lcprune.runs._summary import (
     Latency,
     Scores,
     Summary,
-    measure_latencies,
     peak_rss_mb,
     read_summary,
 )
@@ -58,6 +65,9 @@ from lcprune.runs._train import (
 from lcprune.searching import Executor, RayExecutor, SearchProgress, SearchResult, Trial, search
 from lcprune.slimming import VISIBLE, Difference, difference, effect, slim
 from lcprune.training import TrainingResult, evaluate_top1
+
+Latents = tuple[tuple[tuple[float, ...], ...], ...]
+"""Of several plans, for each family the numbers of its β."""
 
 
 def prune_job(
@@ -82,21 +92,36 @@ def prune_job(
     is published.
     """
     out = checked_path("out", out)
+    if config.sweep:
+        raise InputError("a run has one budget, expected no sweep (sweep_job takes one)")
     reporter = reporter or Silent()
     state, record = earlier_run(config, out, command, resume=resume, force=force)
     if record is not None and state is RunState.FINISHED:
         return read_summary(out)
+    choices = Choices(remeasure=remeasure)
     with warnings_to(reporter.warn):
-        problem = Problem.of(config)
+        watch = Stopwatch.of(config, choices, None if record is None else out / LATENCY)
+        problem = Problem.of(config, watch, reporter)
     for note in problem.graph.notes:
         reporter.stage(note)
     with open_run(out, config, command, record, reporter, force=force) as run:
-        summary = _Stages(run, config, Choices(remeasure=remeasure)).go_through(problem)
+        summary = Stages(run, config, choices).go_through(problem)
         run.finish(summary.to_json())
     return summary
 
 
-class _Stages:
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A problem with its base network: the hash of its ``weights``, its accuracy in percent on the
+    test split, and the precision that a search runs in."""
+
+    problem: Problem
+    weights: str
+    top1: float
+    precision: Precision
+
+
+class Stages:
     """Every stage takes what an earlier process left of it and does the rest.
 
     What a stage finds out and a later process needs again (a choice by measurement, an accuracy)
@@ -110,11 +135,19 @@ class _Stages:
 
     def go_through(self, problem: Problem) -> Summary:
         """All stages, and the network saved; the summary is not written yet."""
+        return self.cut(self.measured(problem))
+
+    def measured(self, problem: Problem) -> Measured:
+        """The base network, trained where that is asked for, and what is measured of it."""
         run, options = self._run, self._options
         problem = self._with_base(problem)
         run.same("data_sha256", problem.data.fingerprint, "data")
-        for energy in problem.resources:
-            run.same("energy", repr(energy), "coefficients of the energy")
+        for resource in problem.resources:
+            if isinstance(resource, LatencyTable):
+                if not (run.directory / LATENCY).exists():
+                    resource.save(run.directory / LATENCY)
+            else:
+                run.same("energy", repr(resource), "coefficients of the energy")
         what = "weights"
         if options.base_epochs:
             what += f" in {run.directory / BASE} (remove it to train them again)"
@@ -131,9 +164,17 @@ class _Stages:
             choose_precision,
             self._choices,
         )
+        return Measured(problem, weights, before, precision)
+
+    def cut(self, base: Measured) -> Summary:
+        """All stages from the search on."""
+        run, options = self._run, self._options
+        problem, weights, before = base.problem, base.weights, base.top1
+        precision = base.precision
         result = self._search(problem, precision, weights)
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
-        plan = chosen.plan
+        timed = cut_in_time(run, options, problem, chosen.plan)
+        plan = chosen.plan if timed is None else timed.plan
         small = slim(problem.model, plan)
         seen = self._verify(problem, small, plan)
         recalibrate(small, problem.recalibration_batches())
@@ -146,9 +187,9 @@ class _Stages:
         # Figures are those of the saved network, in the layout that loading gives it.
         small.to(memory_format=torch.contiguous_format)
         after = self._top1("top1_after", problem, small)
-        example = problem.example.to(problem.device)
-        latencies = measure_latencies([problem.model, small], example)
-        write_text(run.directory / GRAPH, graph_json(problem, plan))
+        latencies = self._latencies(problem, small, timed)
+        costs = costs_of(problem, plan, timed)
+        write_text(run.directory / GRAPH, graph_json(problem, plan, costs))
         save(
             small.cpu(),
             run.directory,
@@ -161,7 +202,7 @@ class _Stages:
             model=options.model,
             data=options.data,
             seed=options.seed,
-            costs=costs_of(problem, plan),
+            costs=costs,
             scores=scores | {"after": Scores(after)},
             criterion=options.criterion,
             compensation=options.compensation,
@@ -174,7 +215,7 @@ class _Stages:
             search_seconds=result.seconds,
             finetune_epochs=options.finetune_epochs,
             finetune_seconds=trained.seconds,
-            latency=(Latency("pytorch", len(example), torch.get_num_threads(), *latencies),),
+            latency=latencies,
             dtype_search=precision.dtype,
             threads=torch.get_num_threads(),
             device=str(problem.device),
@@ -244,16 +285,24 @@ class _Stages:
                 compensation=options.compensation,
                 strategy=options.strategy,
                 min_keep=options.min_keep,
-                round_to=options.round_to,
+                round_to=options.rounding,
                 resources=problem.resources,
                 prepare=precision.apply,
                 identity=identity,
                 executor=self._executor(problem.device),
                 finalists=options.finalists,
+                start=self._start,
                 on_trial=on_trial,
             )
         reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
         return result
+
+    @property
+    def _start(self) -> Latents:
+        """What a sweep has told the run to start from; for others nothing."""
+        found = self._run.record.state.get(START, [])
+        start: Latents = of_type(f"{self._run.directory / RUN}: {START}", found, Latents, RunError)
+        return start
 
     def _executor(self, device: torch.device) -> Executor | None:
         options = self._options
@@ -319,6 +368,35 @@ class _Stages:
             validate=True,
         )
 
+    def _latencies(
+        self, problem: Problem, small: nn.Module, timed: Timed | None
+    ) -> tuple[Latency, ...]:
+        """Of the base network and the small one: as PyTorch runs them, and on the engine."""
+        found = []
+        watch = problem.watch
+        if watch is None or watch.engine != "pytorch":  # else there would be two of one name
+            example = problem.example.to(problem.device)
+            times = time_models([problem.model, small], example)
+            found.append(Latency("pytorch", len(example), torch.get_num_threads(), *times))
+        if watch is not None and timed is not None:
+            before, after = timed.times.before_ms, timed.times.after_ms
+            found.append(
+                Latency(watch.engine, watch.batch, watch.threads, before, after, timed.predicted_ms)
+            )
+            if after >= before:
+                self._run.reporter.warn(
+                    f"the pruned network is not faster on {watch.engine}: {after:.3g} ms, the base"
+                    f" network {before:.3g} ms; {self._what_helps(problem)} would help"
+                )
+        return tuple(found)
+
+    def _what_helps(self, problem: Problem) -> str:
+        if self._options.round_to != AUTO:
+            return "widths that engines like (--round-to auto)"
+        if "latency" not in problem.limits:
+            return "a bound on the time itself (--budget latency=60%)"
+        return "a lower bound on latency"
+
     def _top1(self, key: str, problem: Problem, model: nn.Module) -> float:
         top1: float = self._run.once(
             key, float, lambda: evaluate_top1(model, problem.data.test, problem.data)
@@ -326,9 +404,12 @@ class _Stages:
         return top1
 
 
-def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
-    """What the network cost and costs, and whether that is within its bounds."""
-    return {
+def costs_of(problem: Problem, plan: Plan, timed: Timed | None = None) -> dict[str, Cost]:
+    """What the network cost and costs, and whether that is within its bounds.
+
+    Latency is what was measured, if it was.
+    """
+    costs = {
         name: Cost(
             unit=RESOURCES[name].unit,
             asked=problem.budget.asked.get(name),
@@ -340,9 +421,12 @@ def costs_of(problem: Problem, plan: Plan) -> dict[str, Cost]:
         )
         for name, before in problem.before.items()
     }
+    if timed is not None:
+        costs["latency"] = timed.cost(problem.budget.asked.get("latency"))
+    return costs
 
 
-def graph_json(problem: Problem, plan: Plan) -> str:
+def graph_json(problem: Problem, plan: Plan, costs: Mapping[str, Cost]) -> str:
     """``graph.json``: the families, their widths before and after, and the costs; no weights."""
     graph = problem.graph
     widths = {family.id: len(family.groups) for family in graph.families}
@@ -356,21 +440,27 @@ def graph_json(problem: Problem, plan: Plan) -> str:
         }
         for family in graph.families
     ]
-    costs = {
+    figures = {
         name: {"unit": cost.unit, "before": cost.before, "after": cost.after}
-        for name, cost in costs_of(problem, plan).items()
+        for name, cost in costs.items()
     }
     untouched = [asdict(entry) for entry in graph.untouched]
-    return json.dumps({"schema": 1, "costs": costs, "families": families, "untouched": untouched})
+    return json.dumps({"schema": 1, "costs": figures, "families": families, "untouched": untouched})
 
 
 def _kept(problem: Problem, plan: Plan) -> Mapping[int, int]:
     """How many groups of each family a plan keeps."""
     graph = problem.graph
-    keep = np.ones(len(graph.family_of), dtype=bool)
+    keep = mask_of(graph, plan)
+    counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
+    return {family.id: int(counts[family.id]) for family in graph.families}
+
+
+def mask_of(graph: ChannelGraph, plan: Plan) -> BoolArray:
+    """The groups that a plan keeps, bool [prunable]."""
+    keep = np.ones(len(graph.family_of), dtype=np.bool_)
     for (tensor, dim), indices in plan.kept.items():
         channels = graph.dimension(tensor, dim).channels
         removed = np.delete(channels, list(indices))
         keep[removed[(removed >= 0) & (removed < len(keep))]] = False
-    counts = np.bincount(graph.family_of[keep], minlength=len(graph.families))
-    return {family.id: int(counts[family.id]) for family in graph.families}
+    return keep

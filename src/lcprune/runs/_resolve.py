@@ -83,6 +83,11 @@ class Details:
         return value in self.also or all(_BOUNDS[name](value, bound) for name, bound in self.bounds)
 
 
+def _joined(bound: object) -> object:
+    """Several bounds in a list as one text has them."""
+    return ",".join(map(str, bound)) if isinstance(bound, list) else bound
+
+
 def _plain(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
@@ -155,7 +160,8 @@ class Option:
                 finite = f"a finite number, {self.details.range}".removesuffix(", ")
                 raise self._refused(value, finite)
             if not self.details.holds(checked):
-                raise self._refused(value, self.details.range)
+                word = isinstance(checked, str) and int in self.types
+                raise self._refused(value, self._type_in_words() if word else self.details.range)
         if checked in ("", ()) and self.required:
             raise self.absent()
         return checked
@@ -169,7 +175,7 @@ class Option:
             return None
         if tuple in self.types:
             if isinstance(value, Mapping) and "=" in self.details.example:
-                return tuple(f"{name}={bound}" for name, bound in value.items())
+                return tuple(f"{name}={_joined(bound)}" for name, bound in value.items())
             values = [value] if isinstance(value, str) else value
             if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
                 return tuple(values)
@@ -192,8 +198,8 @@ class Option:
     def _type_in_words(self) -> str:
         if tuple in self.types:
             return f"text such as {self.details.example!r}, or a list of it"
-        if float in self.types and str in self.types:
-            return self.details.range
+        if str in self.types and self.types & {int, float}:
+            return f"{'an integer, ' if int in self.types else ''}{self.details.range}"
         words = {bool: "true or false", int: "an integer", float: "a number", Path: "a path"}
         return next((words[kind] for kind in words if kind in self.types), "text")
 

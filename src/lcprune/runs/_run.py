@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from lcprune._checks import of_type
@@ -29,6 +30,7 @@ from lcprune._files import (
     write_text,
 )
 from lcprune._lock import LOCK, check_unlocked, locked
+from lcprune._text import shown
 from lcprune.artifact import (
     ARTIFACT,
     BUFFERS,
@@ -55,25 +57,41 @@ BASE_CHECKPOINT = "base-checkpoint.pt"
 CHECKPOINT = "checkpoint.pt"
 GRAPH = "graph.json"
 SUMMARY = "summary.json"
+SWEEP = "sweep.json"
+LATENCY = "latency.json"
 EXPORTED = "model"
 """How a network's files for engines are named, before the suffix of the format."""
+EXPORTED_INT8 = "model-int8"
+"""The same, of those in int8."""
+
+START = "start"
+"""What in the state of a run the search starts from."""
+POINTS = "points"
+"""What in the state of a sweep names the directories of its runs."""
 
 _SAVED = (ARTIFACT, WEIGHTS, BUFFERS, PLAN)
 _OWN = (
-    SUMMARY,  # removed first, since it means done
+    SWEEP,  # removed first, since they mean done
+    SUMMARY,
     GRAPH,
+    LATENCY,
     *_SAVED,
     *(name + NEW for name in _SAVED),
     CHECKPOINT,
     BASE_CHECKPOINT,
     BASE,
     *(JOURNAL + suffix for suffix in ("", "-wal", "-shm", "-journal")),
-    *(f"{EXPORTED}{suffix}" for suffix in (*SUFFIXES.values(), ".bin")),
+    *(
+        f"{name}{suffix}"
+        for name in (EXPORTED, EXPORTED_INT8)
+        for suffix in (*SUFFIXES.values(), ".bin")
+    ),
 )
 _KIND = "lcprune run"
 """How ``run.json`` is told from files of that name that others write."""
 _COMMANDS = ("demo", "prune", "train")
-_MANIFEST = "results_sha256"
+MANIFEST = "results_sha256"
+"""What in the state of a run has the hashes of its results."""
 _VOUCHED = (ARTIFACT, GRAPH)
 """What the manifest names beside the summary; ``artifact.json`` names the network's files."""
 _RECORD = ("command", "configuration", "state", "versions")
@@ -128,6 +146,19 @@ class RunRecord:
             if isinstance(value, str) and is_foreign(value)
         }
 
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The directories of a sweep's runs within its own; of a run there are none."""
+        named = of_type(f"{RUN}: {POINTS}", self.state.get(POINTS, []), tuple[str, ...], RunError)
+        if not all(name and Path(name).name == name for name in named):
+            raise RunError(f"{RUN}: {POINTS} are {shown(named)}, expected names of directories")
+        return tuple(named)
+
+    @property
+    def results(self) -> str:
+        """The file whose presence means that it is done."""
+        return SWEEP if self.points else SUMMARY
+
     def first_difference(self, configuration: Mapping[str, Any]) -> str | None:
         """The first key whose value is not the stored one; the order is that of the run."""
         for key in [*self.configuration, *configuration]:
@@ -161,14 +192,15 @@ class Run:
         return value
 
     def finish(self, summary: str) -> None:
-        """Note the manifest in ``run.json``, and write ``summary.json``, last of all."""
+        """Note the manifest in ``run.json``, and write the summary, last of all."""
         manifest = {
             name: _sha256(read_whole(self.directory / name, RunError))
             for name in _VOUCHED
             if (self.directory / name).exists()
         }
-        self._note(_MANIFEST, manifest | {SUMMARY: _sha256(summary.encode())})
-        write_text(self.directory / SUMMARY, summary)
+        name = self.record.results
+        self._note(MANIFEST, manifest | {name: _sha256(summary.encode())})
+        write_text(self.directory / name, summary)
 
     def _note(self, key: str, value: Any) -> None:
         self.record = replace(self.record, state={**self.record.state, key: value})
@@ -184,8 +216,11 @@ def open_run(
     reporter: Reporter,
     *,
     force: bool = False,
+    state: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Run]:
     """Begin a run, or go on with that of ``record``; within, the directory is closed to others.
+
+    One that begins has ``state`` from the first moment on.
 
     What killed processes had begun to write there is removed. ``RunError`` where another process
     holds the directory, or began a run there after it was found empty and without ``force``; where
@@ -197,7 +232,7 @@ def open_run(
             runs = (RunState.UNFINISHED, RunState.FINISHED)
             if not force and run_state(directory) in runs:
                 raise RunError(f"{directory} holds a run that another process began meanwhile")
-            record = RunRecord(command, options.as_json())
+            record = RunRecord(command, options.as_json(), state)
             begin_run(directory, record)
         else:
             record = read_run(directory)  # another process may have gone on meanwhile
@@ -286,14 +321,17 @@ def run_state(directory: Path) -> RunState:
     if RUN not in names:
         return RunState.FOREIGN
     try:
-        read_run(directory)
+        record = read_run(directory)
+        done = record.results in names and all(
+            (directory / name / SUMMARY).exists() for name in record.points
+        )
     except RunError as error:
         if _is_marked(directory):
             raise RunError(f"{error}; the run can't go on, --force starts it again") from error
         if _is_foreign(directory):
             return RunState.FOREIGN
         raise RunError(f"{error}; the run can't go on, choose another --out") from error
-    return RunState.FINISHED if SUMMARY in names else RunState.UNFINISHED
+    return RunState.FINISHED if done else RunState.UNFINISHED
 
 
 def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> RunState:
@@ -326,21 +364,61 @@ def check_run(directory: Path, *, resume: bool = False, force: bool = False) -> 
 def begin_run(directory: Path, record: RunRecord) -> None:
     """Make the directory, remove what an earlier run left there, and write ``run.json``.
 
-    ``RunError`` where the directory can't be written or holds anything but a run.
+    Of an earlier sweep its runs go too, and of a sweep that begins those that have the places of
+    its own. ``RunError`` where a directory can't be written or holds anything but a run.
     """
     if _replaceable(directory) is RunState.FOREIGN:
         raise RunError(f"{directory} is in use and holds no run of lcprune: choose another --out")
     make_directory(directory)
     try:
+        points = _earlier_points(directory, record)
         earlier = [*(directory / name for name in _OWN), *_leftovers(directory)]
+        for point in points:  # run.json last, so that what is left of a run is known for one
+            earlier += [*(point / name for name in _OWN), *_leftovers(point), point / RUN]
         for path in earlier:  # all before the first is gone
             if path.is_dir() and not path.is_symlink():
                 raise RunError(f"can't write {path}: it is a directory, expected a file of a run")
         for path in earlier:
             path.unlink(missing_ok=True)
+        for point in points:
+            with suppress(OSError):  # what somebody has put there stays
+                point.rmdir()
     except OSError as error:
         raise RunError(f"can't write {directory}: {error.strerror or error}") from error
     write_text(directory / RUN, record.to_json())
+
+
+def _earlier_points(directory: Path, record: RunRecord) -> list[Path]:
+    """The runs of a sweep that was in ``directory``, and those in the places of a new one's."""
+    names = dict.fromkeys(record.points)
+    with suppress(RunError):  # there was none, or it is damaged
+        names |= dict.fromkeys(read_run(directory).points)
+    found = [directory / name for name in names if os.path.lexists(directory / name)]
+    for point in found:
+        check_no_link(point)
+        check_unlocked(_lock_of(point), str(point))
+        if _replaceable(point) is RunState.FOREIGN:
+            raise RunError(f"{point} is in use and holds no run of lcprune: choose another --out")
+    return found
+
+
+def check_no_link(point: Path) -> None:
+    """``RunError`` where the run of a sweep is in another place than the sweep."""
+    if point.is_symlink():
+        raise RunError(f"can't write {point}: it is a link, expected a directory of the sweep")
+
+
+def check_is_run(directory: Path) -> None:
+    """``RunError`` where a sweep is given in the place of one of its runs."""
+    try:
+        points = read_run(directory).points
+    except RunError:
+        return  # whoever reads it says what is wrong
+    if points:
+        raise RunError(
+            f"{directory} holds a sweep, expected one of its runs: "
+            f"{', '.join(str(directory / name) for name in points)}"
+        )
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -357,9 +435,12 @@ def read_run(directory: Path) -> RunRecord:
 
 def check_results(directory: Path) -> None:
     """``RunError`` unless the results of a finished run are the files that it wrote."""
-    manifest = _manifest(directory)
-    for name in {SUMMARY: "", **manifest}:
+    record, manifest = read_run(directory), _manifest(directory)
+    for name in {record.results: "", **manifest}:
         read_result(directory, name)
+    for name in record.points:
+        check_no_link(directory / name)
+        check_results(directory / name)
     if ARTIFACT not in manifest:
         return
     try:
@@ -386,13 +467,13 @@ def read_result(directory: Path, name: str) -> bytes:
 
 def _manifest(directory: Path) -> Mapping[str, str]:
     state = read_run(directory).state
-    name = f"{directory / RUN}: {_MANIFEST}"
-    manifest: dict[str, str] = of_type(name, state.get(_MANIFEST, {}), Mapping[str, str], RunError)
-    return {name: manifest[name] for name in (SUMMARY, *_VOUCHED) if name in manifest}
+    name = f"{directory / RUN}: {MANIFEST}"
+    manifest: dict[str, str] = of_type(name, state.get(MANIFEST, {}), Mapping[str, str], RunError)
+    return {name: manifest[name] for name in (SUMMARY, SWEEP, *_VOUCHED) if name in manifest}
 
 
 def _mend(directory: Path) -> str:
-    return f" (remove {directory / SUMMARY}, and --resume writes it again)"
+    return f" (remove {directory / read_run(directory).results}, and --resume writes it again)"
 
 
 def _sha256(content: bytes) -> str:

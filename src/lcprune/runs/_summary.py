@@ -1,39 +1,29 @@
-"""The figures of a finished run, as ``summary.json`` holds them, and how they are measured."""
+"""The figures of a finished run, as ``summary.json`` holds them."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import torch
-from torch import Tensor, nn
-
 from lcprune._checks import of_type, path
 from lcprune._text import shown
 from lcprune.errors import InputError
-from lcprune.fitness import eval_mode
 from lcprune.runs._run import SUMMARY, read_result
 
 SCHEMA = 1
-
-_WARM_UP = 3
-_LEAST_RUNS = 10
-_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Cost:
     """A resource before and after the cut, in ``unit``; ``asked`` and ``limit`` of its bound.
 
-    Those are none where there was no bound.
+    Those are none where there was no bound. ``latency`` is as it was measured, all others are as
+    they were counted.
     """
 
     unit: str
@@ -54,7 +44,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for a forward pass of ``batch`` samples: the median of repeated passes."""
+    """Milliseconds for a forward pass of ``batch`` samples, on the CPU but for PyTorch's own.
+
+    The least of at least 100 passes, before and after in turns (10 where they take minutes).
+    ``predicted_ms`` is what the table of operators said of the network after the cut, with the
+    factor that measurements had corrected it by.
+    """
 
     engine: str
     batch: int
@@ -75,10 +70,10 @@ class FinalistOutcome:
     loss_trained: float | None
 
 
-Kind = TypeVar("Kind", bound="_Figures")
+Kind = TypeVar("Kind", bound="Figures")
 
 
-class _Figures:
+class Figures:
     """A dataclass as JSON."""
 
     def to_json(self) -> str:
@@ -111,17 +106,17 @@ class _Figures:
 
 
 @dataclass(frozen=True)
-class Summary(_Figures):
+class Summary(Figures):
     """What a pruning run did; none: not measured.
 
     ``costs`` are by resource: MACs (multiply-adds of convolutions and matrix products) and
-    parameters always, others where they were bounded. ``scores`` are those of the base network
-    (``before``), of the cut one after recalibration and before any training (``pruned``), of that
-    with its layers refitted to the original (``reconstructed``, where that was done), and after
-    the last epoch (``after``). ``training_checked`` tells whether training mode was followed
-    and compared, too. ``finalists`` are those that the plan was chosen from, in
-    the order of the search; none where it is the search's best without a choice. ``choices`` are
-    those that were made by measurement.
+    parameters always, others where they were bounded, latency where it was measured on an engine.
+    ``scores`` are those of the base network (``before``), of the cut one after recalibration and
+    before any training (``pruned``), of that with its layers refitted to the original
+    (``reconstructed``, where that was done), and after the last epoch (``after``).
+    ``training_checked`` tells whether training mode was followed and compared, too. ``finalists``
+    are those that the plan was chosen from, in the order of the search; none where it is the
+    search's best without a choice. ``choices`` are those that were made by measurement.
     """
 
     model: str
@@ -132,7 +127,7 @@ class Summary(_Figures):
     criterion: str
     compensation: str
     strategy: str
-    round_to: int
+    round_to: int | str
     verify_error: float | None
     training_checked: bool
     loss_search_best: float | None
@@ -152,7 +147,7 @@ class Summary(_Figures):
 
 
 @dataclass(frozen=True)
-class TrainSummary(_Figures):
+class TrainSummary(Figures):
     """What a training did; none: not measured.
 
     ``scores`` has ``after``, on the test split after the last epoch, and ``held_out``, on the
@@ -182,35 +177,12 @@ class TrainSummary(_Figures):
 
 def read_summary(directory: str | os.PathLike[str]) -> Summary:
     """The summary of a pruning run; ``InputError`` where there is none or it can't be read."""
-    return _read(path("directory", directory), Summary)
+    return read_figures(path("directory", directory), Summary)
 
 
 def read_train_summary(directory: str | os.PathLike[str]) -> TrainSummary:
     """The summary of a training; ``InputError`` where there is none or it can't be read."""
-    return _read(path("directory", directory), TrainSummary)
-
-
-def measure_latencies(models: Sequence[nn.Module], example_input: Tensor) -> list[float]:
-    """Milliseconds of one forward pass of each model: the median over about half a second each.
-
-    The models take turns, so that what else the machine does falls on all of them. In eval mode,
-    with the tensors' own precision and PyTorch's present number of threads.
-    """
-    times: list[list[float]] = [[] for _ in models]
-    with ExitStack() as stack, torch.inference_mode():
-        for model in models:
-            stack.enter_context(eval_mode(model))
-            for _ in range(_WARM_UP):
-                model(example_input)
-        _wait(example_input)
-        began = time.perf_counter()
-        while len(times[0]) < _LEAST_RUNS or time.perf_counter() - began < _SECONDS * len(models):
-            for model, own in zip(models, times, strict=True):
-                start = time.perf_counter()
-                model(example_input)
-                _wait(example_input)
-                own.append(time.perf_counter() - start)
-    return [1000 * statistics.median(own) for own in times]
+    return read_figures(path("directory", directory), TrainSummary)
 
 
 def peak_rss_mb() -> float | None:
@@ -223,17 +195,13 @@ def peak_rss_mb() -> float | None:
     return float(peak) / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def _read(directory: Path, kind: type[Kind]) -> Kind:
-    where = directory / SUMMARY
+def read_figures(directory: Path, kind: type[Kind], name: str = SUMMARY) -> Kind:
+    """The figures of that kind in a finished directory; ``InputError`` where there are none."""
+    where = directory / name
     if not os.path.lexists(where):
         raise InputError(f"{directory} holds no finished run: {where} is missing")
-    content = read_result(directory, SUMMARY)
+    content = read_result(directory, name)
     try:
         return kind.from_json(content)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _wait(example_input: Tensor) -> None:
-    if example_input.is_cuda:
-        torch.cuda.synchronize(example_input.device)

@@ -1,6 +1,6 @@
 """Finding the plan that loses least: strategies, the journal, and the loop."""
 
-from lcprune.searching._auto import Auto
+from lcprune.searching._auto import Auto, between
 from lcprune.searching._evolution import Evolution
 from lcprune.searching._executor import Evaluation, Executor, InProcess, Job, Work, Workers
 from lcprune.searching._journal import Ask, Journal, JournalRecord, read_journal
@@ -30,6 +30,7 @@ __all__ = [
     "Trial",
     "Work",
     "Workers",
+    "between",
     "choose_strategy",
     "read_journal",
     "search",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +19,6 @@ from lcprune.searching._surrogate import Surrogate
 
 PART = 0.25
 """The share of the images that probes are measured on."""
-
-_BASE = 2
-"""The number of the probe from which all others narrow one family each."""
 
 _PROPOSALS = 256
 
@@ -68,6 +65,8 @@ class Auto:
     is the cut of the latent of its widths. A probe, which is not final, is measured on ``PART`` of
     the images, and keeps what its latent scores at least 0, whatever the budget.
 
+    Latents to ``start`` from come before the identity, and spare the probes.
+
     Example:
         strategy = Auto(ranker, trials=400)
         for _ in range(400):
@@ -76,7 +75,14 @@ class Auto:
     """
 
     def __init__(
-        self, ranker: Ranker, trials: int, seed: int = 0, *, probed: float = 0.25, elite: int = 8
+        self,
+        ranker: Ranker,
+        trials: int,
+        seed: int = 0,
+        *,
+        probed: float = 0.25,
+        elite: int = 8,
+        start: Sequence[FloatArray] = (),
     ) -> None:
         check_strategy(ranker, trials, seed)
         number("probed", probed, 0, less_than=1)
@@ -92,8 +98,12 @@ class Auto:
         self._base: _Point | None = None
         self._next = 0
         families = len(ranker.widths.full)
-        self._steps: list[Callable[[int], Candidate]] = [self._identity, self._uniform]
-        if families + 1 <= probed * trials:
+        self._steps: list[Callable[[int], Candidate]] = [
+            *(partial(self._started, latent) for latent in start),
+            *(self._identity, self._uniform),
+        ]
+        self._base_number = len(self._steps)
+        if families + 1 <= probed * trials and not start:
             narrower = [partial(self._narrower, family) for family in range(families)]
             self._steps += [self._halfway, *narrower, self._allocation]
 
@@ -120,8 +130,11 @@ class Auto:
         if math.isfinite(loss):
             self._points.setdefault((point.probe, levels.tobytes()), point)
         # Asked for with fewer trials, too few for probes, it was none.
-        if point.probe and point.number == _BASE:
+        if point.probe and point.number == self._base_number:
             self._base = point
+
+    def _started(self, latent: FloatArray, number: int) -> Candidate:
+        return ranked(self._ranker, number, latent, "start")
 
     def _identity(self, number: int) -> Candidate:
         return ranked(self._ranker, number, self._ranker.compensation.identity(), "identity")
@@ -216,6 +229,7 @@ class Moves:
         # One array for all: the families' rungs one after the other.
         self._joined = np.concatenate(widths.rungs)
         self._starts = np.cumsum([0, *(self.top[:-1] + 1)])
+        self._even = all(_even(np.diff(rungs).tolist()) for rungs in widths.rungs)
 
     def widths(self, levels: IntArray) -> IntArray:
         """The widths of levels [..., families]."""
@@ -232,16 +246,45 @@ class Moves:
 
     def uniform(self) -> IntArray:
         """The same share of every family, as wide as fits."""
-        low, high = 0, int(self.top.max())
+        most = int((self.top if self._even else self.space.full).max())
+        low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            share = middle / max(int(self.top.max()), 1)
-            if self._fit(np.floor(share * self.top).astype(np.int64)):
+            if self._fit(self._share(middle / max(most, 1))):
                 low = middle
             else:
                 high = middle - 1
-        share = low / max(int(self.top.max()), 1)
-        return self.filled(np.floor(share * self.top).astype(np.int64))
+        return self.filled(self._share(low / max(most, 1)))
+
+    def _share(self, share: float) -> IntArray:
+        """The levels of the same share of every family, counted from its lowest one."""
+        if self._even:
+            levels: IntArray = np.floor(share * self.top).astype(np.int64)
+            return levels
+        lowest = np.array([rungs[0] for rungs in self.space.rungs], dtype=np.int64)
+        return self.levels(lowest + share * (self.space.full - lowest))
+
+    def between(self, narrow: IntArray, wide: IntArray) -> IntArray:
+        """The levels on the way from ``narrow`` to ``wide`` widths [families], as far as fits.
+
+        All families go the same share of their way, and what is left is ``filled``; ``uniform``
+        where even ``narrow`` does not fit.
+        """
+        begin, end = self.levels(narrow), self.levels(wide)
+
+        def on_the_way(share: int) -> IntArray:
+            return np.rint(begin + share / _SHARES * (end - begin)).astype(np.int64)
+
+        if not self._fit(begin):
+            return self.uniform()
+        low, high = 0, _SHARES
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fit(on_the_way(middle)):
+                low = middle
+            else:
+                high = middle - 1
+        return self.filled(on_the_way(low))
 
     def around(self, starts: IntArray, generator: np.random.Generator) -> IntArray:
         """Levels near ``starts`` [n, families] that fit, at most one for each.
@@ -301,6 +344,20 @@ class Moves:
 
     def _fit(self, levels: IntArray) -> BoolArray:
         return self.space.fit(self.widths(levels))
+
+
+def between(ranker: Ranker, narrow: IntArray, wide: IntArray) -> FloatArray:
+    """A latent for widths between ``narrow`` and ``wide``, int64 [families], that fit the budget.
+
+    So the best plans of two other budgets become one to ``start`` from at a budget between.
+    """
+    moves = Moves(ranker.widths)
+    return ranker.widths.latent(moves.widths(moves.between(narrow, wide)))
+
+
+def _even(steps: list[int]) -> bool:
+    """Whether a share of levels is one of widths: equal steps, of which the last may lack some."""
+    return len(set(steps[:-1])) <= 1 and (len(steps) < 2 or steps[-1] <= steps[0])
 
 
 Probe = tuple[int, int, float]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lcprune._checks import integer, number
+from lcprune.graph import FloatArray
 from lcprune.ranking import Ranker
 from lcprune.searching._strategy import (
     MOST_TRIALS,
@@ -28,7 +29,8 @@ class Evolution:
     The first candidate is the identity, then draws fill the population; after that each is a
     copy of the best of ``tournament`` members picked at random, with ``share`` of its families
     perturbed, at least one. The step of a perturbation falls in a straight line from 1 to 0.2
-    over ``trials`` (in units of the first draws).
+    over ``trials`` (in units of the first draws). With latents to ``start`` from, these come
+    before the identity, and children after it, without draws.
 
     Defaults are those of Chin, Zhang, Marculescu (2018): population 64, tournament 16, a tenth
     of the families.
@@ -49,6 +51,7 @@ class Evolution:
         population: int = 64,
         tournament: int = 16,
         share: float = 0.1,
+        start: Sequence[FloatArray] = (),
     ) -> None:
         check_strategy(ranker, trials, seed)
         integer("population", population, 1, MOST_TRIALS)
@@ -60,6 +63,7 @@ class Evolution:
         self._size = population
         self._tournament = tournament
         self._share = share
+        self._start = tuple(start)
         self._population: deque[tuple[Candidate, float]] = deque(maxlen=population)
         self._next = 0
 
@@ -80,11 +84,13 @@ class Evolution:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
+        if number < len(self._start):
+            return ranked(self._ranker, number, self._start[number], "start")
         compensation = self._ranker.compensation
-        if number == 0:
+        if number == len(self._start):
             return ranked(self._ranker, number, compensation.identity(), "identity")
         generator = trial_generator(self._seed, number)
-        if number < self._size or not self._population:
+        if not self._population or (number < self._size and not self._start):
             return ranked(self._ranker, number, compensation.draw(generator), "draw")
         parent = self._winner(generator)
         latent = compensation.perturb(

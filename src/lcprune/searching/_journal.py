@@ -21,7 +21,7 @@ from lcprune._checks import integer, number, of_type
 from lcprune._checks import path as checked_path
 from lcprune._files import PARTIAL, check_own, open_regular
 from lcprune._lock import locked
-from lcprune._text import one_line
+from lcprune._text import described, one_line
 from lcprune.errors import InputError, LcpruneError, LcpruneWarning, RunError
 from lcprune.graph import BoolArray, FloatArray
 from lcprune.searching._result import Trial
@@ -97,7 +97,7 @@ class JournalRecord:
         except Exception as error:
             raise RunError(
                 "the journal's trials are none of this search: telling them again gives "
-                f"{type(error).__name__}: {one_line(error, 160)}"
+                f"{described(error, 160)}"
             ) from error
 
     def _replay(self, strategy: Strategy) -> None:
@@ -381,10 +381,10 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
             in_flight=tuple(in_flight),
         )
     except (InputError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        why = "" if isinstance(error, ValueError | InputError) else f"{type(error).__name__}: "
+        own = isinstance(error, ValueError | InputError)
+        why = one_line(error, 160) if own else described(error, 160)
         raise RunError(
-            f"journal {path} is damaged: {why}{one_line(error, 160)};"
-            " remove it to search from the start"
+            f"journal {path} is damaged: {why}; remove it to search from the start"
         ) from error
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lcprune.graph import FloatArray
 from lcprune.ranking import Ranker
 from lcprune.searching._strategy import Candidate, check_strategy, ranked, trial_generator
 
 
 class RandomSearch:
     """The identity, then independent draws: the control that a strategy must beat.
+
+    Latents to ``start`` from come first of all.
 
     Example:
         strategy = RandomSearch(ranker, trials=400)
@@ -19,10 +22,13 @@ class RandomSearch:
             strategy.tell(candidate, loss_of(candidate.keep))
     """
 
-    def __init__(self, ranker: Ranker, trials: int, seed: int = 0) -> None:
+    def __init__(
+        self, ranker: Ranker, trials: int, seed: int = 0, *, start: Sequence[FloatArray] = ()
+    ) -> None:
         check_strategy(ranker, trials, seed)
         self._ranker = ranker
         self._seed = seed
+        self._start = tuple(start)
         self._next = 0
 
     @property
@@ -32,8 +38,10 @@ class RandomSearch:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
+        if number < len(self._start):
+            return ranked(self._ranker, number, self._start[number], "start")
         compensation = self._ranker.compensation
-        if number == 0:
+        if number == len(self._start):
             return ranked(self._ranker, number, compensation.identity(), "identity")
         latent = compensation.draw(trial_generator(self._seed, number))
         return ranked(self._ranker, number, latent, "draw")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from lcprune._checks import (
@@ -25,8 +29,8 @@ from lcprune._checks import (
 from lcprune.cost import Budget, Resource
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning, RunError
-from lcprune.graph import ChannelGraph, uncounted_sentence
-from lcprune.ranking import Compensation, Plan, Ranker
+from lcprune.graph import ChannelGraph, FloatArray, uncounted_sentence
+from lcprune.ranking import Compensation, Plan, Ranker, RoundTo
 from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
 from lcprune.searching._evolution import Evolution
@@ -37,8 +41,12 @@ from lcprune.searching._random import RandomSearch
 from lcprune.searching._result import SearchProgress, SearchResult, Trial, choose_finalists
 from lcprune.searching._strategy import Strategy
 
-MakeStrategy = Callable[[Ranker, int, int], Strategy]
-"""A ranker, the number of trials and a seed to a strategy."""
+MakeStrategy = Callable[..., Strategy]
+"""A ranker, the number of trials and a seed to a strategy.
+
+One that can be told where to begin also takes ``start=``, latents float64 [families, parameters]
+to be tried before all others.
+"""
 
 STRATEGIES: Mapping[str, MakeStrategy] = {
     "auto": Auto,
@@ -54,18 +62,62 @@ _EXECUTOR = ("capacity", "environment", "start")
 
 
 def choose_strategy(
-    strategy: str | Strategy | MakeStrategy, ranker: Ranker, trials: int, seed: int
+    strategy: str | Strategy | MakeStrategy,
+    ranker: Ranker,
+    trials: int,
+    seed: int,
+    start: Sequence[FloatArray] = (),
 ) -> Strategy:
     """The strategy of that name, or what the function or class given makes; an object is itself.
 
-    Raises ``InputError`` for an unknown name.
+    Raises ``InputError`` for an unknown name, and where it can't ``start`` from what is given.
     """
     if isinstance(strategy, str):
         strategy = STRATEGIES[choice("strategy", strategy, STRATEGIES)]
-    made = strategy(ranker, trials, seed) if callable(strategy) else strategy
+    given = {"start": tuple(start)} if start else {}
+    if given and not _takes_start(strategy):
+        raise refused("strategy", strategy, "a name, or what makes one and takes start=")
+    made = strategy(ranker, trials, seed, **given) if callable(strategy) else strategy
     if not all(hasattr(made, part) for part in _STRATEGY):
         raise refused("strategy", made, "a name, or what has settings, ask and tell")
     return made
+
+
+def _takes_start(strategy: object) -> bool:
+    if not callable(strategy):
+        return False
+    try:
+        inspect.signature(strategy).bind(None, 1, 0, start=())
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _latents(start: object, ranker: Ranker, graph: ChannelGraph) -> tuple[FloatArray, ...]:
+    """The latents of what to start from; ``InputError`` where it is of another search space."""
+    if isinstance(start, str | Mapping) or not is_iterable(start):
+        raise refused("start", start, "a list of plans or latents")
+    found = []
+    for given in start:  # type: ignore[attr-defined]
+        latent: npt.ArrayLike | None = given
+        if isinstance(given, Plan):
+            name, own = ranker.compensation.name, given.compensation
+            if own != name or set(given.latent) != {family.name for family in graph.families}:
+                raise InputError(
+                    f"a plan to start from has the β of {own or 'no compensation'} for "
+                    f"{len(given.latent)} families, expected {name} for the "
+                    f"{len(graph.families)} of this network"
+                )
+            latent = [given.latent[family.name] for family in graph.families]
+        if latent is None:
+            raise refused("a start", given, "a plan or a latent")
+        found.append(ranker.read_latent(latent))
+    if found and not ranker.compensation.parameters:
+        raise InputError(
+            f"compensation {ranker.compensation.name} learns nothing, expected nothing to start "
+            "from"
+        )
+    return tuple(found)
 
 
 def search(
@@ -82,12 +134,13 @@ def search(
     compensation: str | Compensation = "additive",
     strategy: str | Strategy | MakeStrategy = "evolution",
     min_keep: float = 0.1,
-    round_to: int = 1,
+    round_to: RoundTo = 1,
     resources: Sequence[str | Resource] = (),
     prepare: Callable[[nn.Module], nn.Module] | None = None,
     identity: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     finalists: int = 1,
+    start: Iterable[Plan | npt.ArrayLike] = (),
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
 ) -> SearchResult:
     """Find the plan with the lowest ``fitness`` within ``budget``.
@@ -116,6 +169,11 @@ def search(
     one, and the next best that differ from it and from one another by more than a few channels; the
     last is the strategy's reference (for ``auto`` the uniform width), where it tried one.
 
+    ``start`` holds what is tried first, each cut at this ``budget``: plans, such as the best of
+    other budgets, whose β counts, or latents, float [families, parameters]. A strategy goes on
+    from there: ``evolution`` without draws, ``auto`` without probes. Where a journal goes on, it
+    must be the same.
+
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
     a finite loss.
@@ -140,7 +198,6 @@ def search(
     integer("trials", trials, 1)
     integer("finalists", finalists, 1)
     integer("seed", seed, 0)
-    integer("round_to", round_to, 1)
     number("min_keep", min_keep, 0, 1)
     if identity is not None:
         instance("identity", identity, Mapping, "a dictionary of JSON values")
@@ -166,7 +223,8 @@ def search(
     ranker = ranker_of(saliency)
     ranker.keep(ranker.compensation.identity())  # before a journal is written for nothing
     total = trials if ranker.compensation.parameters else 1
-    chosen = choose_strategy(strategy, ranker, total, seed)
+    latents = _latents(start, ranker, graph)
+    chosen = choose_strategy(strategy, ranker, total, seed, latents)
     settings = {
         "seed": seed,
         "strategy": chosen.settings,
@@ -175,6 +233,12 @@ def search(
         "round_to": round_to,
         "budget": ranker.limits,
     }
+    if round_to == "auto":  # these may have come from a table, and it may be another one now
+        rungs = json.dumps([own.tolist() for own in ranker.rungs])
+        settings["widths_sha256"] = hashlib.sha256(rungs.encode()).hexdigest()
+    if latents:
+        content = np.stack(latents).astype("<f8").tobytes()
+        settings["start"] = hashlib.sha256(content).hexdigest()
     if isinstance(recalibrate, Iterator):  # it would be empty at the second candidate
         recalibrate = list(recalibrate)
     work = Work(model, fitness, recalibrate, prepare, seed)
@@ -183,7 +247,7 @@ def search(
         scores = resumed_saliency(journal, kept.record, who, saliency)
         if scores is not saliency and isinstance(compensation, str):
             ranker = ranker_of(scores)
-            chosen = choose_strategy(strategy, ranker, total, seed)
+            chosen = choose_strategy(strategy, ranker, total, seed, latents)
         if kept.record.total != total:
             kept.extend(total)
         kept.record.replay(chosen)

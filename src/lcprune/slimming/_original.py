@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from lcprune._text import one_line, shortened
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
 from lcprune.ranking import Plan
@@ -26,10 +27,10 @@ from lcprune.tracing import (
     first_sample,
     forward,
     free_among,
+    inputs_for_training,
     outputs,
     private_copy,
     run_labelled,
-    training_forms,
 )
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -55,7 +56,7 @@ class SlimmedModelError(VerificationError):
 
     def __init__(self, reason: str, error: Exception | None = None, *, what: str = "") -> None:
         self.reason = reason
-        self.error = None if error is None else first_line(error)
+        self.error = None if error is None else cause_of(error)
         super().__init__((what or reason) + ("" if self.error is None else f": {self.error}"))
 
 
@@ -63,7 +64,7 @@ class MaskedModelError(ModelError):
     """The masked original can't run, though the original may; ``error`` says why."""
 
     def __init__(self, mode: str, error: Exception) -> None:
-        self.error = first_line(error)
+        self.error = cause_of(error)
         super().__init__(f"the masked original fails{mode}: {self.error}")
 
 
@@ -174,7 +175,7 @@ class Original:
         return error
 
     def _compared(self, make: Make, plan: Plan, inputs: Inputs, draws: Draws) -> float:
-        small, actual = self._slimmed(make, inputs, draws)
+        actual, odd = self._slimmed(make, inputs, draws)
         beside = Draws(draws.drawn, seed=draws.seed)
         try:
             expected = masked_outputs(self._copy(), plan, inputs, beside)
@@ -182,12 +183,11 @@ class Original:
             self._require(inputs, draws.seed)
             raise MaskedModelError(self.mode, failed) from failed
         if beside.neutral:
-            small, actual = self._slimmed(
-                make, inputs, Draws(neutral=beside.neutral, seed=draws.seed)
-            )
+            again = Draws(neutral=beside.neutral, seed=draws.seed)
+            actual, odd = self._slimmed(make, inputs, again)
         error = relative_difference(expected, actual, self.mode)
-        if self.training:
-            self._compare_gradients(small, actual, inputs, draws.seed)
+        if odd is not None:
+            raise odd
         return error
 
     def _effect(self, plan: Plan, inputs: Inputs) -> float:
@@ -195,36 +195,45 @@ class Original:
         whole = replace(plan, free_outputs=())  # outputs that may shrink are compared whole
         return relative_difference(expected, masked_outputs(self._copy(), whole, inputs))
 
-    def _slimmed(self, make: Make, inputs: Inputs, draws: Draws) -> tuple[nn.Module, list[Tensor]]:
-        """A slimmed model and its outputs, with their gradients to come in training mode."""
+    def _slimmed(
+        self, make: Make, inputs: Inputs, draws: Draws
+    ) -> tuple[list[Tensor], SlimmedModelError | None]:
+        """The outputs of a slimmed model, and what is wrong with its gradients in training mode.
+
+        What a backward pass needs is let go before the reference runs: each may fill the memory.
+        """
         gradients = self.training
         while True:
             try:
                 small = make().train(self.training).to(self.precision)
-                return small, _run(small, inputs, draws, gradients=gradients)
+                actual = _run(small, inputs, draws, gradients=gradients)
+                break
             except Exception as error:  # a foreign model may raise anything while it is copied
                 self._require(inputs, draws.seed)
                 if not gradients or self._whole(inputs, draws.seed).finite is not None:
                     raise SlimmedModelError(f"{FAILS}{self.mode}", error) from error
             gradients = False  # the original can't run with gradients either
             draws.drawn.clear()
+        odd = self._odd_gradients(small, actual, inputs, draws.seed) if self.training else None
+        return [tensor.detach() for tensor in actual], odd
 
-    def _compare_gradients(
+    def _odd_gradients(
         self, small: nn.Module, actual: list[Tensor], inputs: Inputs, seed: int
-    ) -> None:
-        """See that gradients are finite wherever the original's are."""
+    ) -> SlimmedModelError | None:
+        """What to raise unless gradients are finite wherever the original's are."""
         try:
             if not _backward(actual):
-                return
+                return None
         except Exception as error:
             if self._whole(inputs, seed).finite is None:
-                return
-            raise SlimmedModelError(f"{FAILS} backward{self.mode}", error) from error
+                return None
+            return SlimmedModelError(f"{FAILS} backward{self.mode}", error)
         odd = {name for name, p in small.named_parameters() if p.requires_grad and not _finite(p)}
         odd &= self._whole(inputs, seed).finite or frozenset() if odd else odd
-        if odd:
-            reason = f"gradients of the slimmed model are not finite{self.mode}"
-            raise SlimmedModelError(reason, what=f"{reason}, but the original's are ({min(odd)})")
+        if not odd:
+            return None
+        reason = f"gradients of the slimmed model are not finite{self.mode}"
+        return SlimmedModelError(reason, what=f"{reason}, but the original's are ({min(odd)})")
 
     # -- the original itself ---------------------------------------------------------------
 
@@ -276,7 +285,7 @@ def originals(
     with same_generators():
         given = [first_sample(ready, e) for e in as_examples(example_input, example_kwargs)]
     if training_inputs is None:
-        training = [training_forms(inputs) for inputs in given]
+        training = [inputs_for_training(ready, inputs) for inputs in given]
     else:
         training = [(inputs,) for inputs in as_examples(training_inputs)]
     return (
@@ -375,13 +384,12 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def first_line(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The type and first line of an error, or of what it was raised from."""
     if isinstance(error, LcpruneError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    text = str(error).strip().split("\n")[0].strip()
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    first = one_line(str(error).strip().partition("\n")[0])
+    return shortened(f"{type(error).__name__}: {first}" if first else type(error).__name__, LONGEST)
 
 
 class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprune._text import one_line
+from lcprune._text import described
 from lcprune.errors import ModelError
 from lcprune.ranking import AttributeEdit, Plan
 from lcprune.slimming._copy import copied
@@ -38,7 +38,7 @@ def slim(model: nn.Module, plan: Plan) -> nn.Module:
         small = copied(model, memo)
     except Exception as error:  # a foreign model may raise anything while it is copied
         raise ModelError(
-            f"the model can't be copied ({type(error).__name__}: {one_line(error)}); expected a "
+            f"the model can't be copied ({described(error)}); expected a "
             "module that copy.deepcopy accepts"
         ) from error
     for edit in plan.attributes:

@@ -3,8 +3,8 @@
 from lcprune.tracing._bake import bake
 from lcprune.tracing._choice import is_within, outermost_named
 from lcprune.tracing._flow import Call, LabelFlow, Returned
-from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples, training_forms
-from lcprune.tracing._paths import run_labelled
+from lcprune.tracing._inputs import ExampleInput, Inputs, as_examples
+from lcprune.tracing._paths import inputs_for_training, run_labelled
 from lcprune.tracing._planes import Planes, along, from_vector, varying, vector
 from lcprune.tracing._rule import rule
 from lcprune.tracing._run import (
@@ -37,6 +37,7 @@ __all__ = [
     "forward",
     "free_among",
     "from_vector",
+    "inputs_for_training",
     "is_free",
     "is_pointwise",
     "is_within",
@@ -47,7 +48,6 @@ __all__ = [
     "rule",
     "run_labelled",
     "trace",
-    "training_forms",
     "varying",
     "vector",
 ]

@@ -7,6 +7,7 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
+from lcprune._text import described
 from lcprune.errors import ModelError
 from lcprune.tracing._run import private_copy
 
@@ -34,7 +35,7 @@ def bake(model: nn.Module) -> nn.Module:
         except Exception as error:
             raise ModelError(
                 f"the parametrised weights of {name or 'the model'} can't be computed: "
-                f"{type(error).__name__}: {error}"
+                f"{described(error)}"
             ) from error
     for module in baked.modules():
         module.training = training[module]

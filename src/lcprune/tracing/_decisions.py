@@ -71,11 +71,10 @@ class Decisions(Generic[Mark]):
     the sites whose other outcomes were not all followed.
     """
 
-    def __init__(self, mark: Callable[[], Mark]) -> None:
+    def __init__(self) -> None:
         self.decided: dict[str, set[Site]] = {}
         self.open: set[Site] = set()
         self.run = Run[Mark]()
-        self._mark = mark
         self._forced: Mapping[Site, Forced] = {}
         self._limit: int | None = None
 
@@ -103,8 +102,11 @@ class Decisions(Generic[Mark]):
         """Whether the run had to end."""
         return self._limit is not None and self.run.operators > self._limit
 
-    def outcome(self, found: Any, module: str, source: Source) -> Any:
-        """The outcome of a decision that ``module`` makes by what was ``found``."""
+    def outcome(self, found: Any, module: str, source: Source, mark: Callable[[], Mark]) -> Any:
+        """The outcome of a decision that ``module`` makes by what was ``found``.
+
+        ``mark`` is asked for where it is the first of a run that is changed.
+        """
         site = _site()
         if source == "computed":
             self.decided.setdefault(module, set()).add(site)
@@ -113,7 +115,7 @@ class Decisions(Generic[Mark]):
         outcome = found if forced is None else forced.outcome(len(met), found)
         met.append(outcome)
         if outcome != found and self.run.changed is None:
-            self.run.changed = self._mark()
+            self.run.changed = mark()
         return outcome
 
     def hand_on(self, module: str, caller: str) -> None:

@@ -109,7 +109,7 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.pads: dict[str, Tensor] = {}
         self.passes = Passes()
         self.training = False
-        self.decisions = Decisions(lambda: (self.mark(), self.running.entries))
+        self.decisions = Decisions[tuple[Mark, int]]()
         self.differs = False
         self.loose = False
         self.drawn: dict[str, None] = {}
@@ -225,7 +225,11 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def decide(self, found: Any, source: Source) -> Any:
         """The outcome of a decision of the running module, by what was ``found``."""
-        return self.decisions.outcome(found, self.running.name, source)
+
+        def mark() -> tuple[Mark, int]:
+            return self.mark(), self.running.entries
+
+        return self.decisions.outcome(found, self.running.name, source, mark)
 
     def mark(self) -> Mark:
         """How much has been noted, for ``reset``."""

@@ -135,14 +135,18 @@ MANY = 12
 MOST = 2**20
 """The most numbers that more than two samples may hold."""
 
+MOST_ACTIVATIONS = 2**28
+"""The most numbers that a model may compute of its samples: training holds them all, in float64."""
 
-def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
+
+def training_forms(inputs: Inputs, activations: int = 0, seed: int = 0) -> tuple[Inputs, ...]:
     """What to run in training mode where only inputs for evaluation are known, best first.
 
     First ``FEW`` samples in place of one, all but the first with noise (a batch norm takes no
     single value), or two where these are too large or not taken, then ``MANY``, for models whose
-    batches are triples, then the samples as they are, for models without a batch dimension. The
-    noise has a generator of its own; integers are repeated.
+    batches are triples, then the samples as they are, for models without a batch dimension; these
+    first where even one is large. ``activations`` is how many numbers a model computes of the
+    inputs. The noise has a generator of its own; integers are repeated.
     """
     size = inputs.batch
     generator = torch.Generator().manual_seed(seed)
@@ -164,9 +168,10 @@ def training_forms(inputs: Inputs, seed: int = 0) -> tuple[Inputs, ...]:
         forms = [
             inputs.mapped(lambda x, times=times: repeated(x, times))  # type: ignore[misc]
             for times in (FEW, 2, MANY)
-            if times == 2 or (size == 1 and times * numbers <= MOST)
+            if times == 2
+            or (size == 1 and times * numbers <= MOST and times * activations <= MOST_ACTIVATIONS)
         ]
-        return *forms, inputs
+    return (inputs, *forms) if activations > MOST_ACTIVATIONS else (*forms, inputs)
 
 
 def _is_listed(argument: Any) -> bool:

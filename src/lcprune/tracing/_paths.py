@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from lcprune._text import described, one_line
 from lcprune.errors import ModelError
 from lcprune.tracing import _chance as chance
 from lcprune.tracing._call_watch import CallWatch
@@ -16,7 +20,7 @@ from lcprune.tracing._decisions import Run
 from lcprune.tracing._explore import BARREN, Explorer, Extent, patience
 from lcprune.tracing._flow import LabelFlow, Mark, Returned
 from lcprune.tracing._inputs import Inputs, own, training_forms
-from lcprune.tracing._run import first_line, forward_on
+from lcprune.tracing._run import forward, forward_on, private_copy
 from lcprune.tracing._sizes import sized_attributes
 from lcprune.tracing._tree import named_tensors
 from lcprune.tracing.rules import apply_rule
@@ -158,7 +162,7 @@ def follow(
             runs += [follower.run(example) for example in examples[1:]]
             follower.explore(runs)
             given: list[tuple[Inputs, ...]] = [(inputs,) for inputs in training]
-            forms = given or [training_forms(example) for example in examples]
+            forms = given or [inputs_for_training(model, example) for example in examples]
             with _in_training(model):
                 ran = _train(follower, forms)
                 follower.explore(ran)
@@ -172,6 +176,40 @@ def follow(
         if notes.scaled_by_width <= heads:
             return paths
         heads |= notes.scaled_by_width
+
+
+def inputs_for_training(model: nn.Module, inputs: Inputs) -> tuple[Inputs, ...]:
+    """What to run a model on in training mode where only ``inputs`` are known, best first.
+
+    How many samples those are depends on how many numbers the operators of a forward give, each
+    of which training may have to hold.
+    """
+    counting = _Counting()
+    with chance.generators_put_back(model), suppress(ModelError), counting:
+        forward(private_copy(model).eval(), inputs)
+    return training_forms(inputs, counting.numbers)
+
+
+class _Counting(TorchDispatchMode):
+    """Counts the elements of what operators give."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numbers = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.numbers += sum(
+                leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)
+            )
+        return out
 
 
 def unreached(flow: LabelFlow, model: nn.Module) -> list[str]:
@@ -205,7 +243,7 @@ def _train(follower: Follower, forms: Sequence[tuple[Inputs, ...]]) -> list[Ran]
                     flow.reset(before)
                     continue
                 cause = error.__cause__
-                paths.training_error = first_line(cause) if cause else str(error)
+                paths.training_error = described(cause) if cause else one_line(error)
                 flow.labels.pin_new(before.labels, "the forward in training mode fails")
             else:
                 break

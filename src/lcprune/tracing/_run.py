@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lcprune._checks import module
+from lcprune._text import described
 from lcprune.errors import ModelError
 from lcprune.tracing._inputs import Inputs, own
 from lcprune.tracing._tree import named_tensors
@@ -54,7 +55,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             return copy.deepcopy(model, computed_state(model))
     except Exception as error:
         raise ModelError(
-            f"the model can't be copied ({first_line(error)}); expected a module "
+            f"the model can't be copied ({described(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
 
@@ -87,7 +88,7 @@ def forward_on(model: nn.Module, inputs: Inputs) -> Any:
     except Exception as error:
         raise ModelError(
             f"the model's forward fails on the example input ({_described(inputs)}): "
-            f"{first_line(error)}"
+            f"{described(error)}"
         ) from error
 
 
@@ -103,12 +104,6 @@ def _shape(tensor: Tensor) -> str:
     shape = "x".join(map(str, tensor.shape)) or "a number"
     kind = str(tensor.dtype).removeprefix("torch.")
     return shape if tensor.dtype == torch.float32 else f"{shape} {kind}"
-
-
-def first_line(error: BaseException) -> str:
-    """The type of an error and its first line."""
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def outputs(result: Any) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lcprune._text import described
 from lcprune.errors import InputError
 
 PLAIN = frozenset({dict, OrderedDict, list, tuple, set, frozenset, deque})
@@ -115,6 +116,6 @@ def _rebuilt(value: Any, changed: Callable[[Any], Any]) -> Any:
     except Exception as error:
         raise InputError(
             f"a {kind.__module__}.{kind.__qualname__} among the inputs can't be copied "
-            f"({type(error).__name__}: {error}); expected an object that copy.copy accepts"
+            f"({described(error)}); expected an object that copy.copy accepts"
         ) from error
     return made
