@@ -400,7 +400,11 @@ def _run(
         held = True
         try:
             if isinstance(config, PruneOptions) and config.sweep:
-                table = sweep_table(sweep_job(config, out, command=command, **how))
+                sweep = sweep_job(config, out, command=command, **how)
+                table = sweep_table(sweep)
+                held = not config.strict_latency or all(
+                    cost.met for point in sweep.points for cost in point.costs.values()
+                )
             elif isinstance(config, PruneOptions):
                 summary = prune_job(config, out, command=command, **how)
                 table = result_table(summary)
