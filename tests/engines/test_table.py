@@ -201,7 +201,17 @@ class TestFiles:
         _, graph = resnet()
         made = hand_made(graph, blocked, overhead=7)
         return LatencyTable(
-            "pytorch", 1, 2, here.processor, here.versions, made.times, 7, 0.04, 1.5, {"n": 9}
+            "pytorch",
+            1,
+            2,
+            here.processor,
+            here.versions,
+            made.times,
+            7,
+            0.04,
+            1.5,
+            {"64": 5},
+            {"n": 9},
         )
 
     def test_what_is_read_is_what_was_written(self, tmp_path: Path) -> None:
@@ -262,6 +272,10 @@ class TestFiles:
             ("times", {"u": {"3": 1, "3x4": 1}}),
             ("batch", "1"),
             ("factor", 0),
+            ("ends", {"64": "5"}),
+            ("ends", {"64": 5, "8": 4}),
+            ("ends", {"a": 5}),
+            ("ends", {"0": 5}),
             ("versions", 3),
             ("surprise", 3),
         ],

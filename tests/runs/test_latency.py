@@ -24,17 +24,18 @@ from lcprune.models import build
 from lcprune.ranking import Plan
 from lcprune.runs import (
     SUMMARY,
+    Choices,
     PruneOptions,
     Silent,
     Summary,
-    _latency,
+    _stopwatch,
     prune_job,
     read_run,
     read_summary,
     sweep_job,
 )
-from lcprune.runs._latency import Stopwatch, Times
 from lcprune.runs._run import LATENCY
+from lcprune.runs._stopwatch import Stopwatch, Times
 from lcprune.tracing import trace
 
 WHOLE = 10.0
@@ -134,6 +135,7 @@ def bounded(file: Path) -> dict[str, Any]:
     return {
         "budget": ["latency=60%"],
         "latency_table": str(file),
+        "round_to": "auto",
         "finetune_epochs": 0,
         "trials": 3,
     }
@@ -249,7 +251,7 @@ def test_a_missing_table_is_measured_once(
         calls.append(how)
         return table
 
-    monkeypatch.setattr(_latency, "measure", measured)
+    monkeypatch.setattr(_stopwatch, "measure", measured)
     Fake(table).use(monkeypatch)
     config = PruneOptions.of(
         options
@@ -333,9 +335,23 @@ def test_an_engine_that_is_not_installed_is_refused_in_a_line(
     assert "pip install 'lcprune[openvino]'" in told
 
 
-def test_networks_are_really_timed_on_the_engine(tmp_path: Path) -> None:
-    from lcprune.runs import Choices
+def test_a_sweep_over_latency_times_every_point(
+    options: dict[str, Any], table: LatencyTable, file: Path, cache: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fake = Fake(table, 1.1).use(monkeypatch)
+    config = asked(options, file, budget=[], sweep=["latency=80%,60%"])
+    points = sweep_job(config, tmp_path / "out").points
+    assert len(fake.plans) > 2
+    for point in points:
+        cost = point.costs["latency"]
+        assert cost.met
+        assert cost.limit is not None
+        assert 0.85 * cost.limit < cost.after <= cost.limit
+        assert (tmp_path / "out" / point.directory / "latency.json").exists()
 
+
+def test_networks_are_really_timed_on_the_engine(tmp_path: Path) -> None:
     data = load_data("digits")
     model, graph = a_network()
     example = data.normalise(first_pixels(data.train, 1))

@@ -402,8 +402,9 @@ def _run(
             if isinstance(config, PruneOptions) and config.sweep:
                 sweep = sweep_job(config, out, command=command, **how)
                 table = sweep_table(sweep)
-                met = all(c.met for point in sweep.points for c in point.costs.values())
-                held = met or not config.strict_latency
+                held = not config.strict_latency or all(
+                    cost.met for point in sweep.points for cost in point.costs.values()
+                )
             elif isinstance(config, PruneOptions):
                 summary = prune_job(config, out, command=command, **how)
                 table = result_table(summary)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,17 @@ class Unit:
                     node.kind, node.reads, node.write, {**node.settings, "groups": groups}
                 )
         return Operator(tuple(shapes), self.inputs, self.states, tuple(nodes))
+
+    def ends(self, widths: tuple[int, ...]) -> tuple[int, ...]:
+        """The elements of each input and of the output of a convolution at these widths.
+
+        Engines keep what is between two convolutions in blocks of channels, and convert it where a
+        network begins and ends. Images, of fewer than four channels, are read as they are.
+        """
+        if self.nodes[0].kind != _CONTRACTION:
+            return ()
+        shapes = [self.at(widths).shapes[p] for p in (*self.inputs, self.nodes[-1].write)]
+        return tuple(prod(shape) for shape in shapes if len(shape) > 2 and shape[1] >= 4)
 
     def grid(self, slot: int) -> tuple[int, ...]:
         """The widths of a slot that are timed, ascending, the last one the full one."""

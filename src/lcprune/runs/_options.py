@@ -124,8 +124,7 @@ class SearchOptions(Concern):
     )
     round_to: int | str = option(
         AUTO,
-        "Families keep a multiple of this many channels, or all of them; auto is what the engine "
-        "likes, 1 is exact.",
+        "Families keep a multiple of this many channels, or all; auto is what engines like.",
         at_least=1,
         at_most=_CHANNELS,
         also=(AUTO,),
@@ -208,7 +207,7 @@ class LatencyOptions(Concern):
         600.0, "Longest time that measuring operators takes.", more_than=0, at_most=10**6
     )
     strict_latency: bool = option(
-        False, "Exit with 1 where no cut measured within the bound on latency.", flag=True
+        False, "Exit with 1 where no cut measured within the bound on latency."
     )
 
 

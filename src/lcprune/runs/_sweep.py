@@ -20,7 +20,6 @@ from lcprune.errors import BudgetError, InputError
 from lcprune.graph import FloatArray
 from lcprune.ranking import Plan, Ranker
 from lcprune.runs._choices import Choices
-from lcprune.runs._latency import Stopwatch
 from lcprune.runs._options import PruneOptions
 from lcprune.runs._problem import Problem
 from lcprune.runs._prune import Measured, Stages, mask_of
@@ -37,6 +36,7 @@ from lcprune.runs._run import (
     earlier_run,
     open_run,
 )
+from lcprune.runs._stopwatch import Stopwatch
 from lcprune.runs._summary import (
     Cost,
     Summary,
@@ -164,10 +164,11 @@ def _checked(
     problem, points = None, []
     for bound, options in zip(bounds, each, strict=True):
         try:
-            if problem is None:
-                own = Problem.of(options, watch, reporter)
-            else:
-                own = problem.of_budget(options)
+            own = (
+                Problem.of(options, watch, reporter)
+                if problem is None
+                else problem.of_budget(options)
+            )
         except BudgetError as error:
             raise BudgetError(f"sweep, {resource}={bound}: {error}") from error
         problem = problem or own
