@@ -7,6 +7,7 @@ training.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -122,6 +123,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "load": (lp.load, given(directory="no such folder")),
     "rank": (lp.rank, given("graph", "saliency", "budget")),
     "recalibrate": (lp.recalibrate, given("model", batches=[X])),
+    "reconstruct": (
+        lp.reconstruct,
+        given("model", "plan", small=_Fresh(lambda: copy.deepcopy(parts()["small"])), batches=[X]),
+    ),
     "repair": (lp.repair, given("model", "graph", "example_input")),
     "saliency": (lp.saliency, given("model", "graph", criterion="taylor", data=LOADER)),
     "save": (lp.save, given("small", "plan", "example_input", directory="saved", factory=None)),

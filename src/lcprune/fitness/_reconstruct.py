@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lcprune._checks import integer, is_iterable, module, refused
+from lcprune._checks import integer, is_iterable, refused
 from lcprune.errors import InputError
 from lcprune.fitness._least_squares import Change, Moments, Rows, least, ungrouped
 from lcprune.fitness._recalibrate import recalibrate
@@ -103,9 +103,9 @@ def reconstruct(
     """
     check_fit(model, plan)
     integer("seed", seed, least=0)
-    _check_cut(model, module("small", small), plan)
-    pieces = _pieces(_checked(batches))
     original, working = private_copy(model).eval(), private_copy(small).eval()
+    _check_cut(model, small, plan)
+    pieces = _pieces(_checked(batches))
     held = pieces[1::HELD]
     with seeded(seed), torch.no_grad():
         before = _output_error(original, working, held)

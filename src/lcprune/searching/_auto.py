@@ -14,7 +14,13 @@ import numpy.typing as npt
 from lcprune._checks import integer, number
 from lcprune.graph import BoolArray, FloatArray, IntArray
 from lcprune.ranking import Ranker, Widths
-from lcprune.searching._strategy import Candidate, check_strategy, ranked, trial_generator
+from lcprune.searching._strategy import (
+    Candidate,
+    check_strategy,
+    latents_of,
+    ranked,
+    trial_generator,
+)
 from lcprune.searching._surrogate import Surrogate
 
 PART = 0.25
@@ -85,6 +91,7 @@ class Auto:
         start: Sequence[FloatArray] = (),
     ) -> None:
         check_strategy(ranker, trials, seed)
+        started = latents_of(start, ranker)
         number("probed", probed, 0, less_than=1)
         integer("elite", elite, 1)
         self._ranker = ranker
@@ -99,11 +106,11 @@ class Auto:
         self._next = 0
         families = len(ranker.widths.full)
         self._steps: list[Callable[[int], Candidate]] = [
-            *(partial(self._started, latent) for latent in start),
+            *(partial(self._started, latent) for latent in started),
             *(self._identity, self._uniform),
         ]
         self._base_number = len(self._steps)
-        if families + 1 <= probed * trials and not start:
+        if families + 1 <= probed * trials and not started:
             narrower = [partial(self._narrower, family) for family in range(families)]
             self._steps += [self._halfway, *narrower, self._allocation]
 

@@ -15,6 +15,7 @@ from lcprune.searching._strategy import (
     MOST_TRIALS,
     Candidate,
     check_strategy,
+    latents_of,
     ranked,
     trial_generator,
 )
@@ -63,7 +64,7 @@ class Evolution:
         self._size = population
         self._tournament = tournament
         self._share = share
-        self._start = tuple(start)
+        self._start = latents_of(start, ranker)
         self._population: deque[tuple[Candidate, float]] = deque(maxlen=population)
         self._next = 0
 

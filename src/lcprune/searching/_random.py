@@ -7,7 +7,13 @@ from typing import Any
 
 from lcprune.graph import FloatArray
 from lcprune.ranking import Ranker
-from lcprune.searching._strategy import Candidate, check_strategy, ranked, trial_generator
+from lcprune.searching._strategy import (
+    Candidate,
+    check_strategy,
+    latents_of,
+    ranked,
+    trial_generator,
+)
 
 
 class RandomSearch:
@@ -28,7 +34,7 @@ class RandomSearch:
         check_strategy(ranker, trials, seed)
         self._ranker = ranker
         self._seed = seed
-        self._start = tuple(start)
+        self._start = latents_of(start, ranker)
         self._next = 0
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from lcprune._checks import instance, integer
+from lcprune._checks import instance, integer, is_iterable, refused
 from lcprune.graph import BoolArray, FloatArray
 from lcprune.ranking import Ranker
 
@@ -20,6 +20,18 @@ def check_strategy(ranker: object, trials: object, seed: object) -> None:
     instance("ranker", ranker, Ranker, "a Ranker")
     integer("trials", trials, 1, MOST_TRIALS)
     integer("seed", seed, 0)
+
+
+def latents_of(start: object, ranker: Ranker) -> tuple[FloatArray, ...]:
+    """The latents to start from, checked; ``InputError`` where they are none."""
+    if isinstance(start, str | Mapping) or not is_iterable(start):
+        raise refused("start", start, "a list of latents")
+    found = []
+    for latent in cast(Iterable[Any], start):
+        if latent is None:
+            raise refused("a start", latent, "a latent")
+        found.append(ranker.read_latent(latent))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
