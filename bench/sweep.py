@@ -134,15 +134,13 @@ def table(_: argparse.Namespace) -> None:
         print(f"{network}, {strategy}, {trials} trials, {epochs} epochs of fine-tuning\n")
         lines = []
         for bound in dict.fromkeys(bound for bound, _ in found):
-            pairs = [
-                (both["sweep"], both.get("alone", both["sweep"]))
-                for (of, _), both in found.items()
-                if of == bound and "sweep" in both
-            ]
+            pairs = [pair(both) for (of, _), both in found.items() if of == bound and whole(both)]
+            if not pairs:
+                continue
             cells: list[str] = [bound, str(pairs[0][0]["searched"]), str(len(pairs))]
             for key, digits in (("loss", 3), ("pruned", 1), ("after", 2)):
                 for which in (0, 1):
-                    cells.append(spread([pair[which][key] for pair in pairs], digits))
+                    cells.append(spread([both[which][key] for both in pairs], digits))
             lines.append(cells)
         print(runner.markdown(HEADINGS, lines), end="\n\n")
         print(seconds(found), end="\n\n")
@@ -152,17 +150,37 @@ HEADINGS = ("MACs", "trials in the sweep", "seeds", "loss, sweep", "alone", "rec
             "alone", "top-1 after, sweep", "alone")  # fmt: skip
 
 
+def whole(both: dict[str, runner.Row]) -> bool:
+    """Whether a run of a sweep has what it is compared with, which may be itself."""
+    return "alone" in both or ("sweep" in both and not started(both["sweep"]))
+
+
+def started(row: runner.Row) -> bool:
+    """Whether the run of a sweep started from others."""
+    return bool(row["searched"] < row["trials"])
+
+
+def pair(both: dict[str, runner.Row]) -> tuple[runner.Row, runner.Row]:
+    """The run of the sweep, and that of its budget alone."""
+    return both["sweep"], both.get("alone", both["sweep"])
+
+
 def seconds(found: Pairs) -> str:
-    """How long all searches of a seed took."""
-    swept: dict[int, float] = defaultdict(float)
-    alone: dict[int, float] = defaultdict(float)
-    for (_, seed), both in found.items():
-        swept[seed] += both["sweep"]["seconds"]
-        alone[seed] += both.get("alone", both["sweep"])["seconds"]
-    ratios = [swept[seed] / alone[seed] for seed in swept]
+    """How long all searches of a seed took, of the seeds that have them all."""
+    swept: list[float] = []
+    alone: list[float] = []
+    for seed in dict.fromkeys(seed for _, seed in found):
+        rows = [both for (_, of), both in found.items() if of == seed]
+        if all(map(whole, rows)):
+            pairs = list(map(pair, rows))
+            swept.append(sum(one["seconds"] for one, _ in pairs))
+            alone.append(sum(other["seconds"] for _, other in pairs))
+    if not swept:
+        return "No seed has all searches yet."
+    ratios = [one / other for one, other in zip(swept, alone, strict=True)]
     return (
-        f"Seconds of all searches: sweep {spread(list(swept.values()), 0)}, "
-        f"alone {spread(list(alone.values()), 0)}, ratio {spread(ratios, 2)}."
+        f"Seconds of all searches: sweep {spread(swept, 0)}, alone {spread(alone, 0)}, "
+        f"ratio {spread(ratios, 2)}."
     )
 
 

@@ -43,7 +43,7 @@ def quickly() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lcprune.runs._latency.time_in_turns", in_no_time)
+        patch.setattr("lcprune.runs._stopwatch.time_in_turns", in_no_time)
         yield
     torch.set_num_threads(threads)
 
@@ -68,6 +68,7 @@ def options(weights: Path) -> dict[str, Any]:
         "data": "digits",
         "weights": str(weights),
         "budget": ["macs=50%"],
+        "round_to": 1,
         "trials": 8,
         "recalibrate_images": 100,
         "fitness_images": 100,

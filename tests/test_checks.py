@@ -145,6 +145,7 @@ class Whole:
     by_name: Mapping[str, Part]
     flag: bool
     rest: Any = None
+    either: int | str = 1
 
 
 def whole(**changes: Any) -> dict[str, Any]:
@@ -156,6 +157,8 @@ def test_json_becomes_what_a_dataclass_says() -> None:
     part = Part("a", 1.0, 3)
     assert _checks.of_type("it", whole(rest=[1]), Whole) == Whole((part,), {"a": part}, True, [1])
     assert _checks.of_type("it", whole(parts=[]), Whole).parts == ()
+    assert _checks.of_type("it", whole(either="auto"), Whole).either == "auto"
+    assert _checks.of_type("it", whole(either=8), Whole).either == 8
     json_text = json.dumps(asdict(Whole((part,), {"a": part}, False)))
     assert _checks.of_type("it", json.loads(json_text), Whole).parts == (part,)
 
@@ -166,8 +169,10 @@ def test_json_becomes_what_a_dataclass_says() -> None:
         (None, "it is None, expected an object"),
         ([], "it is a list of 0, expected an object"),
         ({}, "it.parts is missing"),
-        (whole(extra=1), "it.extra is unknown, expected parts, by_name, flag, rest"),
+        (whole(extra=1), "it.extra is unknown, expected parts, by_name, flag, rest, either"),
         (whole(flag=1), "it.flag is 1, expected true or false"),
+        (whole(either=0.5), "it.either is 0.5, expected an integer or text"),
+        (whole(either=None), "it.either is None, expected an integer or text"),
         (whole(parts={}), "it.parts is a dict of 0, expected a list"),
         (whole(parts=["x"]), "it.parts[0] is 'x', expected an object"),
         (whole(parts=[{"name": 3, "share": 1}]), "it.parts[0].name is 3, expected text"),

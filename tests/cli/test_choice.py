@@ -74,13 +74,24 @@ def test_every_width_is_a_multiple(tmp_path: Path, prune: Prune) -> None:
     assert (stored["round_to"], stored["min_keep"], stored["skip"]) == (4, 0.3, [])
 
 
+def test_without_a_word_every_width_is_what_engines_like(tmp_path: Path, prune: Prune) -> None:
+    assert prune(tmp_path / "out", **QUICK, round_to=None) == 0
+    assert shrunk(tmp_path / "out")
+    # No family of this network has more than 32 channels, and none less than 16.
+    for kept, n in widths(tmp_path / "out").values():
+        assert kept == n or kept % (8 if n >= 32 else 4) == 0
+    stored = json.loads((tmp_path / "out" / RUN).read_text())["configuration"]
+    assert stored["round_to"] == "auto"
+    assert json.loads((tmp_path / "out" / SUMMARY).read_text())["round_to"] == "auto"
+
+
 def test_the_same_from_a_file(tmp_path: Path, prune: Prune) -> None:
     (tmp_path / "run.toml").write_text(
         'only = ["layer*"]\nskip = "layer1"\nskip-types = ["Linear"]\n'
         "min-keep = 0.2\nround_to = 2\n"
     )
     config = ("--config", str(tmp_path / "run.toml"))
-    assert prune(tmp_path / "file", *config, **QUICK) == 0
+    assert prune(tmp_path / "file", *config, **QUICK, round_to=None) == 0
     stored = json.loads((tmp_path / "file" / RUN).read_text())["configuration"]
     assert stored["only"] == ["layer*"]
     assert stored["skip"] == ["layer1"]
@@ -91,7 +102,7 @@ def test_the_same_from_a_file(tmp_path: Path, prune: Prune) -> None:
     assert prune(tmp_path / "line", *flags, **QUICK, **changes) == 0
     assert read_plan(tmp_path / "line").digest == read_plan(tmp_path / "file").digest
     # The command line goes over the file.
-    assert prune(tmp_path / "over", *config, **QUICK, skip=["layer2"]) == 0
+    assert prune(tmp_path / "over", *config, **QUICK, skip=["layer2"], round_to=None) == 0
     stored = json.loads((tmp_path / "over" / RUN).read_text())["configuration"]
     assert stored["skip"] == ["layer2"]
 

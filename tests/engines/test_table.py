@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,25 @@ def test_what_can_not_be_timed_counts_nothing() -> None:
     assert CostModel(graph, [less]).evaluate()["latency"] == difference
 
 
+def test_ends_are_taken_off_where_blocks_are_filled_and_added_where_not() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.ReLU(),
+        nn.Conv2d(32, 32, 1),
+    ).eval()  # fmt: skip
+    graph = trace(model, torch.randn(1, 3, 4, 4))
+    table = replace(
+        hand_made(graph, lambda key, widths: 10_000), overhead=1000, ends={"64": 100, "256": 400}
+    )
+    image, depthwise, last = tables.units(graph, 1)
+    assert table.net(image)[3, 16] == 9000 - 400  # the image is read as it is
+    assert table.net(depthwise)[16,] == 9000 - 2 * 400
+    assert table.net(depthwise)[4,] == 9000 + 2 * 100
+    assert table.net(last)[4, 32] == 9000 - 100 - 800
+    assert table.net(last)[8, 32] == 9000 - 200 - 800
+    large = replace(table, ends={"64": 10**6})
+    assert large.net(last)[4, 32] == 9000 // 4
+
+
 def test_stairs_are_what_takes_most_first() -> None:
     _, graph = resnet()
     found = stairs(hand_made(graph, blocked), graph)
@@ -201,7 +221,17 @@ class TestFiles:
         _, graph = resnet()
         made = hand_made(graph, blocked, overhead=7)
         return LatencyTable(
-            "pytorch", 1, 2, here.processor, here.versions, made.times, 7, 0.04, 1.5, {"n": 9}
+            "pytorch",
+            1,
+            2,
+            here.processor,
+            here.versions,
+            made.times,
+            7,
+            0.04,
+            1.5,
+            {"64": 5},
+            {"n": 9},
         )
 
     def test_what_is_read_is_what_was_written(self, tmp_path: Path) -> None:
@@ -262,6 +292,10 @@ class TestFiles:
             ("times", {"u": {"3": 1, "3x4": 1}}),
             ("batch", "1"),
             ("factor", 0),
+            ("ends", {"64": "5"}),
+            ("ends", {"64": 5, "8": 4}),
+            ("ends", {"a": 5}),
+            ("ends", {"0": 5}),
             ("versions", 3),
             ("surprise", 3),
         ],

@@ -42,6 +42,20 @@ def test_the_figures_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> 
     assert timing.median_ms == pytest.approx(50.5)
 
 
+def test_slow_calls_end_earlier_with_ten_runs_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    made: list[str] = []
+    calls: dict[str, Callable[[], object]] = {n: lambda n=n: made.append(n) for n in "ab"}
+    times = time_in_turns(calls, batch=1, threads=1, most_seconds=5)
+    assert {name: timing.runs for name, timing in times.items()} == {"a": 10, "b": 10}
+    assert len(made) < 40
+    quick = time_in_turns({"a": int}, batch=1, threads=1, warm_up=0, most_seconds=10**7)
+    assert quick["a"].runs == 100
+    with pytest.raises(InputError, match="most_seconds"):
+        time_in_turns({"a": int}, batch=1, threads=1, most_seconds=-1)
+
+
 def test_what_raises_leaves_the_collector_on() -> None:
     calls = iter(range(20))
     with pytest.raises(StopIteration):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lcprune.fitness import folded
+from lcprune.fitness import CrossEntropy, _cross_entropy, folded
 from lcprune.models import build, state_sha256
 
 
@@ -128,3 +128,66 @@ def test_layout_and_type_stay() -> None:
     kernel = folded(model).get_parameter("0.weight")
     assert kernel.dtype == torch.bfloat16
     assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+class Asks(nn.Module):
+    """Code that takes another branch for a stand-in than for an image."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+        other = {
+            "optional": lambda: mask is not None,
+            "number": lambda: scale is not None,
+            "isinstance": lambda: not isinstance(x, Tensor),
+            "is_tensor": lambda: not torch.is_tensor(x),
+            "type": lambda: type(x) is not Tensor,
+            "swallowed error": lambda: self._fails(x),
+            "attribute": lambda: hasattr(x, "node"),
+        }[self.how]()
+        y = self.norm(self.convolution(x * 2 if other else x)).relu().mean((2, 3))
+        output: Tensor = self.head(y)
+        return output
+
+    def _fails(self, x: Tensor) -> bool:
+        try:
+            return bool(x.sum() > 1e9)
+        except Exception:
+            return True
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["optional", "number", "isinstance", "is_tensor", "type", "swallowed error", "attribute"],
+)
+def test_a_fitness_folds_no_branch_that_only_a_stand_in_takes(how: str) -> None:
+    torch.manual_seed(0)
+    model = randomised(Asks(how)).float()
+    images, labels = torch.randn(16, 3, 8, 8) + 1, torch.arange(16) % 4
+    with torch.no_grad():
+        expected = float(nn.functional.cross_entropy(model(images), labels))
+        assert not torch.allclose(folded(model)(images), model(images), rtol=1e-2)  # the trap
+    assert CrossEntropy(images, labels, 16)(model) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fitness_folds_what_it_may_and_draws_no_number_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[nn.Module] = []
+
+    def noted(model: nn.Module) -> nn.Module:
+        made.append(folded(model))
+        return made[-1]
+
+    monkeypatch.setattr(_cross_entropy, "folded", noted)
+    model = build("digits_resnet", classes=10, input_shape=(1, 8, 8)).eval()
+    before = torch.get_rng_state()
+    CrossEntropy(torch.randn(16, 1, 8, 8, generator=torch.Generator()), torch.arange(16) % 10, 8)(
+        model
+    )
+    assert norms(made[0]) < norms(model)
+    assert torch.equal(before, torch.get_rng_state())

@@ -163,6 +163,50 @@ def test_a_layer_that_is_used_twice_is_fitted_to_all_that_it_reads() -> None:
     torch.testing.assert_close(small.state_dict(), model.state_dict(), rtol=1e-8, atol=1e-8)
 
 
+def test_what_a_layer_reads_is_taken_before_the_sum_is_written_over_it() -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        hidden: Tensor = self.a(x)
+        hidden += self.b(hidden)
+        return hidden.relu()
+
+    model = Called(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1, bias=False)).double()
+    small = scrambled(model, "b.weight")
+    x = images(100, 3, 7, 7)
+    assert lp.reconstruct(model, small, WHOLE, [x]).layers[1].after < 1e-12
+    assert far(model, small, x) < 1e-6
+
+
+def test_an_output_that_is_read_beside_the_sum_is_a_target_itself() -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        y = self.b(x)
+        return torch.cat([y + self.a(x), y], 1)
+
+    a, b = nn.ConvTranspose2d(4, 6, 1), nn.Conv2d(4, 6, 1)
+    model = randomise(Called(forward, a=a, b=b), 2).double().eval()
+    small = scrambled(model, "a.weight")
+    report = lp.reconstruct(model, small, WHOLE, [images(100, 4, 7, 7)])
+    assert [refit.ridge for refit in report.layers] == [None]
+    assert report.layers[0].before < 1e-20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_layer_that_reads_what_it_gave_itself_gets_no_worse(seed: int) -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = self.a(x).relu()
+        return x.sum((2, 3))
+
+    model = randomise(Called(forward, a=nn.Conv2d(4, 4, 3, padding=1)), seed).double().eval()
+    small = scrambled(model, "a.weight")
+    x = images(60, 4, 6, 6, seed=seed)
+    with torch.no_grad():
+        before = float((model(x[::2]) - small(x[::2])).square().mean())
+    (refit,) = lp.reconstruct(model, small, WHOLE, [x]).layers
+    assert refit.after <= refit.before
+    with torch.no_grad():
+        assert float((model(x[::2]) - small(x[::2])).square().mean()) <= before
+
+
 def test_statistics_are_those_of_the_images_afterwards() -> None:
     convolution, norm = nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5)
     model = randomise(nn.Sequential(convolution, norm, nn.ReLU()), 4).double().eval()
@@ -201,6 +245,37 @@ def test_no_layer_gets_worse_on_what_is_held_out(seed: int) -> None:
         whole, cut_, refitted = model(fresh), before(fresh), small(fresh)
     assert (refitted - whole).square().mean() < 0.7 * (cut_ - whole).square().mean()
     assert [p.shape for p in small.parameters()] == [p.shape for p in before.parameters()]
+
+
+def test_the_error_of_the_outputs_is_that_of_every_fifth_piece() -> None:
+    model, small, plan = residual(0)
+    x = images(200, 1, 8, 8).float()
+    before = copy.deepcopy(small)
+    report = lp.reconstruct(model, small, plan, x.split(10))
+    held = torch.cat(x.split(10)[1::5])
+    with torch.no_grad():
+        target = model(held).double()
+        spread = (target - target.mean()).square().sum()
+        for network, error in ((before, report.before), (small, report.after)):
+            own = float((network(held) - target).square().sum() / spread)
+            assert own == pytest.approx(error, rel=1e-3)
+    assert report.after is not None
+    assert report.before is not None
+    assert report.after < report.before
+
+
+def test_nothing_is_taken_where_the_outputs_end_up_no_nearer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, small, plan = residual(0)
+    before = copy.deepcopy(small.state_dict())
+    errors = iter([0.5, 0.5])
+    monkeypatch.setattr(_reconstruct, "_output_error", lambda *_: next(errors))
+    report = lp.reconstruct(model, small, plan, [images(50, 1, 8, 8).float()])
+    assert {refit.ridge for refit in report.layers} == {None}
+    assert (report.before, report.after) == (0.5, 0.5)
+    for name, value in small.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_the_same_call_gives_the_same_bits_and_touches_nothing_else() -> None:
@@ -250,7 +325,8 @@ def test_a_network_with_nothing_to_refit_stays_bit_for_bit() -> None:
     for a, b in zip(small.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     bare = nn.Sequential(nn.ReLU(), nn.Flatten())
-    assert lp.reconstruct(bare, bare, WHOLE, [torch.ones(4, 3)]) == Reconstruction(())
+    found = lp.reconstruct(bare, bare, WHOLE, [images(4, 3)])
+    assert found == Reconstruction((), {}, 0.0, 0.0)
 
 
 class Odd(nn.Module):
@@ -258,36 +334,47 @@ class Odd(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3, 8, 1)
         self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
         self.computed = parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
         self.tied, self.also = nn.Conv2d(8, 8, 1, bias=False), nn.Conv2d(8, 8, 1, bias=False)
         self.also.weight = self.tied.weight
-        self.unused = nn.Conv2d(8, 8, 1)
+        self.part, self.read, self.seldom = (nn.Conv2d(8, 8, 1) for _ in range(3))
         self.last = nn.Conv2d(8, 2, 1)
+        self.before = nn.ModuleList(nn.Conv2d(3, 8, 1) for _ in range(7))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.up(self.first(x).relu()).relu()
-        x = self.tied(self.computed(x).relu()).relu()
-        x = self.also(x).relu()
-        if x.sum() < -1:
-            x = self.unused(x)
-        found: Tensor = self.last(x)
-        return found
+        a, b, c, d, e, f, g = (layer(x).relu() for layer in self.before)
+        found = self.up(a)[:, :, ::2, ::2] + self.computed(b) + self.tied(c) + self.also(c)
+        found = found + functional.conv2d(d, self.part.weight[:4].repeat(2, 1, 1, 1))
+        found = found + self.read(e) * self.read.weight.square().mean()
+        if float(x[0, 0, 0, 0]) > 50:
+            found = found + self.seldom(f)
+        output: Tensor = self.last(g) + found[:, :2]
+        return output
 
 
 def test_what_cannot_be_refitted_is_left_alone_with_its_reason() -> None:
     model = randomise(Odd(), 0).eval()
-    small, plan = cut(model, torch.zeros(1, 3, 4, 4), {"first": [1, 2], "up": [0]})
+    hot = torch.full((1, 3, 4, 4), 60.0)
+    graph = lp.trace(model, hot)
+    keep = np.ones(graph.prunable, dtype=np.bool_)
+    for number in range(7):
+        keep[graph.dimension(f"before.{number}.weight", 0).channels[[1, 2]]] = False
+    plan = PlanBuilder(graph).plan(keep)
+    small = lp.slim(model, plan)
     before = copy.deepcopy(small.state_dict())
     report = lp.reconstruct(model, small, plan, [images(60, 3, 4, 4).float()])
-    assert report.left_alone["up.weight"] == "a transposed convolution"
-    for name in ("up.weight", "tied.weight", "unused.weight"):
+    assert dict(report.left_alone) == {
+        "up.weight": "a transposed convolution",
+        "computed.parametrizations.weight.original1": "its weight is computed from others",
+        "tied.weight": "its weight is tied to another layer's",
+        "part.weight": "its weight is computed from others",
+        "read.weight": "pow reads its weight too",
+        "seldom.weight": "the images don't reach it",
+    }
+    for name in report.left_alone:
         assert torch.equal(before[name], small.state_dict()[name])
-    assert all(not name.startswith("last") for name in report.left_alone)
-    fitted = {refit.layer for refit in report.layers}
-    assert not fitted & {"up.weight", "tied.weight", "also.weight", "unused.weight"}
-    assert "last.weight" in fitted
+    assert [refit.layer for refit in report.layers if refit.ridge is not None] == ["last.weight"]
 
 
 def test_images_that_take_another_way_are_left_out() -> None:

@@ -22,8 +22,20 @@ from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph
 from lcprune.models import build
 from lcprune.ranking import Plan
-from lcprune.runs import PruneOptions, Silent, Summary, _latency, prune_job, read_summary
-from lcprune.runs._latency import Stopwatch, Times
+from lcprune.runs import (
+    SUMMARY,
+    Choices,
+    PruneOptions,
+    Silent,
+    Summary,
+    _stopwatch,
+    prune_job,
+    read_run,
+    read_summary,
+    sweep_job,
+)
+from lcprune.runs._run import LATENCY
+from lcprune.runs._stopwatch import Stopwatch, Times
 from lcprune.tracing import trace
 
 WHOLE = 10.0
@@ -123,6 +135,7 @@ def bounded(file: Path) -> dict[str, Any]:
     return {
         "budget": ["latency=60%"],
         "latency_table": str(file),
+        "round_to": "auto",
         "finetune_epochs": 0,
         "trials": 3,
     }
@@ -238,7 +251,7 @@ def test_a_missing_table_is_measured_once(
         calls.append(how)
         return table
 
-    monkeypatch.setattr(_latency, "measure", measured)
+    monkeypatch.setattr(_stopwatch, "measure", measured)
     Fake(table).use(monkeypatch)
     config = PruneOptions.of(
         options
@@ -252,6 +265,35 @@ def test_a_missing_table_is_measured_once(
     assert outcome(tmp_path / "one") == outcome(tmp_path / "two")
     prune_job(config, tmp_path / "three", remeasure=True)
     assert len(calls) == 2
+
+
+def test_a_sweep_over_latency_is_of_one_table_and_its_runs_go_on_by_themselves(
+    tmp_path: Path,
+    options: dict[str, Any],
+    table: LatencyTable,
+    file: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = Fake(table, 1.2).use(monkeypatch)
+    out = tmp_path / "out"
+    bounds = {"budget": [], "sweep": ["latency=80%,60%,70%"], "trials": 4}
+    sweep = sweep_job(asked(options, file, **bounds), out)
+    assert [point.directory for point in sweep.points] == ["latency-60", "latency-70", "latency-80"]
+    assert [len(point.start) for point in sweep.points] == [0, 0, 2]
+    assert len(fake.plans) > 3
+    for point in sweep.points:
+        check_latency(read_summary(out / point.directory))
+        cost = point.costs["latency"]
+        assert cost.limit is not None
+        assert 0.85 * cost.limit < cost.after <= cost.limit
+        assert (out / point.directory / LATENCY).read_bytes() == (out / LATENCY).read_bytes()
+    file.unlink()
+    (out / "latency-80" / SUMMARY).unlink()
+    before = (out / "latency-80" / PLAN).read_bytes()
+    alone = read_run(out / "latency-80").configuration
+    prune_job(PruneOptions.of(alone), out / "latency-80", resume=True)
+    assert (out / "latency-80" / PLAN).read_bytes() == before
 
 
 def refusal(options: dict[str, Any], out: Path, **changes: Any) -> str:
@@ -298,8 +340,6 @@ def test_an_engine_that_is_not_installed_is_refused_in_a_line(
 
 
 def test_networks_are_really_timed_on_the_engine(tmp_path: Path) -> None:
-    from lcprune.runs import Choices
-
     data = load_data("digits")
     model, graph = a_network()
     example = data.normalise(first_pixels(data.train, 1))

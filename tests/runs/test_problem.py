@@ -53,7 +53,7 @@ def test_the_network_of_a_problem_is_never_touched(
     problem = Problem.of(PruneOptions.of(options | {"finalists": 2}))
     before = state_sha256(problem.model)
     gradients = [parameter.requires_grad for parameter in problem.model.parameters()]
-    monkeypatch.setattr(_prune.Problem, "of", lambda _: problem)
+    monkeypatch.setattr(_prune.Problem, "of", lambda *_: problem)
     changes = {"trials": 3, "finalists": 2, "finalist_steps": 2, "finetune_epochs": 1}
     changes |= {"search_dtype": "bfloat16", "train_dtype": "bfloat16"}
     prune_job(PruneOptions.of(options | changes), tmp_path / "out")

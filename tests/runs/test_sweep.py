@@ -311,6 +311,7 @@ def test_where_nothing_is_learned_nothing_is_started_from(
     tmp_path: Path, swept: dict[str, Any]
 ) -> None:
     changes = {"compensation": "uniform", "finetune_epochs": 0, "base_epochs": 0}
+    changes |= {"sweep": ["macs=60%,40%"]}
     sweep = sweep_job(PruneOptions.of(swept | changes), tmp_path)
     assert {point.start for point in sweep.points} == {()}
     assert {point.trials for point in sweep.points} == {1}

@@ -400,7 +400,10 @@ def _run(
         held = True
         try:
             if isinstance(config, PruneOptions) and config.sweep:
-                table = sweep_table(sweep_job(config, out, command=command, **how))
+                sweep = sweep_job(config, out, command=command, **how)
+                table = sweep_table(sweep)
+                met = all(c.met for point in sweep.points for c in point.costs.values())
+                held = met or not config.strict_latency
             elif isinstance(config, PruneOptions):
                 summary = prune_job(config, out, command=command, **how)
                 table = result_table(summary)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich.box import SIMPLE
 from rich.table import Table
 
 from lcprune.engines import Timing
 from lcprune.graph import quantity
-from lcprune.runs import Cost, Latency, Summary, SweepPoint, SweepSummary, TrainSummary
+from lcprune.runs import Latency, Summary, SweepPoint, SweepSummary, TrainSummary
 
 _NAMES = {
     "macs": "MACs (multiply-adds)",
@@ -50,31 +53,37 @@ def result_table(summary: Summary) -> Table:
 
 
 def sweep_table(sweep: SweepSummary) -> Table:
-    """The base network and a row for each run: accuracy, every cost, latencies, and the knee."""
+    """The base network and each run: accuracy, every cost, latencies, their shares, the knee.
+
+    What is measured of latency stands for what a bound on it has.
+    """
     first, last = sweep.points[0], sweep.points[-1]
     costs = sorted(first.costs, key=lambda name: [*_NAMES, name].index(name))
-    table = Table(title=f"{sweep.model} on {sweep.data}", title_justify="left")
-    table.add_column("")
-    for heading in ("top-1, %", *(_SHORT.get(name, name) for name in costs)):
-        table.add_column(heading, justify="right")
-    for latency in first.latency:
-        table.add_column(f"ms, {latency.engine}", justify="right")
+    costs = [name for name in costs if name != "latency"]
+    title = f"{sweep.model} on {sweep.data}"
+    looks: dict[str, Any] = {"box": SIMPLE, "pad_edge": False, "collapse_padding": True}
+    table = Table(title=title, title_justify="left", caption_justify="left", **looks)
+    table.add_column("", no_wrap=True)
+    headings = ["top-1", *(_SHORT.get(name, name) for name in costs)]
+    for heading in (*headings, *(latency.engine for latency in first.latency)):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     whole = [quantity(first.costs[name].before, first.costs[name].unit) for name in costs]
-    times = [_milliseconds(latency.before_ms) for latency in last.latency]
+    times = [_short_time(latency.before_ms) for latency in last.latency]
     table.add_row("base", _percent(first.scores["before"].top1), *whole, *times, "")
     for point in sweep.points:
+        own = [point.costs[name] for name in costs]
         table.add_row(
             point.directory,
             _percent(point.scores["after"].top1),
-            *(_with_share(point.costs[name]) for name in costs),
-            *(_time_with_share(latency) for latency in point.latency),
+            *(quantity(cost.after, cost.unit) for cost in own),
+            *(_short_time(latency.after_ms) for latency in point.latency),
             _mark(sweep, point),
         )
-    table.caption = "; ".join(
-        latency_name(latency.batch, latency.threads, latency.engine) for latency in first.latency
-    )
-    table.caption_justify = "left"
+        shares = [*(f"{cost.ratio:.0%}" for cost in own), *map(_share, point.latency)]
+        table.add_row("", "", *shares, "")
+    notes = [latency_name(each.batch, each.threads, each.engine) for each in first.latency]
+    table.caption = "; ".join(["top-1 in %", *notes])
     return table
 
 
@@ -82,18 +91,17 @@ def _mark(sweep: SweepSummary, point: SweepPoint) -> str:
     """What there is to say of a run of a sweep."""
     marks = ["knee"] if point.directory == sweep.knee else []
     marks += [] if point.on_front else ["dominated"]
-    marks += [] if all(cost.met for cost in point.costs.values()) else ["bound not met"]
+    marks += [] if all(cost.met for cost in point.costs.values()) else ["over its bound"]
     return ", ".join(marks)
 
 
-def _with_share(cost: Cost) -> str:
-    return f"{quantity(cost.after, cost.unit)} ({cost.ratio:.0%})"
-
-
-def _time_with_share(latency: Latency) -> str:
+def _share(latency: Latency) -> str:
     before, after = latency.before_ms, latency.after_ms
-    share = f" ({after / before:.0%})" if before and after else ""
-    return _milliseconds(after) + share
+    return f"{after / before:.0%}" if before and after else ""
+
+
+def _short_time(milliseconds: float | None) -> str:
+    return "–" if milliseconds is None else f"{milliseconds:.3g}"
 
 
 def training_table(summary: TrainSummary) -> Table:

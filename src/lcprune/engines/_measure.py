@@ -36,9 +36,14 @@ _WARM_UP = 3
 _LEAST = 8
 _SECONDS = 0.008
 """How often, and how long, an operator is run at least; the least time counts."""
+_EXPORT = 20.0
+"""Seconds that must be left for the whole network, whose export can't be broken off."""
 _SAVE = 5.0
 """Seconds between two writings of the file."""
 _IDENTITY = Operator(((1, 1), (1, 1)), (0,), (), (Node("relu", (0,), 1),))
+_CHANNELS = 16
+_SIDES = (2, 8, 16, 32, 56, 112)
+"""Of the convolutions that tell what is converted at the ends of a call: 1×1, of few channels."""
 
 
 def measure(
@@ -61,8 +66,9 @@ def measure(
     of 32 above of both widths, in order of what the unit takes of the network, coarse steps first.
     With time left all is timed once more, and the least counts.
 
-    With ``example_input`` the whole network is timed too (``table.whole``). All together takes no
-    longer than ``seconds``; what was not reached counts as the next wider that was. ``path`` is a
+    With ``example_input`` the whole network is timed too (``table.whole``), if there are some 20
+    seconds left for its export. All together takes no longer than ``seconds``, but for an export
+    or operator at hand; what was not reached counts as the next wider that was. ``path`` is a
     file that the table is read from, where it is there, and written to every few seconds: the same
     call goes on with it, and measures nothing again. ``progress`` is told of every step.
 
@@ -81,10 +87,7 @@ def measure(
     chosen = engine_named(engine)
     work = _Work(chosen, graph, _begun(chosen, batch, threads, file), file, deadline, progress)
     with with_threads(threads):
-        work.time_overhead()
-        if example_input is not None and graph.network not in work.table.whole:
-            work.time_whole(model, example_input)
-        work.time_units()
+        work.run(model, example_input)
     if work.table.untimed:
         named = ", ".join(sorted({key.partition("(")[0] for key in work.table.untimed}))
         warnings.warn(
@@ -161,18 +164,64 @@ class _Work:
     def table(self) -> LatencyTable:
         return replace(self._table, times=self._times)
 
-    def time_overhead(self) -> None:
-        """The least time of a network that does next to nothing."""
-        if not self._table.overhead:
-            call = self._engine.operator(_IDENTITY, self._table.threads)
-            overhead = self._least(call, runs=1000, seconds=0.05)
-            self._table = replace(self._table, overhead=overhead)
+    def run(self, model: nn.Module, example_input: ExampleInput | None) -> None:
+        """Everything, as far as the time goes."""
+        try:
+            self._time_overhead()
+            whole = [_Cell(unit, unit.full) for unit in self._units]
+            self._go_through(whole)
+            missing = sum(not self._has(cell) for cell in whole)
+            if missing:
+                raise InputError(
+                    f"{missing} of {len(whole)} operators were not reached in the time,"
+                    " expected more seconds"
+                )
+            unknown = self._graph.network not in self._table.whole
+            if example_input is not None and unknown and not self._late(_EXPORT):
+                self._time_network(model, example_input)
+            cells = self._in_order()
+            if self._go_through(cells):
+                self._again([*whole, *cells])
+            if not self._late():
+                self._progress(self._total, self._total, "done")
+        finally:
+            self._save()
 
-    def time_whole(self, model: nn.Module, example_input: ExampleInput) -> None:
-        """The least time of the network, as the engine's file of it takes."""
+    def _time_overhead(self) -> None:
+        """What a call takes beside its operators, and what is converted at both ends of it.
+
+        One convolution takes a call, both ends and itself, two in a row a call, both ends and twice
+        itself.
+        """
+        if self._table.overhead:
+            return
+        call = self._engine.operator(_IDENTITY, self._table.threads)
+        overhead = self._least(call, runs=1000, seconds=0.05)
+        both: dict[int, int] = {}
+        for side in _SIDES:
+            one, two = (
+                self._least(
+                    self._engine.operator(_in_a_row(count, side, self._table.batch)),
+                    runs=30,
+                    seconds=0.05,
+                )
+                for count in (1, 2)
+            )
+            both[_CHANNELS * side**2 * self._table.batch] = 2 * one - two
+        # The empty network has an operator too; where next to nothing is converted there is less.
+        overhead = max(1, min(overhead, next(iter(both.values()))))
+        ends: dict[str, int] = {}
+        least = 0
+        for count, ns in both.items():
+            least = max(least, (ns - overhead) // 2)
+            ends[str(count)] = least
+        self._table = replace(self._table, overhead=overhead, ends=ends)
+
+    def _time_network(self, model: nn.Module, example_input: ExampleInput) -> None:
+        """The least time of the whole network, as the engine's file of it takes."""
         batch, threads = self._table.batch, self._table.threads
         example = batched(as_examples(example_input, None)[0], batch)
-        self._progress(0, self._total, "the whole network")
+        self._progress(self._done, self._total, "the whole network")
         plain = bake(model).cpu().eval().requires_grad_(False)
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"network{self._engine.suffix}"
@@ -184,33 +233,13 @@ class _Work:
         self._table = replace(self._table, whole=whole)
         self._save()
 
-    def time_units(self) -> None:
-        """Everything, as far as the time goes."""
-        try:
-            whole = [_Cell(unit, unit.full) for unit in self._units]
-            self._go_through(whole)
-            missing = sum(not self._has(cell) for cell in whole)
-            if missing:
-                raise InputError(
-                    f"{missing} of {len(whole)} operators were not reached in the time,"
-                    " expected more seconds"
-                )
-            cells = self._in_order()
-            if self._go_through(cells):
-                self._again([*whole, *cells])
-            if not self._late():
-                self._progress(self._total, self._total, "done")
-        finally:
-            self._save()
-
     def _in_order(self) -> list[_Cell]:
         """All cells but the whole ones: what takes most of the whole first, coarse steps first."""
         found: dict[tuple[str, tuple[int, ...]], tuple[float, _Cell]] = {}
         for unit in self._units:
-            own = self._times[unit.key]
-            if not own:
+            if not self._times[unit.key]:
                 continue  # it can't be timed
-            share = max(1, own[unit.full] - self._table.overhead) * self._counts[unit.key]
+            share = max(1, self.table.net(unit)[unit.full]) * self._counts[unit.key]
             grids = [unit.grid(slot) for slot in range(len(unit.full))]
             levels = [_levels(len(grid)) for grid in grids]
             for places in itertools.product(*(range(len(grid)) for grid in grids)):
@@ -300,8 +329,8 @@ class _Work:
         own = self._times.get(cell.unit.key)
         return own is not None and (cell.widths in own or not own)
 
-    def _late(self) -> bool:
-        return time.monotonic() > self._deadline
+    def _late(self, margin: float = 0.0) -> bool:
+        return time.monotonic() + margin > self._deadline
 
     def _save(self) -> None:
         if self._file is not None:
@@ -314,6 +343,19 @@ def _levels(count: int) -> list[int]:
     most = max(count - 1, 1).bit_length()
     places = range(count - 1, -1, -1)
     return [0 if n == 0 else 1 + most - ((n & -n).bit_length()) for n in places]
+
+
+def _in_a_row(count: int, side: int, batch: int) -> Operator:
+    """So many 1×1 convolutions."""
+    pair = (1, 1)
+    settings = {
+        "stride": pair, "padding": (0, 0), "dilation": pair, "transposed": False,
+        "output_padding": (0, 0), "groups": 1,
+    }  # fmt: skip
+    image = (batch, _CHANNELS, side, side)
+    shapes = [image] + count * [(_CHANNELS, _CHANNELS, 1, 1), image]
+    nodes = [Node("convolution", (2 * n, 2 * n + 1), 2 * n + 2, settings) for n in range(count)]
+    return Operator(tuple(shapes), (0,), tuple(range(1, 2 * count, 2)), tuple(nodes))
 
 
 @contextmanager

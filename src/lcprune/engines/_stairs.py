@@ -17,9 +17,9 @@ from lcprune.graph import ChannelGraph, IntArray
 class Stairs:
     """A unit of a network: ``count`` of them take ``share`` of the whole.
 
-    ``times`` are the measured ns, without the overhead of a call, at ``widths`` of its output, its
-    input whole; ``least`` the lower envelope there. ``measured`` is the part of its grid that was
-    timed. ``module`` is the first that it is of, ``key`` what it is.
+    ``times`` are the measured ns, as ``LatencyTable.net`` has them, at ``widths`` of its output,
+    its input whole; ``least`` the lower envelope there. ``measured`` is the part of its grid that
+    was timed. ``module`` is the first that it is of, ``key`` what it is.
     """
 
     module: str
@@ -48,8 +48,7 @@ def stairs(table: LatencyTable, graph: ChannelGraph) -> list[Stairs]:
     first = {(unit.key, unit.full): unit for unit in reversed(every)}
     found: list[Stairs] = []
     for at, unit in first.items():
-        cells = table.times.get(unit.key, {})
-        net = {widths: max(0, ns - table.overhead) for widths, ns in cells.items()}
+        net = table.net(unit)
         lowest = envelope(net, unit.full)
         if lowest is None:
             continue

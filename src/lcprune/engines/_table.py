@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lcprune._checks import instance, integer, number, of_type, path
+from lcprune._checks import instance, integer, number, of_type, path, refused
 from lcprune._files import read_sealed_json, sealed_json, write_text
 from lcprune._text import shown
 from lcprune.cost import BoundCost
 from lcprune.engines._engine import engine_named, machine
-from lcprune.engines._units import units
+from lcprune.engines._units import Unit, units
 from lcprune.errors import InputError
 from lcprune.graph import ChannelGraph, FloatArray, IntArray
 
@@ -59,6 +59,7 @@ class LatencyTable:
     overhead: int = 0
     noise: float = NOISE
     factor: float = 1.0
+    ends: Mapping[str, int] = field(default_factory=dict)
     whole: Mapping[str, int] = field(default_factory=dict)
     name = "latency"
     unit = "ns"
@@ -70,6 +71,9 @@ class LatencyTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", number("factor", self.factor, 0, 1e6, more_than=0))
+        sizes = [int(text) if text.isdecimal() and text.isascii() else -1 for text in self.ends]
+        if sizes != sorted(set(sizes)) or min(sizes, default=1) < 1:
+            raise refused("ends", self.ends, "numbers of elements in ascending order")
 
     def bind(self, graph: ChannelGraph) -> BoundCost:
         """The time of a network of this graph; ``InputError`` for one whose units have no times."""
@@ -123,13 +127,33 @@ class LatencyTable:
         table: LatencyTable = of_type(f"{where}", {**values, "times": {}}, LatencyTable)
         return replace(table, times=read)
 
+    def net(self, unit: Unit) -> dict[tuple[int, ...], int]:
+        """The times of a unit by widths within a network: without a call, and what is at its ends.
+
+        At least a quarter of its time stays, whatever these are. ``Unit.ends`` says where a network
+        has more to convert than the measurement.
+        """
+        cells = self.times.get(unit.key, {})
+        widths = np.array([*cells], dtype=np.int64).reshape(len(cells), len(unit.full))
+        alone = np.maximum(0, np.array([*cells.values()], dtype=np.int64) - self.overhead)
+        found = alone.astype(np.float64)
+        if self.ends:
+            sizes, times = np.array([*map(int, self.ends)]), np.array([*self.ends.values()])
+            counts = unit.ends(widths)
+            amounts = np.abs(counts)
+            beyond = np.maximum(1, amounts / sizes[-1])
+            found -= (np.sign(counts) * beyond * np.interp(amounts, sizes, times)).sum(axis=0)
+        net = np.maximum(np.rint(found).astype(np.int64), alone // 4)
+        return dict(zip(cells, net.tolist(), strict=True))
+
     def _bound(self, graph: ChannelGraph) -> TabledTime:
         instance("the graph", graph, ChannelGraph, "a ChannelGraph, such as lcprune.trace gives")
         return TabledTime(self, graph)
 
 
 _PLAIN = (
-    "engine", "batch", "threads", "processor", "versions", "overhead", "noise", "factor", "whole",
+    "engine", "batch", "threads", "processor", "versions", "overhead", "noise", "factor", "ends",
+    "whole",
 )  # fmt: skip
 
 
@@ -215,9 +239,7 @@ class TabledTime:
                 continue  # untimed
             at = (unit.key, unit.full)
             if at not in found:
-                cells = table.times.get(unit.key, {})
-                net = {widths: max(0, ns - table.overhead) for widths, ns in cells.items()}
-                found[at] = envelope(net, unit.full)
+                found[at] = envelope(table.net(unit), unit.full)
             one = found[at]
             if one is None:
                 missing.append(unit.module or "the model")

@@ -58,12 +58,12 @@ def time_in_turns(
     integer("runs", runs, LEAST_RUNS)
     integer("warm_up", warm_up, 0)
     number("seconds", seconds, 0)
+    end = None
     if most_seconds is not None:
-        number("most_seconds", most_seconds, 0)
-    started = time.perf_counter()
+        end = time.perf_counter() + number("most_seconds", most_seconds, 0)
     for call in calls.values():
         for done in range(warm_up):
-            if most_seconds is not None and done and time.perf_counter() - started > most_seconds:
+            if done and _is_past(end):
                 break
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -73,8 +73,7 @@ def time_in_turns(
     try:
         began = time.perf_counter()
         while _rounds(times) < runs or time.perf_counter() - began < seconds * len(calls):
-            late = most_seconds is not None and time.perf_counter() - started > most_seconds
-            if late and _rounds(times) >= FEWEST_RUNS:
+            if _rounds(times) >= FEWEST_RUNS and _is_past(end):
                 break
             for name, call in order:
                 start = time.perf_counter()
@@ -95,6 +94,10 @@ def time_in_turns(
         )
         for name, own in times.items()
     }
+
+
+def _is_past(end: float | None) -> bool:
+    return end is not None and time.perf_counter() > end
 
 
 def _rounds(times: Mapping[str, list[float]]) -> int:

@@ -22,6 +22,10 @@ FREE = frozenset({
 _FOLLOW_WIDTHS = ("size", "pad", "split_sizes", "split_size", "normalized_shape")
 """Settings that shapes say as well, and that change with them."""
 _CONTRACTION = "convolution"
+_FEWEST = 4
+"""Channels that are converted."""
+BLOCK = 16
+"""Channels that fill the blocks of every engine: they have 4, 8 or 16."""
 
 Size = tuple[int, int]
 """Of the whole network, and the slot whose width it follows; -1 for none."""
@@ -102,6 +106,31 @@ class Unit:
                     node.kind, node.reads, node.write, {**node.settings, "groups": groups}
                 )
         return Operator(tuple(shapes), self.inputs, self.states, tuple(nodes))
+
+    def ends(self, widths: IntArray) -> IntArray:
+        """The elements [ends, n] of inputs and output of a convolution at widths [n, slots].
+
+        Engines keep what is between two convolutions in blocks of channels, and convert it where a
+        network begins and ends. Images, of fewer than four channels, are read as they are: 0. So
+        are those of a grouped convolution that doesn't fill blocks; it is measured without what a
+        network has to convert for it, which is why its elements are negative.
+        """
+        found: list[IntArray] = []
+        for position in (*self.inputs, self.nodes[-1].write):
+            sizes = self.sizes[position]
+            if self.nodes[0].kind != _CONTRACTION or len(sizes) < 3:
+                continue
+            shape = [
+                np.full(len(widths), whole)
+                if slot < 0
+                else np.maximum(1, np.rint(whole * widths[:, slot] / self.full[slot])).astype(int)
+                for whole, slot in sizes
+            ]
+            found.append(np.prod(shape, axis=0) * (shape[1] >= _FEWEST))
+        elements = np.array(found, dtype=np.int64).reshape(len(found), len(widths))
+        if self.nodes[0].settings.get("groups", 1) > 1:
+            elements[:, widths[:, 0] % BLOCK != 0] *= -1
+        return elements
 
     def grid(self, slot: int) -> tuple[int, ...]:
         """The widths of a slot that are timed, ascending, the last one the full one."""

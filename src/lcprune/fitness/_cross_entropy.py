@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lcprune._checks import instance, integer, module, number
 from lcprune.errors import DataError, ModelError
-from lcprune.fitness._fold import folded
+from lcprune.fitness._fold import folded, folds
 from lcprune.fitness._precision import Precision
 from lcprune.fitness._running import eval_mode, replicas, run_on, spread, worker_count
 from lcprune.tracing import Inputs
@@ -67,6 +67,7 @@ class CrossEntropy:
         )
         self._count = len(labels)
         self._classes = int(labels.max()) + 1
+        self._folds: dict[tuple[tuple[str, type], ...], bool] = {}
 
     def part(self, share: float) -> CrossEntropy:
         """The same on the first ``share`` of the images, 0 … 1, at least 16; nothing is copied."""
@@ -79,7 +80,11 @@ class CrossEntropy:
     def __call__(self, model: nn.Module) -> float:
         module("model", model)
         with eval_mode(model):
-            evaluated = folded(model)
+            # All candidates of a search are of the same modules: asked once.
+            kind = tuple((name, type(part)) for name, part in model.named_modules())
+            if kind not in self._folds:
+                self._folds[kind] = folds(model, self._batches[0][0][:2])
+            evaluated = folded(model) if self._folds[kind] else model
             workers = worker_count(model, len(self._batches))
             # What torch.fx could follow keeps nothing of its own between calls.
             traced = evaluated is not model

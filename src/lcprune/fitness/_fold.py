@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lcprune.fitness._running import replicas
+from lcprune.fitness._running import replicas, seeded
+from lcprune.slimming import copied
+
+NEAR = 1e-3
+"""The largest relative difference that rounding makes of a folded BatchNorm in float32."""
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -28,7 +33,7 @@ def folded(model: nn.Module) -> nn.Module:
     weights and bias, in their type: equal up to rounding (Jacob et al., CVPR 2018, section 3.2).
     Returns a module of its own that shares parameters with ``model``, or ``model`` itself where
     there is nothing to fold or torch.fx can't follow it. ``model`` must be in eval mode, and is
-    left as it is.
+    left as it is. What torch.fx followed may be another branch: ask ``folds``.
     """
     copied = replicas(model, 2)[1]  # a forward may keep what it sees in the model itself
     try:
@@ -52,6 +57,31 @@ def folded(model: nn.Module) -> nn.Module:
     for name, module in fused.items():
         result.set_submodule(name, module)
     return result.eval()
+
+
+def folds(model: nn.Module, images: Tensor) -> bool:
+    """Whether ``folded`` gives the same function, seen on a few images (N, …), in float32.
+
+    torch.fx runs a forward with stand-ins for all arguments, optional ones among them. Code that
+    asks what an argument is (``mask is not None``, ``isinstance(x, Tensor)``), or that goes on
+    after an error, takes another branch then, and that branch is what the result would compute.
+    """
+    try:
+        with torch.no_grad():
+            whole = copied(model, {}).float().eval()
+            runs = []
+            for network in (whole, folded(whole)):
+                with seeded(0):  # a forward may draw
+                    runs.append(network(images.float().clone()))
+        expected, found = runs
+    except Exception:  # whatever user code does with stand-ins, or what is made of it
+        return False
+    if not (isinstance(expected, Tensor) and isinstance(found, Tensor)):
+        return False
+    if expected.shape != found.shape:
+        return False
+    size = float(expected.nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+    return torch.allclose(expected, found, rtol=NEAR, atol=NEAR * size, equal_nan=True)
 
 
 def _foldable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -11,8 +12,11 @@ from torch.nn import functional
 
 from lcprune.fitness._watch import Convolution
 
-RIDGES = (1e-13, 1e-10, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""What is added to the diagonal, as a share of it."""
+RIDGES = (1e-13, 1e-10, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""What may be added to the diagonal, as a share of it."""
+
+FIRST = 6
+"""Which of them is tried first."""
 
 
 class Moments:
@@ -81,6 +85,27 @@ class Moments:
         squares = (weight * (self.xx @ weight - 2 * self.xr)).sum(1)
         constant = bias * (2 * read - 2 * self.r + self.rows * bias)
         return (self.rr + squares + constant).clamp_min(0)
+
+
+def least(
+    fit: Moments, error: Callable[[Change], float], *, intercept: bool
+) -> tuple[float, float, Change] | None:
+    """The least error that a change fitted with one of the ridges has, that ridge, and the change.
+
+    The error falls and rises with the ridge: from ``FIRST`` they are tried downwards as long as it
+    falls, else upwards. None where no change can be told.
+    """
+    best: tuple[float, float, Change] | None = None
+    for positions in (range(FIRST, -1, -1), range(FIRST + 1, len(RIDGES))):
+        if best is not None and best[1] < RIDGES[FIRST]:
+            break
+        for position in positions:
+            change = fit.solved(RIDGES[position], intercept=intercept)
+            after = float("inf") if change is None else error(change)
+            if change is None or not after < (float("inf") if best is None else best[0]):
+                break
+            best = after, RIDGES[position], change
+    return best
 
 
 @dataclass(frozen=True)

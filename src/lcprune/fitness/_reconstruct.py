@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import torch
@@ -14,13 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lcprune._checks import integer, is_iterable, module, refused
 from lcprune.errors import InputError
-from lcprune.fitness._least_squares import RIDGES, Change, Moments, Rows, ungrouped
+from lcprune.fitness._least_squares import Change, Moments, Rows, least, ungrouped
 from lcprune.fitness._recalibrate import recalibrate
-from lcprune.fitness._running import Batch, seeded
+from lcprune.fitness._running import Batch, run_on, seeded
 from lcprune.fitness._watch import TRANSPOSED, Call, Halt, Pass, record
 from lcprune.ranking import Plan
 from lcprune.slimming import check_fit, named_state
-from lcprune.tracing import Inputs, as_examples, private_copy
+from lcprune.tracing import Inputs, as_examples, outputs, private_copy
 
 PIECE = 50
 """The most samples that are run at once."""
@@ -43,6 +43,9 @@ ROWS = (40_000, 80)
 UNKNOWNS = 8192
 """The most inputs of a layer, times its kernel, that a regression has."""
 
+UNREACHED = "the images don't reach it"
+COMPUTED = "its weight is computed from others"
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -60,10 +63,16 @@ class Refit:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What became of each layer in order, and which that lost inputs were left alone, and why."""
+    """What became of each layer in order, and which that lost inputs were left alone, and why.
+
+    ``before`` and ``after`` are the errors of the network's own outputs on the images held out, as
+    a share of their variance; none where it has other outputs than the original.
+    """
 
     layers: tuple[Refit, ...]
     left_alone: Mapping[str, str] = field(default_factory=dict)
+    before: float | None = None
+    after: float | None = None
 
 
 def reconstruct(
@@ -77,7 +86,8 @@ def reconstruct(
     shortcut of a residual block), the sum is the target, so that it makes up for the error of
     both. BatchNorm is looked through. A ridge holds the weights near those of the cut; its share
     is that with the least error on one fifth of the images, on which no layer is fitted, and a
-    refit that does not lower that error is not taken. At last the statistics of BatchNorm are
+    refit that does not lower that error is not taken, and none is where the network's outputs on
+    them end up no nearer. At last the statistics of BatchNorm are
     estimated anew and its affine numbers follow, so that the outputs stay.
 
     A batch is what ``recalibrate`` takes; a thousand samples without labels are enough. Both
@@ -96,19 +106,50 @@ def reconstruct(
     _check_cut(model, module("small", small), plan)
     pieces = _pieces(_checked(batches))
     original, working = private_copy(model).eval(), private_copy(small).eval()
+    held = pieces[1::HELD]
     with seeded(seed), torch.no_grad():
+        before = _output_error(original, working, held)
         report = _Refitting(original, working, plan, pieces, seed).go_through()
+        after = _output_error(original, working, held)
+        if before is not None and after is not None and not after < before:
+            layers = tuple(
+                Refit(refit.layer, refit.before, refit.before) for refit in report.layers
+            )
+            return Reconstruction(layers, report.left_alone, before, before)
         if any(refit.ridge is not None for refit in report.layers):
             _restate(working, pieces)
             for (_, own), (_, new) in zip(named_state(small), named_state(working), strict=True):
                 own.copy_(new)
-    return report
+    return replace(report, before=before, after=after)
+
+
+def _output_error(original: nn.Module, small: nn.Module, pieces: Sequence[Inputs]) -> float | None:
+    """How far the outputs are apart, as a share of the original's variance over all samples."""
+    missing = total = square = 0.0
+    count = 0
+    for piece in pieces:
+        expected, found = (
+            [x for x in outputs(run_on(n, piece.mapped(torch.clone))) if x.is_floating_point()]
+            for n in (original, small)
+        )
+        if [x.shape for x in expected] != [x.shape for x in found]:
+            return None
+        for target, result in zip(expected, found, strict=True):
+            target = target.double()
+            missing += float((target - result).square().sum())
+            total += float(target.sum())
+            square += float(target.square().sum())
+            count += target.numel()
+    spread = square - total**2 / count if count else 0.0
+    return missing / spread if spread > 0 else None
 
 
 def _check_cut(model: nn.Module, small: nn.Module, plan: Plan) -> None:
-    expected = {name: list(tensor.shape) for name, tensor in named_state(model)}
+    state = dict(named_state(model))
+    shapes = {id(tensor): list(tensor.shape) for tensor in state.values()}
     for (name, dim), indices in plan.kept.items():
-        expected[name][dim] = len(indices)
+        shapes[id(state[name])][dim] = len(indices)
+    expected = {name: shapes[id(tensor)] for name, tensor in state.items()}
     found = {name: list(tensor.shape) for name, tensor in named_state(small)}
     for name in {**expected, **found}:
         if expected.get(name) != found.get(name):
@@ -215,7 +256,7 @@ class _Refitting:
         shorter = min(len(own.names), len(other.names))
         common = next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
         self._bytes = [a + b for a, b in zip(own.alive[:common], other.alive, strict=False)]
-        self._why = dict(own.refused)
+        self._why, self._read = dict(own.refused), own.read
         self._layers: dict[str, list[Call]] = defaultdict(list)
         for call in own.calls:
             self._layers[call.weight].append(call)
@@ -238,7 +279,7 @@ class _Refitting:
                 self._have(max(2, MEMORY // max(1, ahead)))
                 refit = self._refit(number, name, calls)
                 if refit is None:
-                    self._why[name] = "the images don't reach it"
+                    self._why[name] = UNREACHED
                 else:
                     refits.append(refit)
         finally:
@@ -251,7 +292,8 @@ class _Refitting:
             if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
                 for name, _ in part.named_parameters(path):
                     if name not in self._layers:
-                        found.setdefault(name, "no layer reads it as it is")
+                        why = COMPUTED if name in self._read else UNREACHED
+                        found.setdefault(name, why)
         return {
             name: why
             for name, why in found.items()
@@ -282,14 +324,10 @@ class _Refitting:
             return left / spread if spread else float(left > 0)
 
         before = error(held)
-        best: tuple[float, float, Change] | None = None
+        best = None
         if before > 1e4 * torch.finfo(layer.weight.dtype).eps ** 2:
-            for ridge in RIDGES:
-                change = fit.solved(ridge, intercept=layer.shifts)
-                after = before if change is None else error(held, change)
-                if change is not None and after < (best[0] if best else before):
-                    best = after, ridge, change
-        if best is None:
+            best = least(fit, lambda change: error(held, change), intercept=layer.shifts)
+        if best is None or not best[0] < before:
             return Refit(name, before, before)
         after, ridge, change = best
         correction = layer.take(change)

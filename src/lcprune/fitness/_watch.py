@@ -93,12 +93,14 @@ class _Op:
 class Record:
     """The operators of a pass by name, its calls of layers, and what can't be refitted and why.
 
-    ``alive`` has, for each operator, the bytes of what is computed and still held after it.
+    ``read`` names all parameters that an operator read. ``alive`` has, for each operator, the
+    bytes of what is computed and still held after it.
     """
 
     names: tuple[str, ...]
     calls: tuple[Call, ...]
     refused: Mapping[str, str]
+    read: frozenset[str]
     alive: tuple[int, ...]
 
 
@@ -282,7 +284,11 @@ class _Analysis:
     def record(self) -> Record:
         calls = tuple(self._call(position) for position in self._layers)
         return Record(
-            tuple(op.name for op in self._ops), calls, dict(self._refused), tuple(self._alive)
+            names=tuple(op.name for op in self._ops),
+            calls=calls,
+            refused=dict(self._refused),
+            read=frozenset(name for op in self._ops for name in op.parameters if name),
+            alive=tuple(self._alive),
         )
 
     def _is_view(self, position: int) -> bool:

@@ -100,11 +100,10 @@ class SearchOptions(Concern):
         (),
         "An upper bound on macs, params, weights (bytes), activations (peak bytes), energy or "
         "latency, such as macs=50%, activations=256KiB, energy=3mJ or latency=5ms; may be "
-        "repeated.",
+        "repeated; required unless there is a sweep.",
         missing="--budget macs=50%",
         metavar="BOUND",
         example="macs=50%",
-        unset="required, unless there is a sweep",
     )
     sweep: tuple[str, ...] = option(
         (),
@@ -125,8 +124,7 @@ class SearchOptions(Concern):
     )
     round_to: int | str = option(
         AUTO,
-        "Families keep a multiple of this many channels, or all of them; auto is what the engine "
-        "likes, 1 is exact.",
+        "Families keep a multiple of this many channels, or all; auto is what engines like.",
         at_least=1,
         at_most=_CHANNELS,
         also=(AUTO,),
@@ -209,7 +207,7 @@ class LatencyOptions(Concern):
         600.0, "Longest time that measuring operators takes.", more_than=0, at_most=10**6
     )
     strict_latency: bool = option(
-        False, "Exit with 1 where no cut measured within the bound on latency.", flag=True
+        False, "Exit with 1 where no cut measured within the bound on latency."
     )
 
 

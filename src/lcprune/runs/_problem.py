@@ -27,9 +27,9 @@ from lcprune.fitness import Precision
 from lcprune.graph import ChannelGraph
 from lcprune.models import build, load_weights
 from lcprune.ranking import Ranker
-from lcprune.runs._latency import Stopwatch
 from lcprune.runs._options import Options, PruneOptions
 from lcprune.runs._reporter import Reporter, Silent
+from lcprune.runs._stopwatch import Stopwatch
 from lcprune.searching import STRATEGIES
 from lcprune.slimming import repair
 from lcprune.tracing import trace

@@ -27,7 +27,7 @@ from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
 from lcprune.runs._finalists import Finals
-from lcprune.runs._latency import Stopwatch, Timed, cut_in_time, time_models
+from lcprune.runs._latency import Timed, cut_in_time
 from lcprune.runs._options import AUTO, PruneOptions
 from lcprune.runs._problem import Problem
 from lcprune.runs._reporter import Reporter, Silent, warnings_to
@@ -45,6 +45,7 @@ from lcprune.runs._run import (
     earlier_run,
     open_run,
 )
+from lcprune.runs._stopwatch import Stopwatch, time_models
 from lcprune.runs._summary import (
     Cost,
     Latency,
@@ -142,11 +143,9 @@ class Stages:
         run, options = self._run, self._options
         problem = self._with_base(problem)
         run.same("data_sha256", problem.data.fingerprint, "data")
+        self._keep_table(problem)
         for resource in problem.resources:
-            if isinstance(resource, LatencyTable):
-                if not (run.directory / LATENCY).exists():
-                    resource.save(run.directory / LATENCY)
-            else:
+            if not isinstance(resource, LatencyTable):
                 run.same("energy", repr(resource), "coefficients of the energy")
         what = "weights"
         if options.base_epochs:
@@ -171,6 +170,7 @@ class Stages:
         run, options = self._run, self._options
         problem, weights, before = base.problem, base.weights, base.top1
         precision = base.precision
+        self._keep_table(problem)
         result = self._search(problem, precision, weights)
         chosen = Finals(run, options, problem, precision, self._choices).choose(result)
         timed = cut_in_time(run, options, problem, chosen.plan)
@@ -225,6 +225,12 @@ class Stages:
             finalists=chosen.finalists,
             choices=made_choices(run),
         )
+
+    def _keep_table(self, problem: Problem) -> None:
+        """So that the run can go on with it whatever becomes of the machine's."""
+        file = self._run.directory / LATENCY
+        if problem.table is not None and not file.exists():
+            problem.table.save(file)
 
     def _with_base(self, problem: Problem) -> Problem:
         """The problem with its base network trained first, once a run, where that is asked for."""

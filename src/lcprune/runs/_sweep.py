@@ -26,6 +26,7 @@ from lcprune.runs._prune import Measured, Stages, mask_of
 from lcprune.runs._reporter import Reporter, Silent, warnings_to
 from lcprune.runs._run import (
     BASE,
+    LATENCY,
     MANIFEST,
     POINTS,
     START,
@@ -35,6 +36,7 @@ from lcprune.runs._run import (
     earlier_run,
     open_run,
 )
+from lcprune.runs._stopwatch import Stopwatch
 from lcprune.runs._summary import (
     Cost,
     Summary,
@@ -91,13 +93,14 @@ def sweep_job(
     each = [_options(config, resource, bound) for bound in bounds]
     for one in each:  # all, before anything is loaded
         Budget.parse(one.budget)
+    choices = Choices(remeasure=remeasure)
     with warnings_to(reporter.warn):
-        problem, points = _checked(config, resource, bounds, each)
+        watch = Stopwatch.of(each[0], choices, None if record is None else out / LATENCY)
+        problem, points = _checked(resource, bounds, each, watch, reporter)
     for note in problem.graph.notes:
         reporter.stage(note)
     begun = {POINTS: [point.name for point in points]}
     with open_run(out, config, command, record, reporter, force=force, state=begun) as run:
-        choices = Choices(remeasure=remeasure)
         base = Stages(run, config, choices).measured(problem)
         summaries: dict[str, Summary] = {}
         for point in sorted(points, key=lambda point: (bool(point.start), point.limit)):
@@ -148,7 +151,11 @@ def _options(config: PruneOptions, resource: str, bound: str) -> PruneOptions:
 
 
 def _checked(
-    config: PruneOptions, resource: str, bounds: Sequence[str], each: Sequence[PruneOptions]
+    resource: str,
+    bounds: Sequence[str],
+    each: Sequence[PruneOptions],
+    watch: Stopwatch | None,
+    reporter: Reporter,
 ) -> tuple[Problem, list[_Point]]:
     """What all runs share, and the runs, the tightest first; each can be met.
 
@@ -157,7 +164,10 @@ def _checked(
     problem, points = None, []
     for bound, options in zip(bounds, each, strict=True):
         try:
-            own = Problem.of(options) if problem is None else problem.of_budget(options)
+            if problem is None:
+                own = Problem.of(options, watch, reporter)
+            else:
+                own = problem.of_budget(options)
         except BudgetError as error:
             raise BudgetError(f"sweep, {resource}={bound}: {error}") from error
         problem = problem or own
@@ -207,10 +217,10 @@ def _run(
         start = _start(problem, options, sweep.directory, point, points)
         begun |= {START: [latent.tolist() for latent in start]} if start else {}
     with open_run(out, options, "prune", record, sweep.reporter, state=begun) as run:
-        if options.base_epochs and not (out / BASE).exists():
-            # So that the run can go on by itself, like any other.
-            with replacing(out / BASE) as temporary:
-                shutil.copyfile(sweep.directory / BASE, temporary)
+        for name in (BASE, LATENCY):  # so that the run can go on by itself, like any other
+            if (sweep.directory / name).exists() and not (out / name).exists():
+                with replacing(out / name) as temporary:
+                    shutil.copyfile(sweep.directory / name, temporary)
         summary = Stages(run, options, choices).cut(replace(base, problem=problem))
         run.finish(summary.to_json())
     return summary

@@ -270,12 +270,11 @@ class Moves:
         All families go the same share of their way, and what is left is ``filled``; ``uniform``
         where even ``narrow`` does not fit.
         """
-        begin, end = self.levels(narrow), self.levels(wide)
 
         def on_the_way(share: int) -> IntArray:
-            return np.rint(begin + share / _SHARES * (end - begin)).astype(np.int64)
+            return self.levels(narrow + share / _SHARES * (wide - narrow))
 
-        if not self._fit(begin):
+        if not self._fit(on_the_way(0)):
             return self.uniform()
         low, high = 0, _SHARES
         while low < high:
