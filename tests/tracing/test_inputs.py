@@ -230,6 +230,39 @@ def test_what_is_followed_is_let_go_without_the_collector_of_cycles() -> None:
         gc.enable()
 
 
+def test_what_a_run_has_made_is_let_go_before_the_next_but_for_what_the_model_holds() -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.other, self.head = (nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1),
+                                                nn.Conv2d(6, 2, 1))  # fmt: skip
+            self.held: Tensor | None = None
+
+        def forward(self, image: Tensor) -> Tensor:
+            alive.append(sum(one() is not None for one in made))
+            features = self.stem(image)
+            made.append(weakref.ref(features))
+            if not self.training:
+                self.held = self.other(image).relu()
+            elif self.held is not None:
+                features = features + self.held[:1]
+            return self.head(features if features.mean() > 0 else -features)
+
+    graph = trace(Holds(), IMAGE)
+    # The run that counts is recorded; of all others nothing is held.
+    assert len(alive) > 3
+    assert max(alive) <= 1
+    # What it held of an earlier run is known in the next: both convolutions lose the same.
+    assert {(d.tensor, d.dim) for d in graph.dimensions} >= {
+        ("stem.weight", 0),
+        ("other.weight", 0),
+    }
+    assert graph.prunable == 6
+
+
 class TakesList(nn.Module):
     """Takes a list of images, as detectors do, and says so where it gets another thing."""
 

@@ -168,6 +168,14 @@ class LabelFlow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for plane in (*output.planes, *self.extremes.under(output.tensor)):
                 self.labels.pin(plane, reason)
 
+    def let_go(self, mark: int) -> None:
+        """Forget what a run has made after ``mark`` of the planes, and nobody holds.
+
+        Its addresses may be those of other tensors from then on.
+        """
+        self.planes.let_go(mark)
+        self.extremes.let_go(self.data.let_go())
+
     def left(self, tensor: Tensor) -> Tensor:
         """A tensor of a masked run without the channels that are not kept.
 

@@ -86,8 +86,13 @@ class Follower:
         """Run on inputs; ``ModelError`` where the forward raises."""
         self._flow.loose = False
         before, held = chance.state(), chance.state_of(self._model)
-        returned = run_labelled(self._flow, self._model, inputs, self._free)
-        self.paths.names |= dict.fromkeys(output.name for output in returned)
+        mark = self._flow.planes.mark
+        try:
+            returned = run_labelled(self._flow, self._model, inputs, self._free)
+            self.paths.names |= dict.fromkeys(output.name for output in returned)
+            del returned
+        finally:
+            self._flow.let_go(mark)
         loose = self._flow.loose or held != chance.state_of(self._model)
         return Ran(inputs, self._flow.decisions.run, before != chance.state(), loose)
 

@@ -7,6 +7,7 @@ weight has one per dimension), each of which varies over dimensions of its own.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -120,6 +121,30 @@ class PlaneStore:
         self._planes[key] = planes
         self._by_storage.setdefault(key[0], {})[key] = tensor
         self._alive.append(tensor)
+
+    @property
+    def mark(self) -> int:
+        """How many tensors were given planes, for ``let_go``."""
+        return len(self._alive)
+
+    def let_go(self, mark: int) -> None:
+        """Forget the tensors that were given planes after ``mark``, but for what a model holds."""
+        before = {geometry(tensor) for tensor in self._alive[:mark]}
+        given = [(geometry(tensor), weakref.ref(tensor)) for tensor in self._alive[mark:]]
+        given = [(key, reference) for key, reference in given if key not in before]
+        del self._alive[mark:]
+        for key in dict.fromkeys(key for key, _ in given):
+            del self._by_storage[key[0]][key]
+        for key, reference in given:
+            tensor = reference()
+            if tensor is not None:
+                self._by_storage[key[0]][key] = tensor
+                self._alive.append(tensor)
+        for key in dict.fromkeys(key for key, _ in given):
+            if key not in self._by_storage.get(key[0], {}):
+                del self._planes[key]
+                if not self._by_storage.get(key[0], True):
+                    del self._by_storage[key[0]]
 
     def write(self, tensor: Tensor, planes: Planes) -> None:
         """Give a tensor that was written in place its planes, and every view of it theirs."""

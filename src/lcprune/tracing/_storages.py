@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
@@ -46,6 +47,16 @@ class DataWatch:
         self._constant = set(self._state)
         self._computed: set[int] = set()
         self._drawn: set[int] = set()
+        self._storages: dict[int, StorageWeakRef] = {}
+
+    def let_go(self) -> frozenset[int]:
+        """Forget the storages that nobody holds any more; they are what it gives."""
+        gone = frozenset(at for at, storage in self._storages.items() if storage.expired())  # type: ignore[no-untyped-call]
+        for at in gone:
+            del self._storages[at]
+        for known in (self._constant, self._computed, self._drawn):
+            known -= gone
+        return gone
 
     def follow(
         self, func: Any, tensors: list[Tensor], out: Any
@@ -63,6 +74,8 @@ class DataWatch:
         computed = by_data and any(self._is_computed(tensor) for tensor in tensors)
         for result in operands((out,)):
             storage = storage_of(result)
+            if storage and storage not in self._state:
+                self._storages[storage] = StorageWeakRef(result.untyped_storage())  # type: ignore[no-untyped-call]
             (self._computed.add if computed else self._computed.discard)(storage)
             (self._constant.discard if by_data else self._constant.add)(storage)
             (self._drawn.add if by_draw else self._drawn.discard)(storage)
@@ -147,6 +160,11 @@ class Extremes:
             found = found.union(*(self._by_storage.get(storage_of(t), ()) for t in tensors))
         for result in results:
             self._by_storage[storage_of(result)] = found
+
+    def let_go(self, storages: Iterable[int]) -> None:
+        """Forget storages that are no more."""
+        for storage in storages:
+            self._by_storage.pop(storage, None)
 
     def under(self, tensor: Tensor) -> list[Tensor]:
         """The labels of which ``tensor`` holds an extreme."""
