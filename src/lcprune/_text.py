@@ -35,6 +35,12 @@ def described(error: BaseException, limit: int = 300) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The type of an error and the first line of its text."""
+    text = one_line(str(error).strip().partition("\n")[0], limit)
+    return shortened(f"{type(error).__name__}: {text}" if text else type(error).__name__, limit)
+
+
 def shortened(text: str, limit: int) -> str:
     """``text``, cut to ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -162,7 +162,7 @@ def test_an_interrupted_run_of_own_code_says_all_that_it_takes_to_go_on(
     changes = {"model": f"{tmp_path / 'own.py'}:make", "trials": 2, "finetune_epochs": 0}
     with monkeypatch.context() as patch:
         patch.setattr(
-            "lcprune.runs._prune._Stages._search", lambda *_: signal.raise_signal(signal.SIGINT)
+            "lcprune.runs._prune.Stages._search", lambda *_: signal.raise_signal(signal.SIGINT)
         )
         line = ["prune", *as_arguments(options | changes), "--out", str(tmp_path / "out")]
         assert main(line) == 130

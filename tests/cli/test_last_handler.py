@@ -45,7 +45,7 @@ def raising(error: BaseException) -> Callable[[], object]:
             2,
             r"unexpected ValueError: a b\x1b[2J (--debug shows where)",
         ),
-        (AssertionError(), 2, "unexpected AssertionError:  (--debug shows where)"),
+        (AssertionError(), 2, "unexpected AssertionError (--debug shows where)"),
         (FileNotFoundError(2, "No such file", "x\ny"), 2, "No such file: x y"),
         (PermissionError(13, "Permission denied", b"\xff"), 2, None),
         (OSError(36, "File name too long", "x" * 5000), 2, None),

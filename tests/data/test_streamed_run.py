@@ -10,7 +10,7 @@ import pytest
 from data.trees import WNIDS, write_imagenet
 from lcprune.cli import main
 from lcprune.errors import RunError
-from lcprune.runs import PruneOptions, Silent, _summary, prune_job
+from lcprune.runs import PruneOptions, Silent, prune_job
 
 NETWORK = """
 from torch import nn
@@ -50,7 +50,6 @@ def options(root: Path) -> dict[str, Any]:
 def test_from_files_to_a_finished_run_and_not_with_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_summary, "_SECONDS", 0.0)
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "images").mkdir()
     write_imagenet(tmp_path / "images", flat=True, count=5)

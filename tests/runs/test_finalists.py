@@ -138,7 +138,8 @@ def test_what_is_fine_tuned_has_not_had_the_steps(
     tmp_path: Path, asked: dict[str, Any], tried: Path
 ) -> None:
     out = tmp_path / "out"
-    prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), out)
+    untrained = {"finetune_epochs": 0, "reconstruct": False}
+    prune_job(PruneOptions.of(asked | untrained), out)
     assert (out / PLAN).read_bytes() == (tried / PLAN).read_bytes()
     problem = Problem.of(PruneOptions.of(asked))
     expected = network(problem, finalists_of(out)[1][0]).state_dict()

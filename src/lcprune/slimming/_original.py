@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from lcprune._text import one_line, shortened
+from lcprune._text import first_line
 from lcprune.errors import LcpruneError, ModelError, VerificationError
 from lcprune.graph import FIXED
 from lcprune.ranking import Plan
@@ -388,8 +388,7 @@ def cause_of(error: Exception) -> str:
     """The type and first line of an error, or of what it was raised from."""
     if isinstance(error, LcpruneError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    first = one_line(str(error).strip().partition("\n")[0])
-    return shortened(f"{type(error).__name__}: {first}" if first else type(error).__name__, LONGEST)
+    return first_line(error, LONGEST)
 
 
 class _KeepDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]

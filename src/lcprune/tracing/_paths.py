@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lcprune._text import described, one_line
+from lcprune._text import first_line, one_line
 from lcprune.errors import ModelError
 from lcprune.tracing import _chance as chance
 from lcprune.tracing._call_watch import CallWatch
@@ -167,7 +167,8 @@ def follow(
             runs += [follower.run(example) for example in examples[1:]]
             follower.explore(runs)
             given: list[tuple[Inputs, ...]] = [(inputs,) for inputs in training]
-            forms = given or [inputs_for_training(model, example) for example in examples]
+            size = paths.flow.record.size
+            forms = given or [training_forms(example, size) for example in examples]
             with _in_training(model):
                 ran = _train(follower, forms)
                 follower.explore(ran)
@@ -248,7 +249,7 @@ def _train(follower: Follower, forms: Sequence[tuple[Inputs, ...]]) -> list[Ran]
                     flow.reset(before)
                     continue
                 cause = error.__cause__
-                paths.training_error = described(cause) if cause else one_line(error)
+                paths.training_error = first_line(cause) if cause else one_line(error)
                 flow.labels.pin_new(before.labels, "the forward in training mode fails")
             else:
                 break

@@ -64,6 +64,13 @@ class Record:
         self.values.append(Made(kind, tensor, planes, storage, name))
         return len(self.values) - 1
 
+    @property
+    def size(self) -> int:
+        """How many numbers the operators gave; views hold none of their own."""
+        given = {made.storage: made.tensor.numel() for made in reversed(self.values)
+                 if made.kind == "activation"}  # fmt: skip
+        return sum(given.values())
+
     def numbers(self, tensors: Iterable[Tensor]) -> tuple[int, ...]:
         """The positions of tensors; what nothing has made is a state, a constant of the code."""
         return tuple([self._number(t) for t in tensors if t.layout == torch.strided])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lcprune._checks import module
-from lcprune._text import described
+from lcprune._text import first_line
 from lcprune.errors import ModelError
 from lcprune.tracing._inputs import Inputs, own
 from lcprune.tracing._tree import named_tensors
@@ -55,7 +55,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             return copy.deepcopy(model, computed_state(model))
     except Exception as error:
         raise ModelError(
-            f"the model can't be copied ({described(error)}); expected a module "
+            f"the model can't be copied ({first_line(error)}); expected a module "
             "that copy.deepcopy accepts"
         ) from error
 
@@ -88,7 +88,7 @@ def forward_on(model: nn.Module, inputs: Inputs) -> Any:
     except Exception as error:
         raise ModelError(
             f"the model's forward fails on the example input ({_described(inputs)}): "
-            f"{described(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
