@@ -13,7 +13,7 @@ from lcprune._checks import instance, is_iterable, refused
 from lcprune.cost import Budget, Resource, cost_of
 from lcprune.criteria import Saliency
 from lcprune.errors import InputError, LcpruneWarning
-from lcprune.graph import BoolArray, ChannelGraph, FloatArray, IntArray, uncounted_sentence
+from lcprune.graph import BoolArray, ChannelGraph, FloatArray, uncounted_sentence
 from lcprune.ranking._blocks import RoundTo
 from lcprune.ranking._builder import PlanBuilder
 from lcprune.ranking._compensation import Compensation, choose_compensation
@@ -59,11 +59,6 @@ class Ranker:
         self.limits = budget.limits(self.before)
         self._cutter = Cut(graph, cost, self.limits, min_keep, round_to, resources)
         self._builder = PlanBuilder(graph, cost)
-
-    @property
-    def rungs(self) -> tuple[IntArray, ...]:
-        """By family the numbers of groups that it may keep, ascending, the last one all."""
-        return self._cutter.blocks.rungs
 
     @cached_property
     def widths(self) -> Widths:

@@ -234,7 +234,7 @@ def search(
         "budget": ranker.limits,
     }
     if round_to == "auto":  # these may have come from a table, and it may be another one now
-        rungs = json.dumps([own.tolist() for own in ranker.rungs])
+        rungs = json.dumps([own.tolist() for own in ranker.widths.rungs])
         settings["widths_sha256"] = hashlib.sha256(rungs.encode()).hexdigest()
     if latents:
         content = np.stack(latents).astype("<f8").tobytes()
