@@ -61,7 +61,7 @@ def test_a_result_on_an_engine(out: Path, capsys: pytest.CaptureFixture[str]) ->
     rows = [[c.strip() for c in line.split("│")[1:3]] for line in captured.out.splitlines()]
     table = {cells[0]: cells[1] for cells in rows if len(cells) == 2}
     top1 = evaluate_top1(load(out), data.test, data)
-    assert table["top-1 of 359 test images, % (pytorch)"] == f"{top1:.2f}"
+    assert table["top-1 of 359 test images, % (pytorch, pt2)"] == f"{top1:.2f}"
     for name in ("batch 1, 1 thread", "pytorch, pt2, batch 1, 1 thread"):
         assert float(table[f"least latency, ms ({name})"]) > 0
     assert {path.name for path in out.iterdir()} == before
