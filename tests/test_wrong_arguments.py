@@ -8,10 +8,12 @@ training.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import inspect
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -357,3 +359,25 @@ def test_wrong_arguments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 if found:
                     faults.append(f"{name}({parameter}={kind}): {found}")
     assert not faults, "\n" + "\n".join(faults)
+
+
+def test_what_can_not_be_copied_is_refused_in_a_line() -> None:
+    """By everything that works on a copy: locks, generators and open files can't be."""
+    whole = parts()
+    model = copy.deepcopy(whole["model"])
+    model.lock = threading.Lock()
+    calls: dict[str, Callable[[], object]] = {
+        "trace": lambda: lp.trace(model, whole["example_input"]),
+        "saliency": lambda: lp.saliency(model, whole["graph"], "taylor", data=LOADER),
+        "slim": lambda: lp.slim(model, whole["plan"]),
+        "verify": lambda: lp.verify(model, whole["small"], whole["plan"], X),
+        "teacher": lambda: lp.finetune(
+            copy.deepcopy(whole["small"]), LOADER, teacher=model, config=FAST
+        ),
+        "range test": lambda: lptraining.find_learning_rate(model, LOADER, config=FAST, steps=7),
+        "average": lambda: lp.finetune(model, LOADER, config=dataclasses.replace(FAST, ema=0.5)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(lp.InputError, match=r"can't be copied.*lock") as caught:
+            call()
+        assert "\n" not in str(caught.value), name

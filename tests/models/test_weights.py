@@ -91,6 +91,10 @@ def infinite(state: State) -> None:
     state["linear.bias"][3] = float("inf")
 
 
+def scalar(state: State) -> None:
+    state["linear.bias"] = torch.tensor(1.0)
+
+
 def too_large(state: State) -> None:
     state["linear.bias"] = state["linear.bias"].double()
     state["linear.bias"][3] = 1e300  # finite, but not in the network's own float32
@@ -104,6 +108,7 @@ def too_large(state: State) -> None:
         (misshapen, r"'linear.weight' has shape \(5, 64\), expected \(10, 64\)"),
         (not_a_number, "'layer2.0.conv1.weight' holds values that are not finite"),
         (infinite, "'linear.bias' holds values that are not finite"),
+        (scalar, r"'linear.bias' has shape \(\), expected \(10,\)"),
         (too_large, "'linear.bias' holds values that are not finite"),
     ],
 )

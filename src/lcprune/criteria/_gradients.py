@@ -31,7 +31,8 @@ def taylor(request: Request) -> FloatArray:
     if request.data is None:
         raise InputError("criterion taylor needs data=, batches of (inputs, targets)")
     loss = functional.cross_entropy if request.loss is None else request.loss
-    model = copy.deepcopy(request.model).eval()
+    with told_in_one_line("the model can't be copied"):
+        model = copy.deepcopy(request.model).eval()
     watched = Request(model, request.graph, request.reduction, None, None, request.seed)
     weights = {name: watched.tensor(name) for name, _ in request.graph.producers}
     for weight in weights.values():

@@ -170,6 +170,7 @@ def _head(
         for key, value in state.items()
         if key in own
         and own[key].dim() >= 1
+        and value.dim() >= 1
         and len(own[key]) == classes
         and value.shape[1:] == own[key].shape[1:]
         and value.shape != own[key].shape

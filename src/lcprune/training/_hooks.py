@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcprune._checks import told_in_one_line
 from lcprune.errors import DivergenceError
 from lcprune.training._config import TrainingConfig
 
@@ -62,7 +63,8 @@ class WeightAverage(TrainingHook):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(model)
+        with told_in_one_line("the model can't be copied"):
+            self.module = copy.deepcopy(model)
         self._decay = decay
         self._updates = 0
 

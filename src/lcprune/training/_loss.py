@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lcprune._checks import told_in_one_line
 from lcprune.data import to_device
 from lcprune.errors import InputError
 from lcprune.training._config import TrainingConfig
@@ -67,7 +68,9 @@ def teacher_function(
     if teacher is None or config.alpha == 0:
         return None
     precision = config.teacher_precision
-    copied = precision.apply(copy.deepcopy(teacher).to(device)).eval()
+    with told_in_one_line("the teacher can't be copied"):
+        own = copy.deepcopy(teacher)
+    copied = precision.apply(own.to(device)).eval()
 
     def logits(inputs: Tensor) -> Tensor:
         with torch.no_grad():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lcprune._checks import integer, number
+from lcprune._checks import integer, number, told_in_one_line
 from lcprune.errors import InputError
 from lcprune.fitness import seeded
 from lcprune.training._config import MOST, TrainingConfig
@@ -88,7 +88,9 @@ def find_learning_rate(
         )
     config = config or TrainingConfig()
     ranks = Ranks(device=device_named(device))
-    copied = copy.deepcopy(model).to(ranks.device).train()
+    with told_in_one_line("the model can't be copied"):
+        copied = copy.deepcopy(model)
+    copied.to(ranks.device).train()
     lay_out(copied, config)
     rates: list[float] = []
     losses: list[float] = []
