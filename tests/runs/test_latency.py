@@ -72,7 +72,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
         grids = [sorted({*range(4, n, 4), n}) for n in full]
         places = np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(full))
         times[unit] = {tuple(map(int, at)): 10 * int(np.prod(at)) for at in places} if full else {}
-    whole = {graph.network: round(1e6 * WHOLE)}
+    whole = {graph.computation: round(1e6 * WHOLE)}
     return replace(found, times=times, overhead=0, whole=whole)
 
 

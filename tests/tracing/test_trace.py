@@ -324,3 +324,16 @@ def test_the_best_of_each_row_and_nothing_beside_nothing() -> None:
     graph = trace(model, IMAGE)
     assert graph.prunable == 6
     assert check(model, IMAGE, 0, graph).error <= 1e-9
+
+
+def test_another_resolution_or_setting_is_another_computation_of_the_same_network() -> None:
+    """So that a time of one is never taken for that of another."""
+
+    def traced(size: int, dilation: int = 1) -> ChannelGraph:
+        layers = nn.Conv2d(3, 6, 3, dilation=dilation), nn.ReLU(), nn.Conv2d(6, 2, 3)
+        return trace(nn.Sequential(*layers), torch.rand(1, 3, size, size))
+
+    one, again, larger, dilated = traced(8), traced(8), traced(16), traced(10, dilation=2)
+    assert one.network == again.network == larger.network == dilated.network
+    assert one.computation == again.computation
+    assert len({one.computation, larger.computation, dilated.computation}) == 3

@@ -79,7 +79,7 @@ def _sentences(table: LatencyTable, graph: ChannelGraph, found: list[Stairs]) ->
         f" {table.overhead / 1000:.3g} µs taken off, times of the same within {table.noise:.1%}"
     )
     predicted = CostModel(graph, [table]).evaluate()["latency"]
-    whole = table.whole.get(graph.network)
+    whole = table.whole.get(graph.computation)
     if whole:
         yield (
             f"the whole network: {quantity(predicted, 'ns')} predicted, {quantity(whole, 'ns')}"

@@ -176,7 +176,7 @@ class _Work:
                     f"{missing} of {len(whole)} operators were not reached in the time,"
                     " expected more seconds"
                 )
-            unknown = self._graph.network not in self._table.whole
+            unknown = self._graph.computation not in self._table.whole
             if example_input is not None and unknown and not self._late(_EXPORT):
                 self._time_network(model, example_input)
             cells = self._in_order()
@@ -229,7 +229,7 @@ class _Work:
             opened = self._engine.open(path, threads)
             tensors = input_tensors(example)
             least = self._least(lambda: opened(*tensors), runs=100, seconds=1.0)
-        whole = {**self._table.whole, self._graph.network: least}
+        whole = {**self._table.whole, self._graph.computation: least}
         self._table = replace(self._table, whole=whole)
         self._save()
 

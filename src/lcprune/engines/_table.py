@@ -47,7 +47,9 @@ class LatencyTable:
     32), and who wants 30 could as well take 32. So what is bound is the lower monotone envelope
     over both widths: the least time at widths that are at least as large, up to the network's own.
     A cell that was not measured counts as the next wider one. ``noise`` is the share by which times
-    of the same differ. ``whole`` has the measured time of whole networks, by their digest.
+    of the same differ, and ``ends`` what converting so many elements takes where a call begins or
+    ends, ns. ``whole`` has the measured time of whole networks, by
+    ``ChannelGraph.computation``.
     """
 
     engine: str

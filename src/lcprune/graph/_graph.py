@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,6 +186,12 @@ class ChannelGraph:
     def network(self) -> str:
         """The digest of the network, as ``network_digest`` gives it."""
         return network_digest(self.parameters)
+
+    @cached_property
+    def computation(self) -> str:
+        """The digest of what ran: the network, and its operators with their shapes."""
+        keys = [self.network, *(op.key(self.values) for op in self.ops)]
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
     @property
     def training_checked(self) -> bool:
