@@ -58,7 +58,7 @@ LAST_HANDLER = "last handler"
 """An exception that only the last handler of the command line caught: one line, and a documented
 exit code, so no failure; but nobody foresaw that input."""
 
-FRAME = re.compile(r'File ".*?/(lcprune/[\w/]+\.py)", line (\d+)')
+FRAME = re.compile(r'File ".*/(lcprune/[\w/]+\.py)", line (\d+)')
 
 
 FILTERS: list[Any] = []
@@ -455,8 +455,11 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 def _call(call: Any, ground: Ground) -> None:
+    import lcprune
     from lcprune.errors import LcpruneError
 
+    # Not by its name in a path: a checkout may be in a folder of that name.
+    package = f"{Path(lcprune.__file__).parent}{os.sep}"
     found: dict[str, Any] = {"outcome": "returned"}
     try:
         found["value"] = type(call()).__name__
@@ -464,7 +467,7 @@ def _call(call: Any, ground: Ground) -> None:
         found = {"outcome": "refused", "type": type(error).__name__, "message": str(error)}
     except BaseException as error:
         frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-        ours = [i for i, name in enumerate(frames) if "/lcprune/" in name]
+        ours = [i for i, name in enumerate(frames) if name.startswith(package)]
         # What a function of the user's raises goes through, as it is.
         theirs = ours and any(name == call.__code__.co_filename for name in frames[ours[0] :])
         found = {
