@@ -84,13 +84,16 @@ def file(table: LatencyTable, tmp_path: Path) -> Path:
 
 
 class Fake:
-    """Times a network at ``truth`` times what the table says of it, whatever the clock says."""
+    """Times a network at ``truth`` times what the table says of it, whatever the clock says.
 
-    def __init__(self, table: LatencyTable, truth: float = 1.0, ends: int | None = None) -> None:
+    Of several truths each network that is timed has the next, and all after them the last.
+    """
+
+    def __init__(self, table: LatencyTable, *truth: float, ends: int | None = None) -> None:
         _, self._graph = a_network()
         self._cost = CostModel(self._graph, [table])
         self._whole = self._cost.evaluate()["latency"]
-        self.truth = truth
+        self.truth = truth or (1.0,)
         self.ends = ends
         self.plans: list[str] = []
 
@@ -103,7 +106,8 @@ class Fake:
             if self.ends is not None and len(self.plans) == self.ends:
                 raise KeyboardInterrupt
             self.plans.append(plan.digest)
-            share = min(1.0, self.truth * plan.cost["latency"] / (1e6 * WHOLE))
+            truth = self.truth[min(len(self.plans), len(self.truth)) - 1]
+            share = min(1.0, truth * plan.cost["latency"] / (1e6 * WHOLE))
             return Times(WHOLE, WHOLE * share)
 
         return watch._choices.once(key, Times, measured)
@@ -155,6 +159,20 @@ def check_latency(summary: Summary) -> None:
     assert entry.after_ms == pytest.approx(cost.after / 1e6)
 
 
+def test_the_last_cut_within_the_bound_is_published_though_later_ones_are_beyond(
+    options: dict[str, Any], table: LatencyTable, file: Path, cache: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fake = Fake(table, 0.8, 1.2, 1.5, 2.0).use(monkeypatch)
+    told = Told()
+    summary = prune_job(asked(options, file), tmp_path / "out", reporter=told)
+    check_latency(summary)
+    assert len(fake.plans) == 4
+    assert summary.costs["latency"].met
+    assert Plan.from_json((tmp_path / "out" / PLAN).read_text()).digest == fake.plans[0]
+    assert not told.warned
+
+
 @pytest.mark.parametrize("truth", [1.0, 1.25, 0.8])
 def test_what_measures_within_the_bound_is_published(
     options: dict[str, Any], table: LatencyTable, file: Path, cache: Path, tmp_path: Path,
@@ -187,7 +205,7 @@ def test_the_same_command_measures_nothing_anew_and_a_run_that_goes_on_neither(
     prune_job(config, tmp_path / "one")
     times = len(fake.plans)
     assert times > 1
-    fake.truth = 3.0  # it isn't asked
+    fake.truth = (3.0,)  # it isn't asked
     prune_job(config, tmp_path / "two")
     assert len(fake.plans) == times
     assert outcome(tmp_path / "one") == outcome(tmp_path / "two")
