@@ -43,7 +43,6 @@ from lcprune.slimming import repair, slim
 from lcprune.tracing import Inputs, trace
 
 KEYS = ("network", "engine", "batch", "seed", "machine")
-SHAPES = {"torchvision/resnet18": (1, 3, 224, 224)}
 WIDTH, HEIGHT = 640, 300
 STYLE = """
 text { font: 12px sans-serif; fill: #7d8590 } line, path { stroke: #7d8590; fill: none }
@@ -76,19 +75,28 @@ def main() -> None:
                 bench.row(key, lambda n=network, e=engine, s=seed: measured(options, n, e, s))
 
 
+def side(network: str) -> int:
+    """Of its images, pixels."""
+    return 32 if network.startswith("cifar") else 224
+
+
 @cache
 def traced(network: str) -> tuple[nn.Module, torch.Tensor, ChannelGraph]:
-    shape = SHAPES.get(network, (1, 3, 32, 32))
+    shape = (1, 3, *2 * [side(network)])
     torch.manual_seed(0)
-    model = build(network, classes=None, input_shape=shape[1:]).eval()
+    model = build(network, classes=10, input_shape=shape[1:]).eval()
     example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return model, example, repair(model, trace(model, example), example)
+
+
+def table_file(network: str, engine: str, batch: int, work: Path) -> Path:
+    return work / f"{network.replace('/', '_')}-{engine}{'' if batch == 1 else f'-{batch}'}.json"
 
 
 @cache
 def tabled(network: str, engine: str, batch: int, work: Path, seconds: float) -> LatencyTable:
     model, _, graph = traced(network)
-    file = work / f"{network.replace('/', '_')}-{engine}{'' if batch == 1 else f'-{batch}'}.json"
+    file = table_file(network, engine, batch, work)
     if file.exists():
         return LatencyTable.read(file)
     return measure(model, graph, engine, batch=batch, seconds=seconds, path=file)
