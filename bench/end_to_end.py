@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, key: Mapping[str, object]) -> runner.Row:
             "--weights", str(options.shared / "weights" / plans.published(options.network)),
             "--compensation", str(key["method"]), "--seed", str(key["seed"]),
             "--trials", str(options.trials), "--finetune-epochs", str(options.epochs),
-            "--round-to", "1",
+            *(() if "--round-to" in options.extra else ("--round-to", "1")),
             "--out", str(out), *options.extra,
         ]  # fmt: skip
         if (out / "run.json").exists():

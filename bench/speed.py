@@ -88,11 +88,11 @@ def pruned(options: argparse.Namespace, key: Mapping[str, str]) -> runner.Row:
         if ended.returncode:
             return {"refused": ended.stderr.splitlines()[-1]}
         summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    times = summary["latency"][0]
+    (times,) = (each for each in summary["latency"] if each["engine"] == key["engine"])
     return {
         "before_ms": round(times["before_ms"], 4),
         "after_ms": round(times["after_ms"], 4),
-        "predicted_ms": times.get("predicted_ms"),
+        "predicted_ms": times["predicted_ms"],
         "macs": round(summary["costs"]["macs"]["ratio"], 4),
         "met": all(cost["met"] for cost in summary["costs"].values()),
     }
@@ -178,20 +178,34 @@ def flops(model: torch.nn.Module, example: torch.Tensor) -> int:
 
 
 def table(_: argparse.Namespace) -> None:
-    lines = []
+    """Speeds of the uniform width and of β = 0, and in brackets the share of the MACs."""
+    cells: dict[tuple[str, str, int, str, str], dict[str, runner.Row]] = {}
     for row in runner.rows("speed"):
-        name = [row["network"], row["engine"], row["batch"], row["budget"], row["method"]]
-        if "refused" in row:
-            lines.append([*name, row["round_to"], "–", "–", "–", row["refused"]])
-            continue
-        before, after = row["before_ms"], row["after_ms"]
-        lines.append([
-            *name, row["round_to"], f"{100 * row['macs']:.1f}", f"{before:.3f}",
-            f"{after / before:.3f}", f"{before / after:.2f}×",
-        ])  # fmt: skip
-    head = ["network", "engine", "batch", "budget", "method", "round to", "MACs, %"]
-    nothing = [["nothing yet", *["–"] * (len(head) + 2)]]
-    print(runner.markdown([*head, "whole, ms", "time left", "speed"], lines or nothing))
+        if row["method"] != PEER:
+            key = (row["network"], row["engine"], row["batch"], row["budget"], row["round_to"])
+            cells.setdefault(key, {})[row["method"]] = row
+    lines = []
+    for key, found in cells.items():
+        measured = [row for row in found.values() if "before_ms" in row]
+        whole = min((row["before_ms"] for row in measured), default=None)
+        shown = "–" if whole is None else f"{whole:.3f}"
+        lines.append([*key, shown, *(speed(found.get(method)) for method in ("uniform", "none"))])
+    for row in runner.rows("speed"):
+        if row["method"] == PEER:
+            name = [row["network"], row["engine"], row["batch"], row["budget"], "Torch-Pruning"]
+            lines.append([*name, f"{row['before_ms']:.3f}", speed(row), "–"])
+    head = ["network", "engine", "batch", "budget", "round to", "whole, ms"]
+    nothing = [["nothing yet", *["–"] * (len(head) + 1)]]
+    print(runner.markdown([*head, "uniform width", "β = 0"], lines or nothing))
+
+
+def speed(row: runner.Row | None) -> str:
+    if row is None:
+        return "–"
+    if "refused" in row:
+        return row["refused"].removeprefix("error: ").split(":")[0].split(" (")[0]
+    share = f"{100 * row['macs']:.0f} %"
+    return f"{row['before_ms'] / row['after_ms']:.2f}× ({share})"
 
 
 if __name__ == "__main__":
