@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -73,10 +74,10 @@ def cut_in_time(run: Run, options: PruneOptions, problem: Problem, plan: Plan) -
     """``plan`` timed on the engine, or the last of its further cuts that measured within the bound.
 
     Where what was measured is beyond the bound, or differs from the prediction by more than
-    ``SLACK``, predictions are corrected by one factor and the same latent is cut again, at most
-    ``ROUNDS`` times; none of them within the bound, it is the fastest one. A fraction is one of
-    what the base network took in the same turns. Every time is kept in the run. None without an
-    engine.
+    ``SLACK``, predictions are corrected by what was measured (``_Line``) and the same latent is
+    cut again, at most ``ROUNDS`` times; none of them within the bound, it is the fastest one. A
+    fraction is one of what the base network took in the same turns. Every time is kept in the run.
+    None without an engine.
     """
     watch, table = problem.watch, problem.table
     if watch is None:
@@ -86,7 +87,7 @@ def cut_in_time(run: Run, options: PruneOptions, problem: Problem, plan: Plan) -
     is_part = asked is not None and not asked.strip().endswith("s")  # every unit of time does
     measured: list[Timed] = []
     seen: set[str] = set()
-    factor = 1.0
+    line, cuts = _Line(), list[Point]()
     while plan.digest not in seen and len(measured) <= ROUNDS:
         seen.add(plan.digest)
         times = _times(run, watch, problem, plan)
@@ -94,7 +95,7 @@ def cut_in_time(run: Run, options: PruneOptions, problem: Problem, plan: Plan) -
             return Timed(plan, times)
         # What the base takes now, in parts of what it took when the table was scaled to it.
         drift = 1e6 * times.before_ms / problem.before["latency"] if is_part else 1.0
-        predicted = factor * plan.cost["latency"] * drift
+        predicted = line.measured(plan.cost["latency"]) * drift
         now = limit
         if is_part:
             before = {"latency": round(1e6 * times.before_ms)}
@@ -108,8 +109,11 @@ def cut_in_time(run: Run, options: PruneOptions, problem: Problem, plan: Plan) -
         after = measured[-1].after
         if limit is None or (measured[-1].met and abs(after / predicted - 1) <= SLACK):
             break
-        factor = after / drift / plan.cost["latency"]
-        again = _again(options, problem, plan, AIM * limit / factor)
+        cuts.append((plan.cost["latency"], after / drift))
+        line = _Line.near(AIM * limit, 2 * (problem.before["latency"],), cuts)
+        if line.slope <= 0:  # what is predicted to be slower is faster
+            break
+        again = _again(options, problem, plan, line.predicted(AIM * limit))
         if again is None:
             break
         plan = again
@@ -122,6 +126,47 @@ def cut_in_time(run: Run, options: PruneOptions, problem: Problem, plan: Plan) -
             " would help"
         )
     return best
+
+
+Point = tuple[float, float]
+"""What a table predicts of a network, and what was measured of it, ns."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is measured of what a table predicts, along a line through two points."""
+
+    one: Point = (0.0, 0.0)
+    other: Point = (1.0, 1.0)
+
+    @classmethod
+    def near(cls, aim: float, whole: Point, cuts: Sequence[Point]) -> _Line:
+        """The line by which to look for a cut that takes ``aim`` ns.
+
+        Between the nearest cut below and the nearest above, which may be the whole network. Where
+        all cuts are above, through the lowest two, since an engine takes time that no operator has
+        by itself; through the only one and nothing, which corrects the table by a factor.
+        """
+        below = [point for point in cuts if point[1] < aim]
+        above = sorted(
+            (point for point in (*cuts, whole) if point[1] >= aim), key=lambda point: point[1]
+        )
+        if below:
+            return cls(max(below, key=lambda point: point[1]), above[0] if above else whole)
+        if len(above) > 2 and cls(*above[:2]).slope > 0:
+            return cls(*above[:2])
+        return cls(other=above[0])
+
+    @property
+    def slope(self) -> float:
+        (left, low), (right, high) = sorted((self.one, self.other))
+        return (high - low) / (right - left) if right > left else 0.0
+
+    def measured(self, predicted: float) -> float:
+        return self.one[1] + self.slope * (predicted - self.one[0])
+
+    def predicted(self, measured: float) -> float:
+        return self.one[0] + (measured - self.one[1]) / self.slope
 
 
 def _times(run: Run, watch: Stopwatch, problem: Problem, plan: Plan) -> Times:
