@@ -8,6 +8,7 @@ later than that; those not begun are counted as deselected. Both work with and w
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,18 @@ class Order:
             terminalreporter.write_line(
                 f"{len(self.not_begun)} thorough tests were not begun: the time was up"
             )
+
+
+def few(values: Iterable[Any], default: int) -> list[Any]:
+    """Parameters of a test, of which the first ``default`` are in every run."""
+    return [
+        value if number < default else pytest.param(*_each(value), marks=pytest.mark.thorough)
+        for number, value in enumerate(values)
+    ]
+
+
+def _each(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def is_thorough(item: pytest.Item) -> bool:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from order import few
 
-@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "digits_resnet"]])
+
+@pytest.mark.parametrize("arguments", few([["--help"], ["inspect", "digits_resnet"]], 1))
 def test_the_module_is_the_command_line(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "lcprune", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

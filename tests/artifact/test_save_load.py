@@ -215,7 +215,7 @@ class Ending:
         ("killed", None),
         ("failed", None),
         # The next one finds what the first left.
-        ("killed", ("uncommitted", "killed")),
+        pytest.param("killed", ("uncommitted", "killed"), marks=pytest.mark.thorough),
         pytest.param("killed", ("uncommitted", "failed"), marks=pytest.mark.thorough),
         pytest.param("killed", (0, "failed"), marks=pytest.mark.thorough),
     ],

@@ -68,6 +68,7 @@ def test_a_result_on_an_engine(out: Path, capsys: pytest.CaptureFixture[str]) ->
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.thorough
 def test_threads_are_those_that_were_asked_for(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_int8_without_data_is_one_line(
     assert {path.name for path in out.iterdir()} == before
 
 
+@pytest.mark.thorough
 def test_a_run_in_int8_goes_with_it(
     out: Path,
     prune: Prune,

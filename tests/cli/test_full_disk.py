@@ -71,6 +71,7 @@ class FullFrom:
         return FULL if self.is_full else GO_ON
 
 
+@pytest.mark.thorough
 def test_a_disk_that_is_full_at_each_file_in_turn(
     tmp_path: Path, finished: Path, prune: Prune, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_log_on_a_full_disk(
     assert outcome(out) == outcome(finished)
 
 
+@pytest.mark.thorough
 def test_a_command_whose_output_finds_no_space() -> None:
     """To the end of the process, which writes what is left in buffers."""
     with Path("/dev/full").open("w") as full:

@@ -25,6 +25,7 @@ from lcprune.errors import DataError
 from lcprune.fitness import CrossEntropy
 from lcprune.runs import CHECKPOINT, JOURNAL, Silent
 from lcprune.searching import read_journal
+from order import few
 
 from .conftest import Prune
 
@@ -52,12 +53,7 @@ def at_call(
 
 @pytest.mark.parametrize(
     ("numbers", "code", "evaluated"),
-    [
-        ([TERM], 143, 3),
-        ([HUP], 129, 3),
-        ([TERM, TERM], 143, 2),
-        ([TERM, INT], 143, 2),
-    ],
+    few([([TERM], 143, 3), ([TERM, INT], 143, 2), ([HUP], 129, 3), ([TERM, TERM], 143, 2)], 2),
 )
 def test_a_search_ends_after_the_trial_and_at_once_when_asked_again(
     tmp_path: Path,

@@ -225,7 +225,13 @@ LATER: dict[str, Callable[[Space], None]] = {
 }
 """What holds after a page has run."""
 
-SLOW = {"docs/own-fitness.md", "docs/options.md", "docs/choosing-layers.md"}
+SLOW = {
+    "docs/own-fitness.md",
+    "docs/options.md",
+    "docs/choosing-layers.md",
+    "docs/export.md",
+    "docs/latency.md",
+}
 
 TRIED = [page for page in PAGES if code_blocks(page)]
 

@@ -31,6 +31,7 @@ class _Answers(nn.Module):
         return {"out": self.answer[: len(images)]}
 
 
+@pytest.mark.thorough
 def test_the_quick_settings_run(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,7 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_folder() == tmp_path / ".cache" / "lcprune"
 
 
+@pytest.mark.thorough
 def test_the_same_command_gives_the_same_bits_whatever_the_stopwatch_says(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ from lcprune.runs._run import LATENCY
 from lcprune.runs._stopwatch import Stopwatch, Times
 from lcprune.tracing import trace
 
+pytestmark = pytest.mark.xdist_group("table of latencies")  # which takes a while to make
+
 WHOLE = 10.0
 """Milliseconds of the base network, by the stopwatch of these tests."""
 

@@ -41,6 +41,7 @@ from lcprune.runs import (
     sweep_job,
 )
 from lcprune.searching import read_journal
+from order import few
 
 NAMES = ("macs-25", "macs-40", "macs-60")
 MOMENTS = [
@@ -191,14 +192,18 @@ def test_the_base_network_is_trained_traced_and_evaluated_once(
 @pytest.mark.parametrize(
     "moment",
     [
-        "macs-25 search",
         "macs-60 search",
-        "before the end",
-        *(
-            pytest.param(moment, marks=pytest.mark.thorough)
-            for moment in ("base training", "macs-40 search", "before macs-60")
+        *few(
+            [
+                "base training",
+                "macs-25 search",
+                "macs-40 search",
+                "before macs-60",
+                "macs-60 fine-tuning",
+                "before the end",
+            ],
+            default=0,
         ),
-        pytest.param("macs-60 fine-tuning", marks=pytest.mark.thorough),
     ],
 )
 def test_a_sweep_that_was_left_ends_as_the_unbroken_one(

@@ -16,6 +16,7 @@ from lcprune.slimming import slim
 from lcprune.testing import random_keep
 from lcprune.tracing import trace
 from oracle import plan_of, randomise
+from order import few
 
 DRAWS = torch.Generator().manual_seed(0)
 IMAGES = [torch.randn(1, 3, 8, 8, generator=DRAWS) * scale for scale in (0.1, 0.5, 1, 2, 10, 50)]
@@ -221,7 +222,7 @@ def branching(kind: Callable[[], nn.Module]) -> nn.Module:
     return best
 
 
-@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("kind", few(MODELS.values(), 3), ids=MODELS)
 def test_a_network_that_branches_by_data_runs_on_any(kind: Callable[[], nn.Module]) -> None:
     model = branching(kind)
     for image in (IMAGES[0], IMAGES[2], IMAGES[5]):
@@ -242,7 +243,7 @@ def test_the_reason_names_what_was_not_reached_and_what_helps() -> None:
     assert graph.dimension("stem.0.weight", 0).channels.max() < graph.prunable
 
 
-@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("kind", few(MODELS.values(), 3), ids=MODELS)
 def test_one_example_is_as_good_as_many_where_decisions_can_be_inverted(
     kind: Callable[[], nn.Module],
 ) -> None:
@@ -266,7 +267,7 @@ def test_experts_deep_inside_leave_the_rest_free() -> None:
     assert graph.dimension("last.0.weight", 0).channels.max() < graph.prunable
 
 
-@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("kind", few(MODELS.values(), 3), ids=MODELS)
 def test_further_examples_are_followed(kind: Callable[[], nn.Module]) -> None:
     model = branching(kind)
     graph = trace(model, list(IMAGES))
