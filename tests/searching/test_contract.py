@@ -25,16 +25,20 @@ LOSS = Convex(RANKER)
 
 SMALL = {
     # With so few trials the first population would never end.
-    "evolution": lambda ranker, trials, seed: Evolution(
-        ranker, trials, seed, population=6, tournament=3
+    "evolution": lambda ranker, trials, seed, **more: Evolution(
+        ranker, trials, seed, population=6, tournament=3, **more
     ),
 }
 
-every = pytest.mark.parametrize("name", STRATEGIES)
+TRAINED = {f"{name}, trained": name for name in STRATEGIES}
+"""The same, with losses after some steps of training."""
+
+every = pytest.mark.parametrize("name", [*STRATEGIES, *TRAINED])
 
 
 def new(name: str, seed: int = 0, ranker: Ranker = RANKER) -> Strategy:
-    return {**STRATEGIES, **SMALL}[name](ranker, TRIALS, seed)
+    make = {**STRATEGIES, **SMALL}[TRAINED.get(name, name)]
+    return make(ranker, TRIALS, seed, **({"steps": 7} if name in TRAINED else {}))
 
 
 @cache
@@ -47,6 +51,7 @@ def described(candidate: Candidate) -> object:
         candidate.number,
         candidate.keep.tolist(),
         candidate.share,
+        candidate.steps,
         candidate.final,
         candidate.reference,
         dict(candidate.note),
