@@ -109,8 +109,8 @@ def test_an_interrupted_one_ends_like_an_unbroken_one(tmp_path: Path, name: str)
 
     whole = found(strategy=name, trials=20)
     journal = tmp_path / "search.sqlite"
+    fitness = Fitness(13, end)
     with pytest.raises(KeyboardInterrupt):
-        fitness = Fitness(13, end)
         found(strategy=name, trials=20, fitness=fitness, on_trial=fitness.on_trial, journal=journal)
     assert {trial.steps for trial in read_journal(journal).trials} >= {3}
     resumed = found(strategy=name, trials=20, journal=journal)
