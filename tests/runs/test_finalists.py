@@ -280,3 +280,30 @@ def test_what_cannot_be(
 
 
 NEEDED = {"model": "digits_resnet", "data": "digits", "weights": "random", "budget": ["macs=50%"]}
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "auto"])
+def test_candidates_are_trained_before_they_are_judged(
+    options: dict[str, Any], tmp_path: Path, strategy: str
+) -> None:
+    """As finalists are, on images that none is judged on."""
+    out = tmp_path / "out"
+    asked = options | {"strategy": strategy, "fitness_steps": 4, "trials": 12}
+    summary = prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), out)
+    trials = read_journal(out / JOURNAL).trials
+    assert {t.steps for t in trials} == ({4} if strategy == "evolution" else {0, 4})
+    best = min((t for t in trials if t.steps), key=lambda t: (t.loss, t.number))
+    assert summary.loss_search_best == best.loss
+    problem = Problem.of(PruneOptions.of(asked))
+    train, split = problem.data.train, problem.split
+    judged = {*split.fresh.tolist(), *split.validate.tolist()}
+    rest = train.subset(torch.tensor([i for i in range(len(train)) if i not in judged]))
+    batches = list(itertools.islice(training_batches(rest, problem.data, 128, seed=1), 4))
+    config = TrainingConfig(epochs=1, learning_rate=TrainingConfig().learning_rate / 5, seed=1)
+    small = network(problem, best)
+    finetune(small, batches, teacher=problem.model, config=replace(config, channels_last=False))
+    images = train.subset(split.validate).in_memory()
+    with torch.no_grad():
+        outputs = small(problem.data.normalise(images.pixels))
+    expected = float(functional.cross_entropy(outputs, images.labels))
+    assert best.loss == pytest.approx(expected, 1e-4)

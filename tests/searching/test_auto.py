@@ -10,7 +10,7 @@ import pytest
 
 from lcprune.errors import InputError
 from lcprune.searching import Auto, Candidate, Evolution, RandomSearch
-from lcprune.searching._surrogate import Surrogate
+from lcprune.searching._surrogate import Surrogate, Told
 from searching.spaces import Convex, Run, chain_ranker, drive
 
 SIZES = [12, 16, 8, 20, 12, 16]
@@ -106,16 +106,17 @@ def test_a_probe_of_two_families_says_nothing_of_either() -> None:
 def test_moves_are_to_beat_plans_not_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def improvements(_: Surrogate, *known: np.ndarray) -> np.ndarray:
-        asked.append(known)
-        return np.zeros(len(known[-1]))
+    def improvements(_: Surrogate, told: Told, proposals: np.ndarray) -> np.ndarray:
+        asked.append((told, proposals))
+        return np.zeros(len(proposals))
 
     monkeypatch.setattr(Surrogate, "improvements", improvements)
     told = drive(Auto(RANKER, 100), 11, LOSS)
-    tried, losses, probes, proposals = asked[0]
-    assert probes.tolist() == [not candidate.final for candidate, _ in told[:10]]
-    assert losses.tolist() == [loss for _, loss in told[:10]]
-    assert RANKER.widths.fit(tried[~probes]).all()
+    known, proposals = asked[0]
+    assert known.probes.tolist() == [not candidate.final for candidate, _ in told[:10]]
+    assert known.losses.tolist() == [loss for _, loss in told[:10]]
+    assert not known.trained.any()
+    assert RANKER.widths.fit(known.widths[known.aims]).all()
     assert RANKER.widths.fit(proposals).all()
 
 
@@ -196,3 +197,58 @@ def test_losses_that_are_not_finite_are_no_parents() -> None:
 def test_senseless_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected"):
         Auto(RANKER, **{"trials": 10, **bad})  # type: ignore[arg-type]
+
+
+TRAINED = Convex(RANKER, seed=5)
+
+
+def after_training(candidate: Candidate) -> float:
+    """Another loss than without, which says something of it."""
+    return TRAINED(candidate) + 0.3 * LOSS(candidate) if candidate.steps else LOSS(candidate)
+
+
+@cache
+def trained() -> Run:
+    return drive(Auto(RANKER, 60, steps=20, price=5), 60, after_training)
+
+
+def test_what_is_known_is_trained_first() -> None:
+    origins = [(candidate.note["origin"], candidate.steps) for candidate, _ in trained()]
+    cheap = ["identity", "uniform", *["probe"] * 7, "allocation"]
+    dear = ["identity", "uniform", "allocation"]
+    assert origins[:13] == [*((o, 0) for o in cheap), *((o, 20) for o in dear)]
+    for position, again in zip((0, 1, 9), (10, 11, 12), strict=True):
+        assert np.array_equal(trained()[position][0].keep, trained()[again][0].keep)
+
+
+def test_then_each_move_is_measured_as_is_worth_it() -> None:
+    moves = [candidate for candidate, _ in trained()[13:]]
+    steps = [candidate.steps for candidate in moves]
+    assert {0, 20} == set(steps)
+    assert steps[-1] == 20
+    measured = [(c.keep.tobytes(), c.steps) for c in moves]
+    assert len(set(measured)) == len(measured)
+
+
+def test_the_dearer_training_is_the_fewer_are_trained() -> None:
+    counts = [
+        sum(
+            c.steps > 0
+            for c, _ in drive(Auto(RANKER, 60, steps=20, price=price), 60, after_training)
+        )
+        for price in (1.0, 100.0)
+    ]
+    assert counts[0] > counts[1]
+
+
+def test_with_training_it_finds_what_is_good_after_training() -> None:
+    """Better than one that looks at losses before it, of which the best are then trained."""
+    cheap = drive(Auto(RANKER, 60), 60, LOSS)
+    best = sorted((pair for pair in cheap if pair[0].final), key=lambda pair: pair[1])[:10]
+    found = min(after_training(replace(candidate, steps=20)) for candidate, _ in best)
+    assert min(loss for candidate, loss in trained() if candidate.steps) < found
+
+
+def test_trained_losses_that_are_not_finite_are_survived() -> None:
+    told = drive(Auto(RANKER, 40, steps=5), 40, lambda c: float("inf") if c.steps else LOSS(c))
+    assert len(told) == 40

@@ -25,16 +25,20 @@ LOSS = Convex(RANKER)
 
 SMALL = {
     # With so few trials the first population would never end.
-    "evolution": lambda ranker, trials, seed: Evolution(
-        ranker, trials, seed, population=6, tournament=3
+    "evolution": lambda ranker, trials, seed, **more: Evolution(
+        ranker, trials, seed, population=6, tournament=3, **more
     ),
 }
 
-every = pytest.mark.parametrize("name", STRATEGIES)
+TRAINED = {f"{name}, trained": name for name in STRATEGIES}
+"""The same, with losses after some steps of training."""
+
+every = pytest.mark.parametrize("name", [*STRATEGIES, *TRAINED])
 
 
 def new(name: str, seed: int = 0, ranker: Ranker = RANKER) -> Strategy:
-    return {**STRATEGIES, **SMALL}[name](ranker, TRIALS, seed)
+    make = {**STRATEGIES, **SMALL}[TRAINED.get(name, name)]
+    return make(ranker, TRIALS, seed, **({"steps": 7} if name in TRAINED else {}))
 
 
 @cache
@@ -47,6 +51,7 @@ def described(candidate: Candidate) -> object:
         candidate.number,
         candidate.keep.tolist(),
         candidate.share,
+        candidate.steps,
         candidate.final,
         candidate.reference,
         dict(candidate.note),
@@ -62,7 +67,7 @@ def test_settings_are_json_with_the_name_and_never_change(name: str) -> None:
     strategy = new(name)
     before = json.loads(json.dumps(strategy.settings, allow_nan=False))
     drive(strategy, 8, LOSS)
-    assert before["name"] == name
+    assert before["name"] == TRAINED.get(name, name)
     assert before == dict(strategy.settings) == dict(new(name, seed=1).settings)
 
 
@@ -161,7 +166,7 @@ def test_only_the_order_of_calls_matters(name: str) -> None:
     runs = [in_disorder(new(name), order) for order in (0, 0, 1, 2)]
     texts = [[described(candidate) for candidate in run] for run in runs]
     assert texts[0] == texts[1]
-    if name != "random":
+    if TRAINED.get(name, name) != "random":
         assert all(one != other for one, other in combinations(texts[1:], 2))
     assert [candidate.number for candidate in runs[2]] == list(range(TRIALS))
 

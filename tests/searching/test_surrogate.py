@@ -1,6 +1,7 @@
 """What losses of some widths say of others."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lcprune.graph import FloatArray, IntArray
-from lcprune.searching._surrogate import Surrogate, _informative, _scaled
+from lcprune.searching._surrogate import Surrogate, Told, _informative, _scaled
 from searching.spaces import Convex, chain_ranker
 
 SIZES = [16, 24, 32, 64, 20, 40]
@@ -17,9 +18,14 @@ RANKER = chain_ranker(SIZES)
 FULL = RANKER.widths.full
 
 
+def told(tried: IntArray, losses: FloatArray, probes: Any = False, trained: Any = False) -> Told:
+    kinds = [np.broadcast_to(np.asarray(kind, np.bool_), len(tried)) for kind in (probes, trained)]
+    return Told(tried, losses, *kinds)
+
+
 def improvements(tried: IntArray, losses: FloatArray, asked: IntArray) -> FloatArray:
     """What a new surrogate expects after plans alone."""
-    return Surrogate(FULL).improvements(tried, losses, np.zeros(len(tried), dtype=np.bool_), asked)
+    return Surrogate(FULL).improvements(told(tried, losses), asked)
 
 
 def drawn(count: int, seed: int) -> tuple[IntArray, FloatArray]:
@@ -71,13 +77,15 @@ def test_probes_say_which_family_matters_and_are_not_the_loss_to_beat() -> None:
     """Where plans alone say nothing of two families, and probes are far lower than plans."""
     wide = FULL - 1
     probes = np.stack([wide, *(wide - (wide // 4) * (np.arange(6) == i) for i in range(6))])
-    told = np.array([0.1, *[0.1] * 5, 0.4])  # the last family matters
+    probed = np.array([0.1, *[0.1] * 5, 0.4])  # the last family matters
     plans = np.stack([FULL // 2, FULL // 2 + 1])
     without = improvements(plans, np.array([1.0, 1.1]), asked := plans + np.diag([4] * 6)[[5, 0]])
     gains = Surrogate(FULL).improvements(
-        np.concatenate([probes, plans]),
-        np.array([*told, 1.0, 1.1]),
-        np.array([True] * 7 + [False] * 2),
+        told(
+            np.concatenate([probes, plans]),
+            np.array([*probed, 1.0, 1.1]),
+            [True] * 7 + [False] * 2,
+        ),
         asked,
     )
     assert (gains > 0).all()
@@ -91,9 +99,12 @@ def test_one_that_was_asked_before_says_the_same_as_a_new_one(first: int, seed: 
     asked, _ = drawn(20, seed + 1)
     old = Surrogate(FULL)
     for count in range(first, 31):
-        known = tried[:count], losses[:count], np.arange(count) % 5 == 1
-        found = old.improvements(*known, asked)
-    assert found.tolist() == Surrogate(FULL).improvements(*known, asked).tolist()
+        order = np.arange(count)
+        known = told(tried[:count], losses[:count], order % 5 == 1, order % 5 == 3)
+        found = [old.improvements(known, asked), *old.by_kind(known, asked)]
+    new = Surrogate(FULL)
+    expected = [new.improvements(known, asked), *new.by_kind(known, asked)]
+    assert np.array_equal(found, expected)
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 5.0]), min_size=1, max_size=1100))
@@ -114,7 +125,7 @@ def test_more_low_probes_than_are_taken_leave_plans_to_beat(
     tried, losses = drawn(60, seed=0)
     probes = np.arange(60) >= 2
     losses[:2] += 10
-    gains = Surrogate(FULL).improvements(tried, losses, probes, drawn(5, seed=1)[0])
+    gains = Surrogate(FULL).improvements(told(tried, losses, probes), drawn(5, seed=1)[0])
     assert (gains > 0).all()
 
 
@@ -123,3 +134,50 @@ def test_where_nothing_is_known_a_loss_is_expected_that_few_exceed(losses: list[
     """The process expects 0 there."""
     scaled = _scaled(np.array(losses, dtype=np.float64))
     assert 1 <= (scaled > 0).sum() <= 0.1 * len(losses) + 1
+
+
+def two_kinds(alike: bool, seed: int = 0) -> Told:
+    """Sixty losses without training, and twenty with it of the same widths."""
+    tried, losses = drawn(60, seed)
+    after = losses[:20] if alike else np.random.default_rng(seed).permutation(losses[:20])
+    return told(
+        np.concatenate([tried, tried[:20]]),
+        np.concatenate([losses, 0.1 * after + 3]),
+        trained=[False] * 60 + [True] * 20,
+    )
+
+
+def test_what_counts_in_the_end_is_the_loss_after_training() -> None:
+    """Losses with training that fall where those without rise."""
+    tried, losses = drawn(60, seed=0)
+    known = told(
+        np.concatenate([tried] * 2),
+        np.concatenate([losses, -losses]),
+        trained=[False] * 60 + [True] * 60,
+    )
+    asked, true = drawn(100, seed=1)
+    surrogate = Surrogate(FULL)
+    assert stats.kendalltau(surrogate.improvements(known, asked), true).statistic > 0.4
+    assert stats.kendalltau(surrogate.by_kind(known, asked)[1], true).statistic > 0.4
+
+
+def test_a_loss_without_training_is_worth_what_it_tells_of_one_with_it() -> None:
+    asked, _ = drawn(50, seed=1)
+    worth = []
+    for alike in (True, False):
+        cheap, dear = Surrogate(FULL).by_kind(two_kinds(alike), asked)
+        assert (cheap >= 0).all()
+        assert (cheap <= dear + 1e-9).mean() > 0.9
+        worth.append(float(cheap.sum() / dear.sum()))
+    assert worth[0] > 2 * worth[1]
+
+
+def test_losses_without_training_help_where_few_were_trained() -> None:
+    asked, true = drawn(200, seed=1)
+    known = two_kinds(alike=True)
+    alone = told(known.widths[60:], known.losses[60:], trained=True)
+    taus = [
+        stats.kendalltau(Surrogate(FULL).by_kind(each, asked)[1], -true).statistic
+        for each in (known, alone)
+    ]
+    assert taus[0] > taus[1] + 0.05

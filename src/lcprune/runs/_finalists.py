@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -28,6 +28,36 @@ RATE = 0.2
 At its full height it first undoes what is left of the network, which a training of epochs makes up
 for and one of a few steps does not.
 """
+
+
+def short_training(
+    run: Run,
+    options: PruneOptions,
+    problem: Problem,
+    precision: Precision,
+    choices: Choices,
+    name: str,
+    cut: Callable[[], nn.Module],
+    batches: TrainingBatches,
+) -> TrainingConfig:
+    """As in fine-tuning, at a part of its rate; what has to be measured is so on what is ``cut``.
+
+    ``precision`` is what the teacher runs in.
+    """
+    trained_in = training_precision(
+        run, options, cut(), partial(problem.first_images, options.batch_size), choices
+    )
+    training = with_found_rate(
+        run,
+        options,
+        name,
+        finetuning_config(options, 1, trained_in, precision),
+        cut,
+        batches,
+        problem.device,
+        problem.model if options.distill else None,
+    )
+    return replace(training, learning_rate=RATE * training.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -86,7 +116,16 @@ class Finals:
         """Cross-entropy of each on fresh images after its training; none for not finite."""
         problem = self._problem
         batches = batches_of(problem.finalist_training, problem.data, self._options)
-        training = self._training(plans[0], batches)
+        training = short_training(
+            self._run,
+            self._options,
+            self._problem,
+            self._precision,
+            self._choices,
+            "finalists",
+            partial(self._cut, plans[0]),
+            batches,
+        )
         losses: list[float | None] = []
         with self._run.reporter.progress("finalists", len(plans)) as advance:
             for plan in plans:
@@ -109,28 +148,6 @@ class Finals:
             device=str(self._problem.device),
         )
         return loss if math.isfinite(loss) else None  # JSON has no other numbers
-
-    def _training(self, best: Plan, batches: TrainingBatches) -> TrainingConfig:
-        """As in fine-tuning; what has to be measured is measured on the best plan's network."""
-        run, options, problem = self._run, self._options, self._problem
-        precision = training_precision(
-            run,
-            options,
-            slim(problem.model, best),
-            partial(problem.first_images, options.batch_size),
-            self._choices,
-        )
-        training = with_found_rate(
-            run,
-            options,
-            "finalists",
-            finetuning_config(options, 1, precision, self._precision),
-            partial(self._cut, best),
-            batches,
-            problem.device,
-            self._teacher,
-        )
-        return replace(training, learning_rate=RATE * training.learning_rate)
 
     def _cut(self, plan: Plan) -> nn.Module:
         small = slim(self._problem.model, plan)

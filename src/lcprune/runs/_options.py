@@ -147,6 +147,13 @@ class SearchOptions(Concern):
     fitness_images: int = option(
         2000, "Training images that candidates are judged on.", at_least=1, at_most=_IMAGES
     )
+    fitness_steps: int = option(
+        0,
+        "Train candidates for so many steps before they are judged; auto does so with those that "
+        "are worth it.",
+        at_least=0,
+        at_most=_MANY,
+    )
     search_dtype: str = option(
         AUTO, "Precision of the search; auto is what is faster here.", choices=_DTYPES
     )

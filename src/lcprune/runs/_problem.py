@@ -161,10 +161,18 @@ class Problem:
     @property
     def finalist_training(self) -> ImageSet:
         """What finalists are trained on: the training images but for those."""
+        return self._without(self.split.fresh)
+
+    @property
+    def search_training(self) -> ImageSet:
+        """What candidates are trained on: the training images that none is judged on."""
+        return self._without(torch.cat([self.split.fresh, self.split.validate]))
+
+    def _without(self, judged: Tensor) -> ImageSet:
         if self.held is not None:
             return self.data.train
         rest = torch.ones(len(self.data.train), dtype=torch.bool)
-        rest[self.split.fresh] = False
+        rest[judged] = False
         return self.data.train.subset(torch.nonzero(rest).flatten())
 
     @property

@@ -26,7 +26,7 @@ from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
-from lcprune.runs._finalists import Finals
+from lcprune.runs._finalists import Finals, short_training
 from lcprune.runs._latency import Timed, cut_in_time
 from lcprune.runs._options import AUTO, PruneOptions
 from lcprune.runs._problem import Problem
@@ -56,6 +56,7 @@ from lcprune.runs._summary import (
 )
 from lcprune.runs._train import (
     FLOAT32,
+    batches_of,
     chosen_precision,
     finetuning_config,
     made_choices,
@@ -65,7 +66,7 @@ from lcprune.runs._train import (
 )
 from lcprune.searching import Executor, RayExecutor, SearchProgress, SearchResult, Trial, search
 from lcprune.slimming import VISIBLE, Difference, difference, effect, slim
-from lcprune.training import TrainingResult, evaluate_top1
+from lcprune.training import ShortTraining, TrainingResult, evaluate_top1
 
 Latents = tuple[tuple[tuple[float, ...], ...], ...]
 """Of several plans, for each family the numbers of its β."""
@@ -266,6 +267,7 @@ class Stages:
             "validate": problem.split.validate.tolist(),
             "environment": {"device": str(problem.device), "precision": asdict(precision)},
         }
+        train = self._training(problem, precision) if options.fitness_steps else None
         with (
             reporter.progress("search", options.trials) as advance,
             warnings_to(reporter.warn),
@@ -298,10 +300,42 @@ class Stages:
                 executor=self._executor(problem.device),
                 finalists=options.finalists,
                 start=self._start,
+                train=train,
+                fitness_steps=options.fitness_steps,
+                training_price=self._price(problem),
                 on_trial=on_trial,
             )
         reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
         return result
+
+    def _training(self, problem: Problem, precision: Precision) -> ShortTraining:
+        """How candidates are trained, on images that none is judged on."""
+        options = self._options
+        recalibration = problem.recalibration_batches()
+        batches = batches_of(problem.search_training, problem.data, options)
+
+        def first() -> nn.Module:
+            ranker = problem.ranker(options, problem.budget)
+            small = slim(problem.model, ranker.plan(ranker.compensation.identity()))
+            recalibrate(small, recalibration)
+            return small
+
+        config = short_training(
+            self._run, options, problem, precision, self._choices, "search", first, batches
+        )
+        teacher = problem.model if options.distill else None
+        return ShortTraining(batches, recalibration, teacher, config, str(problem.device))
+
+    def _price(self, problem: Problem) -> float:
+        """The work of a trial with training in those of one without: MACs times images.
+
+        A backward pass counts twice; the teacher is as large as the bound on MACs says.
+        """
+        options = self._options
+        share = problem.limits.get("macs", problem.before["macs"]) / problem.before["macs"]
+        passes = 3 + (1 / share if options.distill else 0)
+        seen = len(problem.split.recalibrate) + len(problem.split.validate)
+        return 1 + options.fitness_steps * options.batch_size * passes / seen
 
     @property
     def _start(self) -> Latents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,13 @@ from lcprune.searching._strategy import (
     ranked,
     trial_generator,
 )
-from lcprune.searching._surrogate import Surrogate
+from lcprune.searching._surrogate import Surrogate, Told
 
 PART = 0.25
 """The share of the images that probes are measured on."""
 
 _PROPOSALS = 256
+_PROMOTED = 64
 
 # A move: how many families at most, by which shares of their levels, and in what steps of a share
 # the others make room.
@@ -47,12 +48,17 @@ _NARROWEST, _WIDEST = 0.6, 1.5
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """Levels [families] that were tried, and their loss; ``probe`` where that is of a probe."""
+    """Levels [families] that were tried, and their loss: of a probe, or after some steps."""
 
     number: int
     levels: IntArray
     loss: float
     probe: bool
+    trained: bool
+
+    @property
+    def key(self) -> tuple[bool, bool, bytes]:
+        return self.probe, self.trained, self.levels.tobytes()
 
 
 class Auto:
@@ -73,6 +79,12 @@ class Auto:
 
     Latents to ``start`` from come before the identity, and spare the probes.
 
+    With ``steps`` losses after so many steps of training count in the end, each ``price`` times
+    the work of one without. All of the above but moves are tried without; then what there is of
+    these that is within the budget is trained; and each move is measured in the way in which it
+    is expected to tell most for its work, moves that were tried without are trained where that
+    is more, and the last one is trained.
+
     Example:
         strategy = Auto(ranker, trials=400)
         for _ in range(400):
@@ -89,19 +101,25 @@ class Auto:
         probed: float = 0.25,
         elite: int = 8,
         start: Sequence[FloatArray] = (),
+        steps: int = 0,
+        price: float = 10.0,
     ) -> None:
-        check_strategy(ranker, trials, seed)
+        check_strategy(ranker, trials, seed, steps)
         started = latents_of(start, ranker)
         number("probed", probed, 0, less_than=1)
         integer("elite", elite, 1)
+        number("price", price, more_than=0)
         self._ranker = ranker
         self._widths = ranker.widths
         self._seed = seed
         self._probed = probed
         self._elite = elite
+        self._trials = trials
+        self._train = steps
+        self._price = price
         self._moves = Moves(ranker.widths)
         self._surrogate = Surrogate(ranker.widths.full)
-        self._points: dict[tuple[bool, bytes], _Point] = {}
+        self._points: dict[tuple[bool, bool, bytes], _Point] = {}
         self._base: _Point | None = None
         self._next = 0
         families = len(ranker.widths.full)
@@ -113,6 +131,8 @@ class Auto:
         if families + 1 <= probed * trials and not started:
             narrower = [partial(self._narrower, family) for family in range(families)]
             self._steps += [self._halfway, *narrower, self._allocation]
+        plans = [*self._steps[: self._base_number], *self._steps[self._base_number :][-1:]]
+        self._steps += [partial(self._trained, step) for step in plans if steps]
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -122,6 +142,7 @@ class Auto:
             "elite": self._elite,
             "proposals": _PROPOSALS,
             "part": PART,
+            **({"price": self._price} if self._train else {}),
         }
 
     def ask(self) -> Candidate:
@@ -133,9 +154,10 @@ class Auto:
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)
         levels = self._moves.levels(self._widths.of(candidate.keep))
-        point = _Point(candidate.number, levels, loss, not candidate.final)
+        trained = candidate.steps > 0
+        point = _Point(candidate.number, levels, loss, not candidate.final, trained)
         if math.isfinite(loss):
-            self._points.setdefault((point.probe, levels.tobytes()), point)
+            self._points.setdefault(point.key, point)
         # Asked for with fewer trials, too few for probes, it was none.
         if point.probe and point.number == self._base_number:
             self._base = point
@@ -148,6 +170,9 @@ class Auto:
 
     def _uniform(self, number: int) -> Candidate:
         return self._plan(number, self._moves.uniform(), "uniform", reference=True)
+
+    def _trained(self, step: Callable[[int], Candidate], number: int) -> Candidate:
+        return replace(step(number), steps=self._train)
 
     def _halfway(self, number: int) -> Candidate:
         return self._probe(number, self._base_levels())
@@ -181,41 +206,68 @@ class Auto:
         generator = trial_generator(self._seed, number)
         elite = self._elites()
         starts = elite[generator.integers(len(elite), size=_PROPOSALS)]
+        proposals = self._moves.around(starts, generator)
         levels: IntArray = elite[0]
-        for proposal in self._promising(self._moves.around(starts, generator)):
+        trained = self._train > 0
+        for proposal, trained in self._promising(proposals, last=number == self._trials - 1):
             levels = self._moves.filled(proposal, generator.permutation(len(proposal)))
-            if (False, levels.tobytes()) not in self._points:
+            if (False, trained, levels.tobytes()) not in self._points:
                 break
-        return self._plan(number, levels, "child")
+        return self._plan(number, levels, "child", steps=self._train if trained else 0)
 
-    def _promising(self, proposals: IntArray) -> IntArray:
-        """``proposals`` [n, families], those first that are expected to gain most."""
+    def _promising(self, proposals: IntArray, last: bool) -> list[tuple[IntArray, bool]]:
+        """Levels, and whether they are to be trained, those first that promise most for their work.
+
+        From ``proposals`` [n, families] and, where training is possible, from the best plans that
+        were tried without; ``last`` leaves those out that are not trained.
+        """
         points = list(self._points.values())
-        if not (len(self._best(2)) == 2 and len(proposals)):
-            return proposals
-        gains = self._surrogate.improvements(
-            self._moves.widths(np.stack([point.levels for point in points])),
+        told = Told(
+            self._moves.widths(np.stack([point.levels for point in points] or [self._moves.top])),
             np.array([point.loss for point in points]),
             np.array([point.probe for point in points]),
-            self._moves.widths(proposals),
+            np.array([point.trained for point in points]),
         )
-        ordered: IntArray = proposals[np.argsort(-gains, kind="stable")]
-        return ordered
+        if not self._train:
+            if not (len(self._best(2)) == 2 and len(proposals)):
+                return [(levels, False) for levels in proposals]
+            gains = self._surrogate.improvements(told, self._moves.widths(proposals))
+            return [(proposals[i], False) for i in np.argsort(-gains, kind="stable")]
+        tried = [point.levels for point in self._best(_PROMOTED, trained=False)]
+        pool = np.concatenate(
+            [np.array(tried, dtype=np.int64).reshape(-1, len(self._moves.top)), proposals]
+        )
+        if len(points) < 2 or not np.count_nonzero(told.trained):
+            return [(levels, True) for levels in pool]
+        cheap, dear = self._surrogate.by_kind(told, self._moves.widths(pool))
+        cheap[: len(tried)] = -math.inf
+        worth = np.concatenate(
+            [np.full(len(pool), -math.inf) if last else cheap, dear / self._price]
+        )
+        order = np.argsort(-worth, kind="stable")
+        return [(pool[i % len(pool)], i >= len(pool)) for i in order if np.isfinite(worth[i])]
 
     def _elites(self) -> IntArray:
-        best = self._best(self._elite)
+        """Levels of the best plans, of those trained and of all others in equal parts."""
+        trained = self._best(self._elite // 2, trained=True) if self._train else []
+        best = [*trained, *self._best(self._elite - len(trained), trained=False)]
         return np.stack([point.levels for point in best] or [self._moves.uniform()])
 
-    def _best(self, count: int) -> list[_Point]:
-        """The ``count`` lowest losses within the budget, ascending."""
-        plans = [point for point in self._points.values() if not point.probe]
+    def _best(self, count: int, trained: bool = False) -> list[_Point]:
+        """The ``count`` lowest losses within the budget, ascending, of one kind."""
+        plans = [p for p in self._points.values() if not p.probe and p.trained == trained]
         return sorted(plans, key=lambda point: (point.loss, point.number))[:count]
 
     def _plan(
-        self, number: int, levels: IntArray, origin: str, reference: bool = False
+        self,
+        number: int,
+        levels: IntArray,
+        origin: str,
+        reference: bool = False,
+        steps: int = 0,
     ) -> Candidate:
         latent = self._widths.latent(self._moves.widths(levels))
-        return ranked(self._ranker, number, latent, origin, reference=reference)
+        return ranked(self._ranker, number, latent, origin, reference=reference, steps=steps)
 
     def _probe(self, number: int, levels: IntArray) -> Candidate:
         latent = self._widths.latent(self._moves.widths(levels))

@@ -31,7 +31,8 @@ class Evolution:
     copy of the best of ``tournament`` members picked at random, with ``share`` of its families
     perturbed, at least one. The step of a perturbation falls in a straight line from 1 to 0.2
     over ``trials`` (in units of the first draws). With latents to ``start`` from, these come
-    before the identity, and children after it, without draws.
+    before the identity, and children after it, without draws. Each is measured after ``steps`` of
+    training.
 
     Defaults are those of Chin, Zhang, Marculescu (2018): population 64, tournament 16, a tenth
     of the families.
@@ -53,8 +54,9 @@ class Evolution:
         tournament: int = 16,
         share: float = 0.1,
         start: Sequence[FloatArray] = (),
+        steps: int = 0,
     ) -> None:
-        check_strategy(ranker, trials, seed)
+        check_strategy(ranker, trials, seed, steps)
         integer("population", population, 1, MOST_TRIALS)
         integer("tournament", tournament, 1, population)
         number("share", share, 0, 1)
@@ -65,6 +67,7 @@ class Evolution:
         self._tournament = tournament
         self._share = share
         self._start = latents_of(start, ranker)
+        self._steps = steps
         self._population: deque[tuple[Candidate, float]] = deque(maxlen=population)
         self._next = 0
 
@@ -86,22 +89,27 @@ class Evolution:
         number = self._next
         self._next += 1
         if number < len(self._start):
-            return ranked(self._ranker, number, self._start[number], "start")
+            return self._ranked(number, self._start[number], "start")
         compensation = self._ranker.compensation
         if number == len(self._start):
-            return ranked(self._ranker, number, compensation.identity(), "identity")
+            return self._ranked(number, compensation.identity(), "identity")
         generator = trial_generator(self._seed, number)
         if not self._population or (number < self._size and not self._start):
-            return ranked(self._ranker, number, compensation.draw(generator), "draw")
+            return self._ranked(number, compensation.draw(generator), "draw")
         parent = self._winner(generator)
         latent = compensation.perturb(
             np.array(parent.note["latent"]), generator, self._share, self._step(number)
         )
-        return ranked(self._ranker, number, latent, "child", parent=parent.number)
+        return self._ranked(number, latent, "child", parent.number)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)
         self._population.append((candidate, loss))
+
+    def _ranked(
+        self, number: int, latent: FloatArray, origin: str, parent: int | None = None
+    ) -> Candidate:
+        return ranked(self._ranker, number, latent, origin, parent, steps=self._steps)
 
     def _winner(self, generator: np.random.Generator) -> Candidate:
         living = len(self._population)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from lcprune._checks import finite_or_inf, instance
+from lcprune.errors import DivergenceError
 from lcprune.fitness import Divisible, Precision, first_part, seeded
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
@@ -21,6 +23,7 @@ from lcprune.slimming import copied, slim
 
 Recalibrate = Iterable[Any] | Callable[[nn.Module], None]
 Measure = tuple[Recalibrate | None, Callable[[nn.Module], float]]
+Train = Callable[[nn.Module, int], None]
 
 
 class Stopwatch:
@@ -50,30 +53,42 @@ class Evaluator:
         recalibrate: Recalibrate | None,
         prepare: Callable[[nn.Module], nn.Module] | None,
         seed: int,
+        train: Train | None = None,
     ) -> None:
         self._model = model
         self._cast: nn.Module | None = None
         self._fitness = fitness
         self._prepare = prepare
         self._seed = seed
+        self._train = train
         self._recalibrate = recalibrate
         self._by_share: dict[float, Measure] = {1.0: (recalibrate, fitness)}
 
-    def loss(self, plan: Plan, digest: str, watch: Stopwatch, share: float = 1.0) -> float:
+    def loss(
+        self, plan: Plan, digest: str, watch: Stopwatch, share: float = 1.0, steps: int = 0
+    ) -> float:
         """The fitness of the slimmed model, lower is better; ``digest`` is the plan's.
 
         A ``share`` of less than 1 is of the images, of the recalibration's and of the fitness's,
-        as far as they can be divided.
+        as far as they can be divided. One that is trained for ``steps`` is not recalibrated too;
+        where the training diverges, the loss is ``inf``.
         """
         recalibration, fitness = self._parts(share)
         with watch.step("slim"):
-            small = slim(self._source(), plan)
+            small = slim(self._model if steps else self._source(), plan)
         draw = hashlib.sha256(f"{self._seed} {digest}".encode()).digest()
         with seeded(int.from_bytes(draw[:7], "little")):
+            if steps:
+                assert self._train is not None
+                with watch.step("train"):
+                    try:
+                        self._train(small, steps)
+                    except DivergenceError:  # a plan that can't be trained is not the best
+                        return math.inf
             if self._prepare is not None:
                 with watch.step("prepare"):
                     small = instance("what prepare returned", self._prepare(small), nn.Module)
-            if recalibration is not None:
+            if recalibration is not None and not steps:
                 with watch.step("recalibrate"):
                     if callable(recalibration):
                         recalibration(small)
@@ -114,6 +129,8 @@ def _shares_buffers(model: nn.Module) -> bool:
 class Work:
     """What evaluating a plan takes: the network, how a candidate is prepared, and its fitness.
 
+    ``train`` is how it is trained before, where that is asked for.
+
     Executors that leave this process send it with ``pickle``.
     """
 
@@ -122,14 +139,17 @@ class Work:
     recalibrate: Recalibrate | None
     prepare: Callable[[nn.Module], nn.Module] | None
     seed: int
+    train: Train | None = None
 
     def evaluator(self) -> Evaluator:
-        return Evaluator(self.model, self.fitness, self.recalibrate, self.prepare, self.seed)
+        return Evaluator(
+            self.model, self.fitness, self.recalibrate, self.prepare, self.seed, self.train
+        )
 
 
 @dataclass(frozen=True)
 class Job:
-    """A plan to evaluate for trial ``number``, on a share of the images.
+    """A plan to evaluate for trial ``number``, after some steps, on a share of the images.
 
     ``digest`` is the plan's.
     """
@@ -138,6 +158,7 @@ class Job:
     plan: Plan
     digest: str
     share: float = 1.0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -213,5 +234,5 @@ class _OneAfterTheOther:
 def evaluate(evaluator: Evaluator, job: Job) -> Evaluation:
     """Do a job."""
     watch = Stopwatch()
-    loss = evaluator.loss(job.plan, job.digest, watch, job.share)
+    loss = evaluator.loss(job.plan, job.digest, watch, job.share, job.steps)
     return Evaluation(job.number, loss, watch.seconds)

@@ -43,6 +43,7 @@ _CANDIDATE = """
     number INTEGER PRIMARY KEY,
     keep TEXT NOT NULL,
     share REAL NOT NULL,
+    steps INTEGER NOT NULL,
     final INTEGER NOT NULL,
     reference INTEGER NOT NULL,
     note TEXT NOT NULL,
@@ -299,6 +300,7 @@ def _candidate_row(candidate: Candidate, after: int | None) -> tuple[Any, ...]:
         candidate.number,
         np.packbits(candidate.keep).tobytes().hex(),
         float(candidate.share),
+        candidate.steps,
         int(candidate.final),
         int(candidate.reference),
         json.dumps(candidate.note),
@@ -343,8 +345,8 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
         saliency = np.frombuffer(meta["saliency"], dtype="<f8").astype(np.float64)
         trials = []
         for position, row in enumerate(_rows(connection, "trials ORDER BY position")):
-            candidate, after = _candidate_of(row[:7], len(saliency))
-            stored, loss, digest, cost, timing, seconds, same_as = row[7:]
+            candidate, after = _candidate_of(row[:8], len(saliency))
+            stored, loss, digest, cost, timing, seconds, same_as = row[8:]
             if stored != position:
                 raise ValueError("expected trials in the order in which they finished")
             if not isinstance(loss, float):  # infinity is one
@@ -363,6 +365,7 @@ def _read(connection: sqlite3.Connection, path: Path | None) -> JournalRecord:
                     same_as=None if same_as is None else integer("same_as", same_as, least=0),
                     asked_after=after,
                     reference=candidate.reference,
+                    steps=candidate.steps,
                     seconds=number("seconds", seconds, least=0),
                 )
             )
@@ -397,7 +400,7 @@ def _rows(connection: sqlite3.Connection, table: str) -> Iterator[list[Any]]:
 
 def _candidate_of(row: list[Any], groups: int) -> tuple[Candidate, Any]:
     """The first columns of a row, and how many trials had finished before."""
-    name, keep, share, final, reference, note, after = row
+    name, keep, share, steps, final, reference, note, after = row
     read = of_type("note", json.loads(note), Mapping[str, Any])
     if "latent" in read:
         of_type("note.latent", read["latent"], tuple[tuple[float, ...], ...])
@@ -409,6 +412,7 @@ def _candidate_of(row: list[Any], groups: int) -> tuple[Candidate, Any]:
             bool(integer("final", final, least=0, most=1)),
             read,
             bool(integer("reference", reference, least=0, most=1)),
+            integer("steps", steps, least=0),
         ),
         None if after is None else integer("asked_after", after, least=0),
     )

@@ -27,12 +27,13 @@ with a channel more here and one less there.
 class Trial:
     """A finished candidate.
 
-    ``number``, ``keep``, ``share``, ``final``, ``note`` and ``reference`` are the candidate's.
+    ``number``, ``keep``, ``share``, ``steps``, ``final``, ``note`` and ``reference`` are the
+    candidate's.
     ``loss`` is the fitness, ``inf`` where that was not finite; ``digest`` and ``cost`` are those
     of its plan. ``timing`` is seconds by step (``ask``, ``plan``, ``slim``, ``prepare``,
     ``recalibrate``, ``fitness``), and ``seconds`` those on the clock since the trial before it
     finished, or since the search was begun or gone on with. ``same_as`` is the trial with the same
-    plan and the same share of the images that finished before, whose loss this one has without an
+    plan, share of the images and steps that finished before, whose loss this one has without an
     evaluation. ``asked_after`` is how many trials had finished when this one was begun; none
     where those were all that finished before it, as it always is where one is evaluated at a time.
 
@@ -51,17 +52,28 @@ class Trial:
     same_as: int | None = None
     asked_after: int | None = None
     reference: bool = False
+    steps: int = 0
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def candidate(self) -> Candidate:
         """What the strategy had proposed."""
-        return Candidate(self.number, self.keep, self.share, self.final, self.note, self.reference)
+        return Candidate(
+            self.number, self.keep, self.share, self.final, self.note, self.reference, self.steps
+        )
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
-    """The final trial with the lowest loss, the earliest of several; any where none is final."""
-    return min(trials, key=lambda trial: (not trial.final, trial.loss, trial.number))
+    """The final trial with the lowest loss, the earliest of several; any where none is final.
+
+    Of those that were trained before they were measured for the most steps, where any were.
+    """
+    return min(trials, key=lambda trial: (not trial.final, *_order(trial)))
+
+
+def _order(trial: Trial) -> tuple[int, float, int]:
+    """Ascending: a loss after more steps says more than any after fewer."""
+    return -trial.steps, trial.loss, trial.number
 
 
 @dataclass(frozen=True)
@@ -95,12 +107,15 @@ class SearchResult:
     finalists: tuple[Plan, ...]
 
     def loss_of(self, plan: Plan) -> float:
-        """The loss that the search found for a plan; ``InputError`` where it tried none such."""
+        """The loss that the search found for a plan, that after the most steps of several.
+
+        ``InputError`` where it tried none such.
+        """
         digest = instance("plan", plan, Plan, "a Plan").digest
-        for trial in self.history:
-            if trial.digest == digest and trial.final:
-                return trial.loss
-        raise InputError("a plan that the search has not tried, expected one of its finalists")
+        own = [trial for trial in self.history if trial.digest == digest and trial.final]
+        if not own:
+            raise InputError("a plan that the search has not tried, expected one of its finalists")
+        return min(own, key=_order).loss
 
 
 def choose_finalists(trials: Sequence[Trial], family_of: IntArray, count: int) -> list[Trial]:
@@ -114,7 +129,7 @@ def choose_finalists(trials: Sequence[Trial], family_of: IntArray, count: int) -
     """
     ascending = sorted(
         (trial for trial in trials if trial.final and math.isfinite(trial.loss)),
-        key=lambda trial: (trial.loss, trial.number),
+        key=_order,
     )
     chosen: list[Trial] = []
     seen: set[str] = set()

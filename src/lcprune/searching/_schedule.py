@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lcprune._checks import integer
 from lcprune.errors import InputError
 from lcprune.ranking import Plan, Ranker
 from lcprune.searching._executor import Job, Stopwatch, Workers
@@ -24,8 +25,8 @@ _RECENT = 32
 clock = time.perf_counter
 """Seconds of the wall clock."""
 
-_Measured = tuple[str, float]
-"""A plan's digest, and the share of the images: what one loss stands for."""
+_Measured = tuple[str, float, int]
+"""A plan's digest, the share of the images and the steps: what one loss stands for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class _Pending:
 
     @property
     def measured(self) -> _Measured:
-        return self.digest, self.ask.candidate.share
+        return self.digest, self.ask.candidate.share, self.ask.candidate.steps
 
 
 class Schedule:
@@ -47,7 +48,7 @@ class Schedule:
 
     Everything that a strategy is asked and told follows from the order in which jobs finish:
     whenever one has, its loss is journalled and told, then that of every candidate in flight with
-    the same plan on the same share of the images, and then as many are asked for as there is
+    the same plan, share of the images and steps, and then as many are asked for as there is
     room. A plan that is known is not evaluated again, nor one that is in pending. So a search that
     goes on from any moment of another goes the same way, as long as the jobs finish in the same
     order.
@@ -65,6 +66,7 @@ class Schedule:
         capacity: int,
         started: float,
         on_trial: Callable[[Trial, SearchProgress], None] | None,
+        can_train: bool = False,
     ) -> None:
         self._strategy = strategy
         self._ranker = ranker
@@ -73,8 +75,11 @@ class Schedule:
         self._capacity = capacity
         self._last = started
         self._on_trial = on_trial
+        self._can_train = can_train
         self.history = list(journal.record.trials)
-        self._seen = {(trial.digest, trial.share): trial for trial in reversed(self.history)}
+        self._seen = {
+            (trial.digest, trial.share, trial.steps): trial for trial in reversed(self.history)
+        }
         self._left = deque(journal.record.in_flight)
         self._pending: dict[int, _Pending] = {}
 
@@ -111,7 +116,7 @@ class Schedule:
         twin = any(other.measured == pending.measured for other in self._pending.values())
         self._pending[candidate.number] = pending
         if not twin:
-            workers.submit(Job(candidate.number, plan, digest, candidate.share))
+            workers.submit(Job(candidate.number, plan, digest, candidate.share, candidate.steps))
 
     def _asked(self) -> Candidate:
         """The strategy's next candidate, as the journal would give it back.
@@ -125,6 +130,9 @@ class Schedule:
                 raise InputError(f"number {candidate.number}, expected {expected}")
             if not 0 < candidate.share <= 1:
                 raise InputError(f"share of {candidate.share}, expected more than 0, at most 1")
+            integer("steps", candidate.steps, 0)
+            if candidate.steps and not self._can_train:
+                raise InputError("steps of training, expected none: there is no train=")
             candidate = replace(
                 candidate, keep=np.array(candidate.keep), note=_plain(candidate.note)
             )
@@ -162,6 +170,7 @@ class Schedule:
             same_as=None if known is None else known.number,
             asked_after=None if after == len(self.history) else after,
             reference=candidate.reference,
+            steps=candidate.steps,
             seconds=now - self._last,
         )
         self._last = now

@@ -34,7 +34,7 @@ from lcprune.ranking import Compensation, Plan, Ranker, RoundTo
 from lcprune.searching import _schedule
 from lcprune.searching._auto import Auto
 from lcprune.searching._evolution import Evolution
-from lcprune.searching._executor import Executor, InProcess, Recalibrate, Work
+from lcprune.searching._executor import Executor, InProcess, Recalibrate, Train, Work
 from lcprune.searching._identity import resumed_saliency, run_identity
 from lcprune.searching._journal import Journal
 from lcprune.searching._random import RandomSearch
@@ -45,7 +45,8 @@ MakeStrategy = Callable[..., Strategy]
 """A ranker, the number of trials and a seed to a strategy.
 
 One that can be told where to begin also takes ``start=``, latents float64 [families, parameters]
-to be tried before all others.
+to be tried before all others; one that can have candidates trained takes ``steps=``, and may take
+``price=``, what such a trial costs in those of one without.
 """
 
 STRATEGIES: Mapping[str, MakeStrategy] = {
@@ -67,27 +68,34 @@ def choose_strategy(
     trials: int,
     seed: int,
     start: Sequence[FloatArray] = (),
+    steps: int = 0,
+    price: float = 1.0,
 ) -> Strategy:
     """The strategy of that name, or what the function or class given makes; an object is itself.
 
-    Raises ``InputError`` for an unknown name, and where it can't ``start`` from what is given.
+    Raises ``InputError`` for an unknown name, and where it can't ``start`` from what is given or
+    have candidates trained for ``steps``.
     """
     if isinstance(strategy, str):
         strategy = STRATEGIES[choice("strategy", strategy, STRATEGIES)]
-    given = {"start": tuple(start)} if start else {}
-    if given and not _takes_start(strategy):
-        raise refused("strategy", strategy, "a name, or what makes one and takes start=")
+    given: dict[str, Any] = {"start": tuple(start)} if start else {}
+    given |= {"steps": steps} if steps else {}
+    for name in given:
+        if not _takes(strategy, name):
+            raise refused("strategy", strategy, f"a name, or what makes one and takes {name}=")
+    if steps and _takes(strategy, "price"):
+        given["price"] = price
     made = strategy(ranker, trials, seed, **given) if callable(strategy) else strategy
     if not all(hasattr(made, part) for part in _STRATEGY):
         raise refused("strategy", made, "a name, or what has settings, ask and tell")
     return made
 
 
-def _takes_start(strategy: object) -> bool:
+def _takes(strategy: object, name: str) -> bool:
     if not callable(strategy):
         return False
     try:
-        inspect.signature(strategy).bind(None, 1, 0, start=())
+        inspect.signature(strategy).bind(None, 1, 0, **{name: None})
     except (TypeError, ValueError):
         return False
     return True
@@ -141,6 +149,9 @@ def search(
     executor: Executor | None = None,
     finalists: int = 1,
     start: Iterable[Plan | npt.ArrayLike] = (),
+    train: Train | None = None,
+    fitness_steps: int = 0,
+    training_price: float = 10.0,
     on_trial: Callable[[Trial, SearchProgress], None] | None = None,
 ) -> SearchResult:
     """Find the plan with the lowest ``fitness`` within ``budget``.
@@ -174,6 +185,15 @@ def search(
     from there: ``evolution`` without draws, ``auto`` without probes. Where a journal goes on, it
     must be the same.
 
+    With ``fitness_steps`` candidates are trained before they are measured: ``train`` is given the
+    cut network, float32 and not recalibrated yet, and trains it in place for so many steps, on the
+    same batches whatever the network (``ShortTraining``). So is every candidate of ``evolution``
+    and ``random``; ``auto`` also measures without, which is ``training_price`` times less work,
+    and decides for each trial which of the two is worth its work. The best plan is one of those
+    that were trained.
+
+    Source: Chin, Ding, Zhang, Marculescu, 2020, "LeGR", arXiv 1904.12368, section 3.2 (τ̂ steps).
+
     Raises ``BudgetError`` for a budget that can't be met, ``RunError`` for a journal of another
     run or a damaged one, ``InputError`` for what else can't be used and where no candidate has
     a finite loss.
@@ -199,6 +219,12 @@ def search(
     integer("finalists", finalists, 1)
     integer("seed", seed, 0)
     number("min_keep", min_keep, 0, 1)
+    integer("fitness_steps", fitness_steps, 0)
+    number("training_price", training_price, more_than=0)
+    if train is not None:
+        function("train", train)
+    elif fitness_steps:
+        raise refused("train", train, f"a function, for fitness_steps={fitness_steps}")
     if identity is not None:
         instance("identity", identity, Mapping, "a dictionary of JSON values")
     if journal is not None:
@@ -224,7 +250,12 @@ def search(
     ranker.keep(ranker.compensation.identity())  # before a journal is written for nothing
     total = trials if ranker.compensation.parameters else 1
     latents = _latents(start, ranker, graph)
-    chosen = choose_strategy(strategy, ranker, total, seed, latents)
+
+    def strategy_of(ranker: Ranker) -> Strategy:
+        own = (latents, fitness_steps, training_price)
+        return choose_strategy(strategy, ranker, total, seed, *own)
+
+    chosen = strategy_of(ranker)
     settings = {
         "seed": seed,
         "strategy": chosen.settings,
@@ -236,23 +267,32 @@ def search(
     if round_to == "auto":  # these may have come from a table, and it may be another one now
         rungs = json.dumps([own.tolist() for own in ranker.widths.rungs])
         settings["widths_sha256"] = hashlib.sha256(rungs.encode()).hexdigest()
+    if fitness_steps:
+        settings["fitness_steps"] = fitness_steps
     if latents:
         content = np.stack(latents).astype("<f8").tobytes()
         settings["start"] = hashlib.sha256(content).hexdigest()
     if isinstance(recalibrate, Iterator):  # it would be empty at the second candidate
         recalibrate = list(recalibrate)
-    work = Work(model, fitness, recalibrate, prepare, seed)
+    work = Work(model, fitness, recalibrate, prepare, seed, train)
     who = run_identity(graph, saliency, settings, identity, executor.environment)
     with Journal(journal, who, saliency.values, total) as kept:
         scores = resumed_saliency(journal, kept.record, who, saliency)
         if scores is not saliency and isinstance(compensation, str):
             ranker = ranker_of(scores)
-            chosen = choose_strategy(strategy, ranker, total, seed, latents)
+            chosen = strategy_of(ranker)
         if kept.record.total != total:
             kept.extend(total)
         kept.record.replay(chosen)
         schedule = _schedule.Schedule(
-            chosen, ranker, kept, total, executor.capacity, started, on_trial
+            chosen,
+            ranker,
+            kept,
+            total,
+            executor.capacity,
+            started,
+            on_trial,
+            can_train=train is not None,
         )
         if not schedule.finished:
             with closing(executor.start(work)) as workers:

@@ -15,11 +15,12 @@ from lcprune.ranking import Ranker
 MOST_TRIALS = 10**9
 
 
-def check_strategy(ranker: object, trials: object, seed: object) -> None:
+def check_strategy(ranker: object, trials: object, seed: object, steps: object) -> None:
     """``InputError`` for what no strategy can be made of."""
     instance("ranker", ranker, Ranker, "a Ranker")
     integer("trials", trials, 1, MOST_TRIALS)
     integer("seed", seed, 0)
+    integer("steps", steps, 0)
 
 
 def latents_of(start: object, ranker: Ranker) -> tuple[FloatArray, ...]:
@@ -38,11 +39,11 @@ def latents_of(start: object, ranker: Ranker) -> tuple[FloatArray, ...]:
 class Candidate:
     """A mask to try: ``keep``, bool [prunable], is true for the groups that stay.
 
-    ``share`` is of the images that it is measured on, the first ones, where the fitness can be
-    measured on a part. One that is not ``final`` may be above the budget: it tells where to go
-    on, and is never the result. A ``reference`` is named among the finalists, where several are
-    asked for, whatever its loss: a plan that people know, which a fitness measured before any
-    training may underrate.
+    ``steps`` is how many steps of training it gets before it is measured. ``share`` is of the
+    images that it is measured on, the first ones, where the fitness can be measured on a part.
+    One that is not ``final`` may be above the budget: it tells where to go on, and is never the
+    result. A ``reference`` is named among the finalists, where several are asked for, whatever
+    its loss: a plan that people know, which a fitness measured before any training may underrate.
 
     ``note`` is JSON, what a strategy keeps of its own with a candidate. Where it has a ``latent``
     [families][parameters], that goes into the plan as the β that gave it; ``origin`` (how it was
@@ -55,6 +56,7 @@ class Candidate:
     final: bool = True
     note: Mapping[str, Any] = field(default_factory=dict)
     reference: bool = False
+    steps: int = 0
 
 
 class Strategy(Protocol):
@@ -91,9 +93,11 @@ def ranked(
     origin: str,
     parent: int | None = None,
     reference: bool = False,
+    steps: int = 0,
 ) -> Candidate:
     """The candidate that a latent gives within the budget, with that latent in its note."""
     note: dict[str, Any] = {"origin": origin, "latent": latent.tolist()}
     if parent is not None:
         note["parent"] = parent
-    return Candidate(number, ranker.keep(latent), note=note, reference=reference)
+    keep = ranker.keep(latent)
+    return Candidate(number, keep, note=note, reference=reference, steps=steps)

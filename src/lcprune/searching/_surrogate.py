@@ -1,9 +1,10 @@
-"""What the losses so far say of widths that were not tried."""
+"""What the losses so far say of widths that were not tried, with training or without."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,31 @@ from lcprune.graph import BoolArray, FloatArray, IntArray
 _GROWTH = 1.1
 _MOST = 512
 _APART = 0.5
+_TRAINED_APART = (0.25, 0.5, 1.0, 2.0, 4.0)
 _FAR = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a search has been told, in that order: widths, int64 [n, families], finite losses [n].
+
+    ``probes`` [n] were measured on other images, and ``trained`` [n] after some steps of training.
+    """
+
+    widths: IntArray
+    losses: FloatArray
+    probes: BoolArray
+    trained: BoolArray
+
+    @property
+    def aims(self) -> BoolArray:
+        """Those whose loss is of the kind that counts in the end: plans, trained where any was."""
+        return self.trained if self.trained.any() else ~self.probes
+
+    def of(self, chosen: Any) -> Told:
+        """Some of them."""
+        own = (self.widths, self.losses, self.probes, self.trained)
+        return Told(*(each[chosen] for each in own))
 
 
 class Surrogate:
@@ -22,71 +47,145 @@ class Surrogate:
 
     The kernel is a Matérn 5/2 with one length for all families, plus noise: plans that are alike
     differ by some hundredths in loss for no reason. A probe, measured on other images, is half a
-    unit of length away from a plan of its widths. Far from all that was tried the process expects
-    a loss that a tenth of the points exceed. The kernel's numbers maximise the likelihood, fitted
-    anew whenever there are a tenth more points. Of many points the best and the latest 256
-    others are taken.
+    unit of length away from a plan of its widths, and a loss after training as far as makes the
+    losses of both kinds likeliest: where one tells little of the other, far. Far from all that was
+    tried the process expects a loss that a tenth of the points exceed. The kernel's numbers
+    maximise the likelihood, fitted anew whenever there are a tenth more points. Of many points the
+    best and the latest 256 others are taken.
 
     Rasmussen, Williams (2006), "Gaussian Processes for Machine Learning", algorithm 2.1 and 5.1;
-    expected improvement is that of Jones, Schonlau, Welch (1998).
+    expected improvement is that of Jones, Schonlau, Welch (1998), its share that a loss of another
+    kind is worth that of Huang, Allen, Notz, Miller (2006), "Sequential kriging optimization using
+    multiple-fidelity evaluations", equations 9 to 12.
 
     Example:
         surrogate = Surrogate(ranker.widths.full)
-        gains = surrogate.improvements(tried, losses, probes, others)
+        gains = surrogate.improvements(told, others)
         promising = others[gains.argmax()]
     """
 
     def __init__(self, full: IntArray) -> None:
         self._full = full
-        self._kernels: dict[int, Any] = {}
+        self._kernels: dict[int, _Fitted] = {}
 
-    def improvements(
-        self, tried: IntArray, losses: FloatArray, probes: BoolArray, asked: IntArray
-    ) -> FloatArray:
+    def improvements(self, told: Told, asked: IntArray) -> FloatArray:
         """How far each of ``asked`` [m, families] is expected to be below the best of the plans.
 
         Below the lowest loss that the process expects of one, since the lowest that was told is
-        low by luck too.
+        low by luck too; of those that were trained, where there are any.
 
-        ``tried`` [n, families] and their finite ``losses`` [n] are in the order in which they
-        were told, at least two, and not all of them ``probes`` [n]; a later call has those of an
+        ``told`` are at least two points, not all of them probes; a later call has those of an
         earlier one, and more. The unit is the spread of the losses.
         """
+        process, apart = self._process(told)
+        trained = bool(told.trained.any())
+        mean, deviation = _predicted(process, self._features(asked, apart, trained=trained))
+        aims = told.of(told.aims)
+        best = process.predict(self._features(aims.widths, apart, trained=trained)).min()
+        return _expected(best - mean, deviation)
+
+    def by_kind(self, told: Told, asked: IntArray) -> tuple[FloatArray, FloatArray]:
+        """What each of ``asked`` [m, families] is worth, measured without training and with it.
+
+        With it that is the expected improvement; without it the part of that which the loss would
+        tell: by how far the two are correlated, given all that is known. Of either the part that
+        is not noise.
+        """
+        process, apart = self._process(told)
+        cheap, dear = (self._features(asked, apart, trained=kind) for kind in (False, True))
+        count = len(asked)
+        mean, covariance = _predicted(process, np.concatenate([cheap, dear]), whole=True)
+        noise = float(process.kernel_.k2.noise_level)
+        total = np.maximum(np.diag(covariance), 1e-12)
+        own = np.maximum(total - noise, 1e-12)
+        both = np.diag(covariance[:count, count:]) / np.sqrt(own[:count] * own[count:])
+        aims = told.of(told.aims)
+        best = process.predict(self._features(aims.widths, apart, trained=True)).min()
+        gains = _expected(best - mean[count:], np.sqrt(total[count:]))
+        certain = 1 - np.sqrt(noise / (own + noise))
+        return gains * np.clip(np.abs(both), 0, 1) * certain[:count], gains * certain[count:]
+
+    def _process(self, told: Told) -> tuple[Any, float]:
+        """The fitted process, and how far apart losses with and without training are."""
         from sklearn.gaussian_process import GaussianProcessRegressor  # takes a second
 
-        chosen = _informative(losses)
-        process = GaussianProcessRegressor(self._kernel(tried, losses, probes), optimizer=None)
-        process.fit(self._features(tried[chosen], probes[chosen]), _scaled(losses[chosen]))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a variance that rounding made negative
-            mean, deviation = process.predict(self._features(asked), return_std=True)
-        deviation = np.maximum(deviation, 1e-12)
-        below = process.predict(self._features(tried[~probes])).min() - mean
-        sure = stats.norm.cdf(below / deviation)
-        gains: FloatArray = below * sure + deviation * stats.norm.pdf(below / deviation)
-        return gains
+        fitted = self._fitted(told)
+        process = GaussianProcessRegressor(fitted.kernel, optimizer=None)
+        known = told.of(_informative(_scaled_of(told)))
+        process.fit(self._features_of(known, fitted.apart), _scaled_of(known))
+        return process, fitted.apart
 
-    def _kernel(self, tried: IntArray, losses: FloatArray, probes: BoolArray) -> Any:
+    def _fitted(self, told: Told) -> _Fitted:
+        # By the count alone, so that a search that goes on fits where the unbroken one did.
+        count = math.ceil(_GROWTH ** math.floor(math.log(len(told.losses), _GROWTH)))
+        if count not in self._kernels:
+            first = told.of(slice(count))
+            known = first.of(_informative(_scaled_of(first)))
+            both = known.trained.any() and not known.trained.all()
+            distances = _TRAINED_APART if both else (1.0,)
+            tries = [self._fit(known, apart) for apart in distances]
+            self._kernels = {count: max(tries, key=lambda fitted: fitted.likelihood)}
+        return self._kernels[count]
+
+    def _fit(self, known: Told, apart: float) -> _Fitted:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-        # By the count alone, so that a search that goes on fits where the unbroken one did.
-        count = math.ceil(_GROWTH ** math.floor(math.log(len(losses), _GROWTH)))
-        if count not in self._kernels:
-            chosen = _informative(losses[:count])
-            kernel = ConstantKernel(1.0, (0.05, 50)) * Matern(1.0, (0.3, 10), nu=2.5)
-            process = GaussianProcessRegressor(kernel + WhiteKernel(0.03, (1e-3, 0.5)))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # at a bound: few points
-                process.fit(self._features(tried[chosen], probes[chosen]), _scaled(losses[chosen]))
-            self._kernels = {count: process.kernel_}
-        return self._kernels[count]
+        kernel = ConstantKernel(1.0, (0.05, 50)) * Matern(1.0, (0.3, 10), nu=2.5)
+        process = GaussianProcessRegressor(kernel + WhiteKernel(0.03, (1e-3, 0.5)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # at a bound: few points
+            process.fit(self._features_of(known, apart), _scaled_of(known))
+        return _Fitted(process.kernel_, apart, float(process.log_marginal_likelihood_value_))
 
-    def _features(self, widths: IntArray, probes: BoolArray | float = 0.0) -> FloatArray:
-        """[n, families + 1], all of them lengths."""
+    def _features_of(self, told: Told, apart: float) -> FloatArray:
+        return self._features(told.widths, apart, told.probes, told.trained)
+
+    def _features(
+        self,
+        widths: IntArray,
+        apart: float,
+        probes: BoolArray | bool = False,
+        trained: BoolArray | bool = False,
+    ) -> FloatArray:
+        """[n, families + 2], all of them lengths."""
         shares = np.log(widths / self._full + 0.02)
-        return np.column_stack([shares, np.broadcast_to(_APART * probes, len(shares))])
+        kinds = (_APART * np.asarray(probes), apart * np.asarray(trained))
+        return np.column_stack([shares, *(np.broadcast_to(kind, len(shares)) for kind in kinds)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A kernel with its numbers, the distance of the two kinds of losses, and how likely both."""
+
+    kernel: Any
+    apart: float
+    likelihood: float
+
+
+def _predicted(process: Any, features: FloatArray, whole: bool = False) -> Any:
+    """Means, and deviations or the whole covariance."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a variance that rounding made negative
+        return process.predict(features, return_std=not whole, return_cov=whole)
+
+
+def _expected(below: FloatArray, deviation: FloatArray) -> FloatArray:
+    """Of a normal variable ``below`` some value on average, what is above 0 of it."""
+    deviation = np.maximum(deviation, 1e-12)
+    sure = stats.norm.cdf(below / deviation)
+    gains: FloatArray = below * sure + deviation * stats.norm.pdf(below / deviation)
+    return gains
+
+
+def _scaled_of(told: Told) -> FloatArray:
+    """Losses of either kind in the spread of their own."""
+    scaled = np.zeros(len(told.losses))
+    for kind in (~told.trained, told.trained):
+        if kind.any():
+            scaled[kind] = _scaled(told.losses[kind])
+    return scaled
 
 
 def _informative(losses: FloatArray) -> IntArray:

@@ -8,13 +8,14 @@ from lcprune.training._loop import finetune
 from lcprune.training._loss import Labels, training_loss
 from lcprune.training._range_test import LearningRateRange, find_learning_rate
 from lcprune.training._report import EpochReport, StepProgress, TrainingResult
-from lcprune.training._try_plans import try_plans
+from lcprune.training._try_plans import ShortTraining, try_plans
 
 __all__ = [
     "EpochReport",
     "Labels",
     "LearningRateRange",
     "Schedule",
+    "ShortTraining",
     "StepProgress",
     "TrainingConfig",
     "TrainingHook",

@@ -5,18 +5,44 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from lcprune._checks import finite_or_inf, function, instance, integer, is_iterable, refused
 from lcprune.errors import DivergenceError, InputError
+from lcprune.fitness import recalibrate
 from lcprune.ranking import Plan
 from lcprune.training._config import TrainingConfig
 from lcprune.training._loop import finetune
 from lcprune.training._step import Batches, check_job, epoch_of, on_device_of
+
+
+@dataclass(frozen=True, eq=False)
+class ShortTraining:
+    """Trains a network that was just cut for some steps, in place: the ``train`` of a search.
+
+    Its statistics are taken from the batches of ``recalibration``, then it is trained on the first
+    batches of ``loader`` with the whole of ``config``'s schedule within them, on ``device``. Every
+    network sees the same batches. Raises ``DivergenceError`` where a loss is not finite.
+
+    Example:
+        train = ShortTraining(train_loader, recalibration, teacher=model)
+        result = search(..., train=train, fitness_steps=50)
+    """
+
+    loader: Batches
+    recalibration: Sequence[Tensor]
+    teacher: nn.Module | None = None
+    config: TrainingConfig | None = None
+    device: str = "cpu"
+
+    def __call__(self, model: nn.Module, steps: int) -> None:
+        recalibrate(model, self.recalibration)
+        first, config = _first_batches(self.loader, steps, self.config)
+        finetune(model, first, teacher=self.teacher, config=config, device=self.device)
 
 
 def try_plans(
@@ -55,8 +81,7 @@ def try_plans(
     integer("steps", steps, 1)
     if config is not None:
         instance("config", config, TrainingConfig, "a TrainingConfig")
-    first = _FirstBatches(loader, steps)
-    config = replace(config or TrainingConfig(), epochs=1)
+    first, config = _first_batches(loader, steps, config)
     losses = []
     for plan in plans:
         instance("a plan", plan, Plan, "a Plan")
@@ -69,6 +94,13 @@ def try_plans(
             loss = math.inf
         losses.append(loss)
     return losses
+
+
+def _first_batches(
+    loader: Batches, steps: int, config: TrainingConfig | None
+) -> tuple[_FirstBatches, TrainingConfig]:
+    """As an epoch, and the training of one."""
+    return _FirstBatches(loader, steps), replace(config or TrainingConfig(), epochs=1)
 
 
 class _FirstBatches:
