@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from lcprune.errors import DivergenceError, InputError
+from lcprune.graph import BoolArray
 from lcprune.searching import (
     STRATEGIES,
     Candidate,
@@ -91,6 +93,12 @@ def test_the_best_is_one_that_was_trained_though_others_have_lower_losses() -> N
     assert steps == sorted(steps, reverse=True)
 
 
+@pytest.mark.parametrize("trials", range(1, 16))
+def test_of_however_few_trials_the_last_is_trained(trials: int) -> None:
+    result = found(strategy="auto", trials=trials)
+    assert result.history[-1].steps == result.best.steps == 3
+
+
 def test_one_that_diverges_is_not_the_best() -> None:
     def train(small: nn.Module, _: int) -> None:
         if len(next(small.parameters())) % 2:
@@ -125,6 +133,12 @@ def test_other_steps_are_another_search(tmp_path: Path) -> None:
         found(journal=journal, fitness_steps=4)
 
 
+@cache
+def keep() -> BoolArray:
+    """A mask within the budget."""
+    return found(strategy="random", trials=1).best.keep
+
+
 class OfItsOwn:
     """Asks for training whatever it was told of that."""
 
@@ -135,7 +149,7 @@ class OfItsOwn:
 
     def ask(self) -> Candidate:
         self.next += 1
-        return Candidate(self.next - 1, ~torch.ones(0).bool().numpy(), steps=self.steps)
+        return Candidate(self.next - 1, keep(), steps=self.steps)
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         self.next = candidate.number + 1
@@ -152,7 +166,7 @@ class OfItsOwn:
         ({"strategy": lambda ranker, trials, seed: OfItsOwn(0)}, r"takes steps=$"),
         (
             {"strategy": OfItsOwn(2), "train": None, "fitness_steps": 0},
-            "candidate 0 of strategy of its own: steps of training, expected none",
+            "a candidate asks for 2 steps of training without train=$",
         ),
         ({"strategy": OfItsOwn(-2), "fitness_steps": 0}, "steps is -2, expected"),
     ],
@@ -167,9 +181,8 @@ def test_a_strategy_of_ones_own_may_ask_for_steps() -> None:
         def ask(self) -> Candidate:
             number = self.next
             self.next += 1
-            return Candidate(number, keep, steps=(0, 5)[number % 2])
+            return Candidate(number, keep(), steps=(0, 5)[number % 2])
 
-    keep = found(strategy="random", trials=1).best.keep
     result = found(strategy=Twice(0), fitness_steps=0, trials=4)
     assert [(trial.steps, trial.same_as) for trial in result.history] == [
         (0, None),

@@ -20,7 +20,7 @@ from lcprune.runs._summary import FinalistOutcome
 from lcprune.runs._train import batches_of, finetuning_config, training_precision, with_found_rate
 from lcprune.searching import SearchResult
 from lcprune.slimming import slim
-from lcprune.training import TrainingConfig, try_plans
+from lcprune.training import ShortTraining, TrainingConfig, try_plans
 
 RATE = 0.2
 """The peak of the learning rate as a share of fine-tuning's.
@@ -28,36 +28,6 @@ RATE = 0.2
 At its full height it first undoes what is left of the network, which a training of epochs makes up
 for and one of a few steps does not.
 """
-
-
-def short_training(
-    run: Run,
-    options: PruneOptions,
-    problem: Problem,
-    precision: Precision,
-    choices: Choices,
-    name: str,
-    cut: Callable[[], nn.Module],
-    batches: TrainingBatches,
-) -> TrainingConfig:
-    """As in fine-tuning, at a part of its rate; what has to be measured is so on what is ``cut``.
-
-    ``precision`` is what the teacher runs in.
-    """
-    trained_in = training_precision(
-        run, options, cut(), partial(problem.first_images, options.batch_size), choices
-    )
-    training = with_found_rate(
-        run,
-        options,
-        name,
-        finetuning_config(options, 1, trained_in, precision),
-        cut,
-        batches,
-        problem.device,
-        problem.model if options.distill else None,
-    )
-    return replace(training, learning_rate=RATE * training.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -116,16 +86,7 @@ class Finals:
         """Cross-entropy of each on fresh images after its training; none for not finite."""
         problem = self._problem
         batches = batches_of(problem.finalist_training, problem.data, self._options)
-        training = short_training(
-            self._run,
-            self._options,
-            self._problem,
-            self._precision,
-            self._choices,
-            "finalists",
-            partial(self._cut, plans[0]),
-            batches,
-        )
+        training = self._training("finalists", partial(self._cut, plans[0]), batches)
         losses: list[float | None] = []
         with self._run.reporter.progress("finalists", len(plans)) as advance:
             for plan in plans:
@@ -148,6 +109,35 @@ class Finals:
             device=str(self._problem.device),
         )
         return loss if math.isfinite(loss) else None  # JSON has no other numbers
+
+    def _training(
+        self, name: str, cut: Callable[[], nn.Module], batches: TrainingBatches
+    ) -> TrainingConfig:
+        """As in fine-tuning, at a part of its rate; what is measured for it is so on a ``cut``."""
+        run, options, problem = self._run, self._options, self._problem
+        first = partial(problem.first_images, options.batch_size)
+        precision = training_precision(run, options, cut(), first, self._choices)
+        training = with_found_rate(
+            run,
+            options,
+            name,
+            finetuning_config(options, 1, precision, self._precision),
+            cut,
+            batches,
+            problem.device,
+            self._teacher,
+        )
+        return replace(training, learning_rate=RATE * training.learning_rate)
+
+    def of_candidates(self) -> ShortTraining:
+        """How a search trains candidates: as finalists are, on images that none is judged on."""
+        options, problem = self._options, self._problem
+        batches = batches_of(problem.search_training, problem.data, options)
+        ranker = problem.ranker(options, problem.budget)
+        first = ranker.plan(ranker.compensation.identity())
+        training = self._training("search", partial(self._cut, first), batches)
+        device = str(problem.device)
+        return ShortTraining(batches, self._recalibration, self._teacher, training, device)
 
     def _cut(self, plan: Plan) -> nn.Module:
         small = slim(self._problem.model, plan)

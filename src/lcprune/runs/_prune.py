@@ -26,7 +26,7 @@ from lcprune.graph import BoolArray, ChannelGraph
 from lcprune.models import load_weights, state_sha256
 from lcprune.ranking import Plan
 from lcprune.runs._choices import Choices
-from lcprune.runs._finalists import Finals, short_training
+from lcprune.runs._finalists import Finals
 from lcprune.runs._latency import Timed, cut_in_time
 from lcprune.runs._options import AUTO, PruneOptions
 from lcprune.runs._problem import Problem
@@ -56,7 +56,6 @@ from lcprune.runs._summary import (
 )
 from lcprune.runs._train import (
     FLOAT32,
-    batches_of,
     chosen_precision,
     finetuning_config,
     made_choices,
@@ -172,8 +171,10 @@ class Stages:
         problem, weights, before = base.problem, base.weights, base.top1
         precision = base.precision
         self._keep_table(problem)
-        result = self._search(problem, precision, weights)
-        chosen = Finals(run, options, problem, precision, self._choices).choose(result)
+        finals = Finals(run, options, problem, precision, self._choices)
+        train = finals.of_candidates() if options.fitness_steps else None
+        result = self._search(problem, precision, weights, train)
+        chosen = finals.choose(result)
         timed = cut_in_time(run, options, problem, chosen.plan)
         plan = chosen.plan if timed is None else timed.plan
         small = slim(problem.model, plan)
@@ -257,7 +258,9 @@ class Stages:
         load_weights(model, str(saved), options.model)
         return problem.of_model(options, model.eval())
 
-    def _search(self, problem: Problem, precision: Precision, weights: str) -> SearchResult:
+    def _search(
+        self, problem: Problem, precision: Precision, weights: str, train: ShortTraining | None
+    ) -> SearchResult:
         options, reporter = self._options, self._run.reporter
         identity = {
             "model": options.model,
@@ -267,7 +270,6 @@ class Stages:
             "validate": problem.split.validate.tolist(),
             "environment": {"device": str(problem.device), "precision": asdict(precision)},
         }
-        train = self._training(problem, precision) if options.fitness_steps else None
         with (
             reporter.progress("search", options.trials) as advance,
             warnings_to(reporter.warn),
@@ -307,24 +309,6 @@ class Stages:
             )
         reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
         return result
-
-    def _training(self, problem: Problem, precision: Precision) -> ShortTraining:
-        """How candidates are trained, on images that none is judged on."""
-        options = self._options
-        recalibration = problem.recalibration_batches()
-        batches = batches_of(problem.search_training, problem.data, options)
-
-        def first() -> nn.Module:
-            ranker = problem.ranker(options, problem.budget)
-            small = slim(problem.model, ranker.plan(ranker.compensation.identity()))
-            recalibrate(small, recalibration)
-            return small
-
-        config = short_training(
-            self._run, options, problem, precision, self._choices, "search", first, batches
-        )
-        teacher = problem.model if options.distill else None
-        return ShortTraining(batches, recalibration, teacher, config, str(problem.device))
 
     def _price(self, problem: Problem) -> float:
         """The work of a trial with training in those of one without: MACs times images.

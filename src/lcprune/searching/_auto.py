@@ -80,10 +80,10 @@ class Auto:
     Latents to ``start`` from come before the identity, and spare the probes.
 
     With ``steps`` losses after so many steps of training count in the end, each ``price`` times
-    the work of one without. All of the above but moves are tried without; then what there is of
-    these that is within the budget is trained; and each move is measured in the way in which it
-    is expected to tell most for its work, moves that were tried without are trained where that
-    is more, and the last one is trained.
+    the work of one without. All of the above but moves is tried without; then what is within the
+    budget of these is trained. Each move is measured in the way that is expected to tell most for
+    its work; plans that were tried without are trained where that is more. The last trial is
+    trained in any case.
 
     Example:
         strategy = Auto(ranker, trials=400)
@@ -148,8 +148,13 @@ class Auto:
     def ask(self) -> Candidate:
         number = self._next
         self._next += 1
-        step = self._steps[number] if number < len(self._steps) else self._child
-        return step(number)
+        if number >= len(self._steps):
+            return self._child(number)
+        candidate = self._steps[number](number)
+        return replace(candidate, steps=self._train) if self._is_last(number) else candidate
+
+    def _is_last(self, number: int) -> bool:
+        return number == self._trials - 1
 
     def tell(self, candidate: Candidate, loss: float) -> None:
         self._next = max(self._next, candidate.number + 1)
@@ -209,7 +214,7 @@ class Auto:
         proposals = self._moves.around(starts, generator)
         levels: IntArray = elite[0]
         trained = self._train > 0
-        for proposal, trained in self._promising(proposals, last=number == self._trials - 1):
+        for proposal, trained in self._promising(proposals, self._is_last(number)):
             levels = self._moves.filled(proposal, generator.permutation(len(proposal)))
             if (False, trained, levels.tobytes()) not in self._points:
                 break

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lcprune._checks import finite_or_inf, instance
-from lcprune.errors import DivergenceError
+from lcprune.errors import DivergenceError, InputError
 from lcprune.fitness import Divisible, Precision, first_part, seeded
 from lcprune.fitness import recalibrate as recalibrate_statistics
 from lcprune.ranking import Plan
@@ -79,7 +79,10 @@ class Evaluator:
         draw = hashlib.sha256(f"{self._seed} {digest}".encode()).digest()
         with seeded(int.from_bytes(draw[:7], "little")):
             if steps:
-                assert self._train is not None
+                if self._train is None:
+                    raise InputError(
+                        f"a candidate asks for {steps} steps of training without train="
+                    )
                 with watch.step("train"):
                     try:
                         self._train(small, steps)

@@ -66,7 +66,6 @@ class Schedule:
         capacity: int,
         started: float,
         on_trial: Callable[[Trial, SearchProgress], None] | None,
-        can_train: bool = False,
     ) -> None:
         self._strategy = strategy
         self._ranker = ranker
@@ -75,7 +74,6 @@ class Schedule:
         self._capacity = capacity
         self._last = started
         self._on_trial = on_trial
-        self._can_train = can_train
         self.history = list(journal.record.trials)
         self._seen = {
             (trial.digest, trial.share, trial.steps): trial for trial in reversed(self.history)
@@ -131,8 +129,6 @@ class Schedule:
             if not 0 < candidate.share <= 1:
                 raise InputError(f"share of {candidate.share}, expected more than 0, at most 1")
             integer("steps", candidate.steps, 0)
-            if candidate.steps and not self._can_train:
-                raise InputError("steps of training, expected none: there is no train=")
             candidate = replace(
                 candidate, keep=np.array(candidate.keep), note=_plain(candidate.note)
             )

@@ -285,14 +285,7 @@ def search(
             kept.extend(total)
         kept.record.replay(chosen)
         schedule = _schedule.Schedule(
-            chosen,
-            ranker,
-            kept,
-            total,
-            executor.capacity,
-            started,
-            on_trial,
-            can_train=train is not None,
+            chosen, ranker, kept, total, executor.capacity, started, on_trial
         )
         if not schedule.finished:
             with closing(executor.start(work)) as workers:
