@@ -289,7 +289,11 @@ def test_candidates_are_trained_before_they_are_judged(
     """As finalists are, on images that none is judged on."""
     out = tmp_path / "out"
     asked = options | {"strategy": strategy, "fitness_steps": 4, "trials": 12}
-    summary = prune_job(PruneOptions.of(asked | {"finetune_epochs": 0}), out)
+    reporter = Lines()
+    asked |= {"finetune_epochs": 0}
+    summary = prune_job(PruneOptions.of(asked), out, reporter=reporter)
+    told = f"search: loss {summary.loss_search_best:.4f} (trained 4 steps) after 12 trials"
+    assert told in reporter.told
     trials = read_journal(out / JOURNAL).trials
     assert {t.steps for t in trials} == ({4} if strategy == "evolution" else {0, 4})
     best = min((t for t in trials if t.steps), key=lambda t: (t.loss, t.number))

@@ -202,7 +202,9 @@ def test_what_measures_within_the_bound_is_published(
     assert not told.warned
 
 
-@pytest.mark.parametrize(("truth", "own"), [(1.0, 0.3), (0.7, 0.3), (1.3, 0.1), (0.75, 0.0)])
+@pytest.mark.parametrize(
+    ("truth", "own"), [(1.0, 0.3), (1.0, 0.45), (0.7, 0.3), (1.3, 0.1), (0.75, 0.0)]
+)
 def test_an_engine_with_time_of_its_own(
     options: dict[str, Any], table: LatencyTable, file: Path, cache: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, truth: float, own: float,

@@ -116,7 +116,7 @@ def test_moves_are_to_beat_plans_not_probes(monkeypatch: pytest.MonkeyPatch) -> 
     assert known.probes.tolist() == [not candidate.final for candidate, _ in told[:10]]
     assert known.losses.tolist() == [loss for _, loss in told[:10]]
     assert not known.trained.any()
-    assert RANKER.widths.fit(known.widths[known.aims]).all()
+    assert RANKER.widths.fit(known.widths[~known.probes]).all()
     assert RANKER.widths.fit(proposals).all()
 
 

@@ -276,7 +276,7 @@ class Stages:
         ):
 
             def on_trial(trial: Trial, progress: SearchProgress) -> None:
-                advance(progress.done, f"best loss {progress.best.loss:.4f}")
+                advance(progress.done, f"best {_loss(progress.best)}")
 
             result = search(
                 problem.model,
@@ -307,7 +307,7 @@ class Stages:
                 training_price=self._price(problem),
                 on_trial=on_trial,
             )
-        reporter.stage(f"search: loss {result.loss:.4f} after {result.trials} trials")
+        reporter.stage(f"search: {_loss(result.best)} after {result.trials} trials")
         return result
 
     def _price(self, problem: Problem) -> float:
@@ -426,6 +426,11 @@ class Stages:
             key, float, lambda: evaluate_top1(model, problem.data.test, problem.data)
         )
         return top1
+
+
+def _loss(trial: Trial) -> str:
+    trained = f" (trained {trial.steps} steps)" if trial.steps else ""
+    return f"loss {trial.loss:.4f}{trained}"
 
 
 def costs_of(problem: Problem, plan: Plan, timed: Timed | None = None) -> dict[str, Cost]:

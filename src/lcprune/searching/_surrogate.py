@@ -31,11 +31,6 @@ class Told:
     probes: BoolArray
     trained: BoolArray
 
-    @property
-    def aims(self) -> BoolArray:
-        """Those whose loss is of the kind that counts in the end: plans, trained where any was."""
-        return self.trained if self.trained.any() else ~self.probes
-
     def of(self, chosen: Any) -> Told:
         """Some of them."""
         own = (self.widths, self.losses, self.probes, self.trained)
@@ -72,24 +67,22 @@ class Surrogate:
         """How far each of ``asked`` [m, families] is expected to be below the best of the plans.
 
         Below the lowest loss that the process expects of one, since the lowest that was told is
-        low by luck too; of those that were trained, where there are any.
+        low by luck too.
 
-        ``told`` are at least two points, not all of them probes; a later call has those of an
-        earlier one, and more. The unit is the spread of the losses.
+        ``told`` are at least two points, none of them trained and not all probes; a later call has
+        those of an earlier one, and more. The unit is the spread of the losses.
         """
         process, apart = self._process(told)
-        trained = bool(told.trained.any())
-        mean, deviation = _predicted(process, self._features(asked, apart, trained=trained))
-        aims = told.of(told.aims)
-        best = process.predict(self._features(aims.widths, apart, trained=trained)).min()
+        mean, deviation = _predicted(process, self._features(asked, apart))
+        best = process.predict(self._features(told.widths[~told.probes], apart)).min()
         return _expected(best - mean, deviation)
 
     def by_kind(self, told: Told, asked: IntArray) -> tuple[FloatArray, FloatArray]:
         """What each of ``asked`` [m, families] is worth, measured without training and with it.
 
-        With it that is the expected improvement; without it the part of that which the loss would
-        tell: by how far the two are correlated, given all that is known. Of either the part that
-        is not noise.
+        With it that is the expected improvement over what was trained, of which there is some;
+        without it the part of that which the loss would tell: by how far the two are correlated,
+        given all that is known. Of either the part that is not noise.
         """
         process, apart = self._process(told)
         cheap, dear = (self._features(asked, apart, trained=kind) for kind in (False, True))
@@ -99,8 +92,8 @@ class Surrogate:
         total = np.maximum(np.diag(covariance), 1e-12)
         own = np.maximum(total - noise, 1e-12)
         both = np.diag(covariance[:count, count:]) / np.sqrt(own[:count] * own[count:])
-        aims = told.of(told.aims)
-        best = process.predict(self._features(aims.widths, apart, trained=True)).min()
+        tried = told.widths[told.trained]
+        best = process.predict(self._features(tried, apart, trained=True)).min()
         gains = _expected(best - mean[count:], np.sqrt(total[count:]))
         certain = 1 - np.sqrt(noise / (own + noise))
         return gains * np.clip(np.abs(both), 0, 1) * certain[:count], gains * certain[count:]
